@@ -320,7 +320,6 @@ pub fn session_in<B>(
 ///
 /// # Errors
 /// The request does not say which page it comes from.
-/// It says nothing.
 pub fn check_page<B>(guest: &Guest, request: &Request<B>) -> Result<(), GatewayError> {
     let Pass { session, proxy, .. } = &guest.pass;
     let may_be_by_session = session.is_some() || proxy.is_some();

@@ -52,7 +52,6 @@ const COMFY_USER: HeaderName = HeaderName::from_static("comfy-user");
 ///
 /// # Errors
 /// No backend can answer, or the error of [`forward::forward`].
-/// No backend can answer, or as for [`forward::forward`].
 pub async fn answer(
     front: &Arc<Front>,
     caller: &Caller,

@@ -1,26 +1,27 @@
-//! Last good copies of settings and saved workflows, on the disk: for a start while the home is
-//! away (promise R9). Those of [`super::stale_cache`] go first, and are lost with the process.
+//! Last good copies of settings and saved workflows on the disk, for a start while the home is away
+//! (promise R9). The copies in memory ([`super::stale_cache`]) are used first; they are lost with
+//! the process.
 //!
-//! A disk that is full or hangs costs copies, and nothing else.
+//! If the disk is full or hangs, only copies are lost.
 //!
-//! - `name`: what a file is called
-//! - `file`: what is in it
-//! - `doubts`: what must not be given, for who starts after a crash
-//! - `table`: which copies there are, and what is to be done next; of it `entry`: one file,
-//!   `files`: all of them, `waiting`: what comes, `room`: what goes (all pure)
-//! - `folder`: the files; `lanes`: the tasks that work on them
+//! - `name`: the names of the files
+//! - `file`: the content of a file
+//! - `doubts`: the copies that must not be used after a crash
+//! - `table`: decides which copies exist and what to do next, with `entry` (one file), `files` (all
+//!   files), `waiting` (copies to write) and `room` (files to delete); all pure
+//! - `folder`: reads and writes the files; `lanes`: the tasks that do this work
 //!
 //! # Invariants
 //!
-//! - A copy is never given after a write through us that the home may have taken. Before the write
-//!   is sent, a file says that copies of it are in doubt; they are not given while it is on its
-//!   way, and if it may have been done they have ended, whether they can be deleted or not.
-//! - No file and no name of one has a credential in it, nor the query, the user or the address that
-//!   asked: names are digests under a key of this installation. Only the caller that brings the
-//!   same user and the same credentials gets the copy.
-//! - A file that is not whole is not given.
-//! - Nobody pushes out what others have: if there is too much, the oldest copy of the address goes
-//!   that has most.
+//! - A copy is never used after a write through Mooring that the home may have accepted. Before the
+//!   write is sent, a file notes that the copies it affects are in doubt. They are not used during
+//!   the write. If it may have been done, they have ended, whether they can be deleted or not.
+//! - No file and no file name contains a credential, the query, the user or the address of a
+//!   request: names are digests under a key of this installation. Only a caller with the same user
+//!   and the same credentials gets the copy.
+//! - A damaged file is never used.
+//! - Nobody can displace the copies of others: if there are too many, the oldest copy of the
+//!   address with the most copies is deleted.
 
 mod doubts;
 mod entry;
@@ -55,11 +56,11 @@ use lanes::Store;
 use name::{Name, Owner};
 use step::Marked;
 
-/// How long anybody waits for the disk.
+/// How long a request waits for the disk.
 const DISK_WITHIN: Duration = Duration::from_secs(1);
 
-/// Parameters of user data that are known to say what is asked. Any other may be a credential, and
-/// then there is no copy.
+/// Query parameters of user data that do not contain credentials. With any other parameter no copy
+/// is made.
 const PARAMETERS: [&str; 5] = ["dir", "recurse", "split", "full_info", "path"];
 
 /// The copies on the disk.
@@ -67,25 +68,25 @@ const PARAMETERS: [&str; 5] = ["dir", "recurse", "split", "full_info", "path"];
 pub struct Copies {
     signer: CookieSigner,
     writes: Arc<Writes>,
-    /// `None` where there is no folder for them.
+    /// `None` if there is no folder for them.
     store: Option<Arc<Store>>,
 }
 
-/// Whose answer it is, and who has asked for it.
+/// The home that gave an answer, and the address that asked for it.
 #[derive(Clone, Debug)]
 pub struct Source {
     pub home: HomeServer,
     pub asked_from: IpAddr,
-    /// How many writes there were when it was asked for.
+    /// The number of writes at the time of the request.
     pub writes: u64,
 }
 
-/// The disk does not take what a crash would have to leave.
+/// The disk cannot store the note that is needed after a crash.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct NotMarked;
 
 impl Copies {
-    /// Those in a folder, up to so many bytes. Without one there are none.
+    /// Copies in a folder, up to this many bytes. Without a folder there are none.
     #[must_use]
     pub fn new(
         folder: Option<PathBuf>,
@@ -97,8 +98,8 @@ impl Copies {
         Self { signer, writes, store: folder.map(|it| Store::new(it, limit)) }
     }
 
-    /// This process does not keep up the copies in that folder: whoever starts next is not to give
-    /// them, for what is written meanwhile does not end them.
+    /// Marks all copies in that folder as doubtful, because this process does not maintain them:
+    /// later writes do not end them, so the next process must not use them.
     pub fn doubt_all(folder: &Path, signer: &CookieSigner) {
         if let Err(error) = Folder::new(folder.to_owned(), signer.clone()).doubt_all() {
             warn!(
@@ -108,29 +109,30 @@ impl Copies {
         }
     }
 
-    /// Starts who works on the disk. They end with `writers`, when all is done: what the last
-    /// requests wrote must be noted.
+    /// Starts the tasks that work on the disk. They end with `writers`, when everything is done,
+    /// because the writes of the last requests must be noted.
     pub fn start(&self, writers: &Tasks) {
         if let Some(store) = &self.store {
             store.start(writers);
         }
     }
 
-    /// Another limit holds from now on, in bytes; 0 keeps none.
+    /// Sets another limit in bytes. With 0 it keeps nothing.
     pub fn limit(&self, bytes: u64) {
         let Some(store) = &self.store else { return };
         store.table().limit(bytes);
         store.changed();
     }
 
-    /// Keeps what the home said just now.
+    /// Stores a new answer of the home.
     pub fn put(&self, source: &Source, key: &CacheKey, whole: Whole) {
         let Some(store) = self.store_for(key) else { return };
         let name = Name::of(&self.signer, &source.home, key);
         let owner = Owner::of(&self.signer, source.asked_from);
         {
             let mut table = store.table();
-            // Under this lock: a write that ends a moment later finds it here, and ends it too.
+            // Checked under this lock, so that a write which ends a moment later finds this copy
+            // and ends it too.
             if !table.is_on() || self.writes.may_be_old(key, source.writes) {
                 return;
             }
@@ -139,7 +141,7 @@ impl Copies {
         store.changed();
     }
 
-    /// The home has said just now that what we have is good: if it is lost here, it is kept anew.
+    /// Notes that the home has confirmed our copy. If the disk lost it, it is stored again.
     pub fn confirm(&self, source: &Source, key: &CacheKey, whole: impl FnOnce() -> Option<Whole>) {
         let Some(store) = self.store_for(key) else { return };
         let name = Name::of(&self.signer, &source.home, key);
@@ -185,7 +187,7 @@ impl Copies {
         None
     }
 
-    /// This one is not good any more.
+    /// Ends this copy.
     pub fn forget(&self, home: &HomeServer, key: &CacheKey) {
         let Some(store) = self.store_for(key) else { return };
         let was_there = store.table().end(Name::of(&self.signer, home, key));
@@ -194,17 +196,17 @@ impl Copies {
         }
     }
 
-    /// A write is about to be sent: no copy of what it may change is given until it ends.
+    /// A write is about to be sent. No copy that it may change is used until it is over.
     pub fn write_begins(&self, home: &HomeServer, groups: &[Group]) {
         let Some(store) = &self.store else { return };
         store.table().write_begins(&self.groups(home, groups));
         store.changed();
     }
 
-    /// Waits until the disk says so too, for who starts after a crash.
+    /// Waits until this is noted on the disk, for a process that starts after a crash.
     ///
     /// # Errors
-    /// It does not take it, or not in time.
+    /// The disk cannot store it, or not in time.
     pub async fn is_marked(&self, home: &HomeServer, groups: &[Group]) -> Result<(), NotMarked> {
         let Some(store) = &self.store else { return Ok(()) };
         let groups = self.groups(home, groups);
@@ -227,7 +229,7 @@ impl Copies {
         }
     }
 
-    /// A write is over. Called once for each that began.
+    /// A write is over. This is called once for each write that began.
     pub fn write_ends(&self, home: &HomeServer, groups: &[Group], outcome: Outcome) {
         let Some(store) = &self.store else { return };
         store.table().write_ends(&self.groups(home, groups), outcome);
@@ -244,7 +246,7 @@ impl Copies {
     }
 }
 
-/// True if every parameter is one that says what is asked.
+/// True if all parameters are known.
 fn is_known(query: &[u8]) -> bool {
     let mut names = query.split(|byte| *byte == b'&').map(|pair| {
         let end = pair.iter().position(|byte| *byte == b'=').unwrap_or(pair.len());
@@ -314,8 +316,8 @@ mod tests {
         assert!(Command::new("mkfifo").arg(path).status().unwrap().success());
     }
 
-    /// Whoever reads a pipe that nobody writes to waits, as at a disk that hangs. Names are looked
-    /// up on the same threads.
+    /// A read from a pipe without a writer waits, like a disk that hangs. Names are looked up on
+    /// the same threads.
     #[test]
     fn a_disk_that_hangs_keeps_a_few_threads_and_nobody_waits_for_it_in_vain() {
         let mut runtime = tokio::runtime::Builder::new_multi_thread();
@@ -336,7 +338,7 @@ mod tests {
             assert_eq!(timeout(DISK_WITHIN, other).await.unwrap().unwrap(), 7);
             world.copies.write_begins(&home(), &settings.changes());
             assert_eq!(world.copies.is_marked(&home(), &settings.changes()).await, Ok(()));
-            // Lets those go that hang.
+            // Ends the reads that hang.
             drop(fs::OpenOptions::new().read(true).write(true).open(&path).unwrap());
             world.tasks.drain(Duration::from_secs(5)).await;
         });
@@ -355,7 +357,7 @@ mod tests {
             let (copies, settings) = (Arc::clone(&world.copies), settings.clone());
             reading.spawn(async move { copies.get(&home(), &settings).await.is_some() });
         }
-        // On one thread: all of them have asked.
+        // On one thread: all of them have asked by now.
         tokio::task::yield_now().await;
         assert!(reading.try_join_next().is_none());
         drop(others);

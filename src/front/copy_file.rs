@@ -1,8 +1,8 @@
 //! Copies a file that a prompt or a mask needs to its backend (promise R4).
 //!
-//! A copy streams from one backend to the other and never overwrites a file. If the name is taken
-//! by other content, ComfyUI gives the copy another name (`server.py`, `image_upload`); if it is
-//! taken by the same content, that is the same file.
+//! A copy is streamed from one backend to the other and never overwrites a file. If the name is
+//! used by other content, ComfyUI gives the copy another name (`server.py`, `image_upload`). If it
+//! is used by the same content, nothing changes.
 
 use std::sync::Arc;
 
@@ -29,10 +29,10 @@ use crate::routing::ids::{FileRef, Located};
 /// The largest answer to an upload.
 const ANSWER_MAX: u64 = 64 << 10;
 
-/// The name under which `target` has the bytes of a file, copied there now if it has not.
+/// Returns the name that `target` uses for a file. Copies the file there if necessary.
 ///
 /// # Errors
-/// The file is gone, too large, or its backend is down; or the copy failed, or did not move.
+/// The file is gone or too large, its backend is down, or the copy failed or made no progress.
 pub async fn bring(
     front: &Front,
     original: &Located,
@@ -42,10 +42,10 @@ pub async fn bring(
     bring_known(front, (original, to_bring), target).await
 }
 
-/// The same for one that was looked up just now.
+/// The same for a file that was looked up just now.
 ///
 /// # Errors
-/// As for [`bring`].
+/// Those of [`bring`].
 pub async fn bring_known(
     front: &Front,
     (original, to_bring): (&Located, ToBring),
@@ -59,10 +59,10 @@ fn look_up(front: &Front, original: &Located, target: &Backend) -> ToBring {
     front.shared.records.files_of(&original.file).to_bring(original, target.id)
 }
 
-/// The same under one name: that which it was given there says whether it was free.
+/// The same under a given name. The name of the result shows whether that name was free.
 ///
 /// # Errors
-/// As for [`bring`].
+/// Those of [`bring`].
 pub async fn bring_as(
     front: &Front,
     (original, name): (&Located, &FileRef),
@@ -72,17 +72,17 @@ pub async fn bring_as(
     Copying { front, original, target, name, is_exact: Exact::Yes }.run(to_bring).await
 }
 
-/// One file on its way.
+/// One file that is being copied.
 struct Copying<'a> {
     front: &'a Front,
     original: &'a Located,
     target: &'a Arc<Backend>,
-    /// What it is to be called there.
+    /// The name that the copy should have.
     name: &'a FileRef,
     is_exact: Exact,
 }
 
-/// Whether a copy under another name will not do.
+/// Whether a copy under another name is not useful.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 enum Exact {
     Yes,
@@ -100,7 +100,7 @@ impl Copying<'_> {
             Ok(turn) => turn,
             Err(_) => {
                 let turn = copying.acquire().await.map_err(|_| GatewayError::Stopping)?;
-                // Another prompt may have brought it while this one waited for its turn.
+                // Another prompt may have copied it while this one waited for its turn.
                 to_bring = look_up(self.front, self.original, self.target);
                 if let Some(file) = to_bring.known.take_if(|known| will_do(known)) {
                     return Ok(file);
@@ -108,7 +108,7 @@ impl Copying<'_> {
                 turn
             }
         };
-        // It may be written anew while it is copied.
+        // The file may be overwritten while it is copied.
         let ToBring { sources, began, .. } = to_bring;
         let is_up = |source: &&Located| self.front.shared.fleet.get(source.backend).is_up();
         let (mut was_asked, mut trouble) = (false, None);
@@ -116,7 +116,8 @@ impl Copying<'_> {
             was_asked = true;
             let fetched = match self.fetch(source).await {
                 Ok(fetched) => fetched,
-                // Nobody has noticed yet that it cannot be asked: another one may have it.
+                // This backend looked available but cannot be asked. Another backend may have the
+                // file.
                 Err(error) => {
                     trouble.get_or_insert(error);
                     continue;
@@ -143,7 +144,7 @@ impl Copying<'_> {
         })
     }
 
-    /// Begins to read it from one of the places where it lies; `None` if it does not lie there any
+    /// Begins to read the file from one of its backends. `None` if it does not exist there any
     /// more.
     async fn fetch(
         &self,
@@ -162,7 +163,7 @@ impl Copying<'_> {
         }
     }
 
-    /// Writes to the target what is read.
+    /// Writes the data to the target.
     async fn store(
         &self,
         response: Response<Incoming>,
@@ -175,7 +176,7 @@ impl Copying<'_> {
         }
         let boundary = format!("mooring-{}", new_id().simple());
         let (head, tail) = multipart::upload_of(self.name, &boundary);
-        // A large one takes its time: what counts is that it moves.
+        // A large file takes long. The limit applies to the time without progress.
         let idle = limit;
         let body = Wrapped::new(head, response.into_body(), tail, max, idle);
         let body = RequestBody::Wrapped(body.into());
@@ -195,7 +196,7 @@ impl Copying<'_> {
         self.stored(status, &answer)
     }
 
-    /// The name that the target gave it.
+    /// The name that the target gave the file.
     fn stored(&self, status: StatusCode, answer: &Bytes) -> Result<FileRef, GatewayError> {
         let named = told_in(answer, NameKey::Upload).into_iter().map(|told| told.file).next();
         named.filter(|_| status == StatusCode::OK).ok_or_else(|| {

@@ -1,10 +1,10 @@
-//! Pages of other origins (promise R10). They are refused on every route unless they are allowed;
-//! then they get the headers with which the browser lets them read the answers.
+//! Pages of other origins (promise R10). They are refused on every route unless they are allowed.
+//! Allowed pages get the headers that let their browser read the answers.
 //!
-//! Two headers say which page makes a request, and no page can forge them. `Origin` comes with
-//! requests that change something and with sockets; `Sec-Fetch-Site` (Fetch Metadata) comes with
-//! every request over HTTPS or to loopback, also with those of `<img>` and `<script>`, which have
-//! no `Origin`.
+//! Two headers say which page makes a request, and no page can forge them. Browsers send `Origin`
+//! with requests that change something and with sockets. They send `Sec-Fetch-Site` (Fetch
+//! Metadata) with every request over HTTPS or to loopback, also with those of `<img>` and
+//! `<script>`, which have no `Origin`.
 
 use std::net::IpAddr;
 
@@ -31,28 +31,28 @@ const SEC_FETCH_DEST: HeaderName = HeaderName::from_static("sec-fetch-dest");
 const ASKS_PRIVATE: HeaderName = HeaderName::from_static("access-control-request-private-network");
 const ALLOWS_PRIVATE: HeaderName = HeaderName::from_static("access-control-allow-private-network");
 
-/// What a request's page makes of it.
+/// How a request is treated because of its page.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub enum CorsDecision {
-    /// No page at all, or a page of this very host.
+    /// There is no page, or the page is of this host.
     Same,
-    /// A page that the operator allows.
+    /// The operator allows the page.
     Allowed(HeaderValue),
-    /// An allowed page's browser asks whether it may.
+    /// A preflight request for an allowed page.
     Preflight(HeaderValue),
     Foreign,
 }
 
-/// What the browser says of the page that asks.
+/// What the browser says about the page that sends the request.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Site {
-    /// It is no browser, or one on plain HTTP.
+    /// Nothing: it is not a browser, or it uses plain HTTP.
     Unsaid,
-    /// It is one of this origin.
+    /// The page is of this origin.
     Same,
-    /// There is none: the address was typed, or an extension asks.
+    /// There is no page: the address was typed, or an extension asks.
     Nobody,
-    /// It is another's. What is not understood is this as well.
+    /// The page is of another origin. An unknown value counts as this too.
     Other,
 }
 
@@ -67,7 +67,7 @@ impl Site {
         }
     }
 
-    /// By all lines of the header: one that differs from the others is nobody's browser.
+    /// Considers all lines of the header. If they differ, no browser has sent them.
     fn of_lines(headers: &HeaderMap) -> Self {
         let mut lines =
             headers.get_all(SEC_FETCH_SITE).iter().map(|line| Self::of(line.as_bytes()));
@@ -76,11 +76,11 @@ impl Site {
     }
 }
 
-/// Where a request was sent, as the browser saw it.
+/// The address that a request was sent to, from the browser's point of view.
 #[derive(Clone, Debug)]
 struct OriginHeaders<'a> {
     host: Option<&'a str>,
-    /// Known only from TLS that ends here, or from a proxy that is believed.
+    /// Known only if TLS ends here, or from a trusted proxy.
     scheme: Option<&'static str>,
     way: Way,
 }
@@ -88,16 +88,16 @@ struct OriginHeaders<'a> {
 /// What may have happened to the host on its way.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 enum Way {
-    /// It is as the browser sent it.
+    /// It is what the browser sent.
     Direct,
-    /// A proxy may have taken the port off, or put another there.
+    /// A proxy may have removed or replaced the port.
     Proxied,
 }
 
 impl Way {
-    /// Only a proxy changes the port. Whoever connects from this machine may be one, and so is who
-    /// is configured as one. Where users log in the port has to be there: a browser sends a session
-    /// to all ports of a host, and a page on another one is not ours.
+    /// Only a proxy changes the port. A client on this machine may be a proxy, and so is a
+    /// configured one. Where users log in, the port must be present: a browser sends a session to
+    /// all ports of a host, and a page on another port is not ours.
     fn of(config: &Config, peer: IpAddr) -> Self {
         let may_be_proxy = peer.to_canonical().is_loopback() || config.server.trusts(peer);
         match config.auth.mode {
@@ -117,7 +117,7 @@ impl CorsDecision {
     fn judge<B>(allowed: &[String], sent: &OriginHeaders<'_>, request: &Request<B>) -> Self {
         let headers = request.headers();
         let site = Site::of_lines(headers);
-        // An empty one says nothing; two are nobody's.
+        // An empty one means nothing. No browser sends two.
         let mut origins = headers.get_all(ORIGIN).iter().filter(|origin| !origin.is_empty());
         let Some(origin) = origins.next() else {
             let is_let_in = site != Site::Other || is_for_others(allowed, request);
@@ -151,7 +151,7 @@ impl<'a> OriginHeaders<'a> {
             .get(X_FORWARDED_HOST)
             .filter(|_| shared.config().server.trusts(peer))
             .and_then(text)
-            // The first is what the browser asked for; proxies behind it append theirs.
+            // The first one is from the browser. Proxies behind it append theirs.
             .and_then(|hosts| hosts.split(',').next().map(str::trim))
             .filter(|host| !host.is_empty());
         let named = request.uri().authority().map(Authority::as_str);
@@ -169,11 +169,11 @@ impl<'a> OriginHeaders<'a> {
     }
 }
 
-/// True if the origin's host and port are those that the request was sent to. An `Origin: null`
-/// (a sandboxed page, a local file) never is.
+/// True if the host and the port of the origin are those of the request. It is always false for
+/// `Origin: null` (a sandboxed page, a local file).
 fn is_own_host(origin: &str, sent: &OriginHeaders<'_>, site: Site) -> bool {
     let Some((scheme, origin)) = origin.split_once("://") else { return false };
-    // A proxy in front may end TLS and not say so, so the origin's own scheme gives the default
+    // A proxy in front may end TLS without saying so. So the origin's own scheme gives the default
     // port of both.
     let ports = |scheme: &str| if scheme == "https" { 443 } else { 80 };
     let parse = |text: &str| {
@@ -188,14 +188,15 @@ fn is_own_host(origin: &str, sent: &OriginHeaders<'_>, site: Site) -> bool {
     };
     let is_same_port = its_port.unwrap_or(ports(scheme))
         == our_port.unwrap_or(ports(sent.scheme.unwrap_or(scheme)));
-    // Many proxies pass on the host without its port. A browser that says more is asked instead.
+    // Many proxies pass the host on without its port. If the browser says more, that counts
+    // instead.
     let is_one_cut = its_port.is_some() != our_port.is_some();
     let is_cut = sent.way == Way::Proxied && site == Site::Unsaid && is_one_cut;
     matches!(scheme, "http" | "https") && its_host == our_host && (is_same_port || is_cut)
 }
 
-/// True for what pages of others may have without `Origin`: a link to the page, and pictures on a
-/// page that is allowed.
+/// True for requests that pages of other origins may make without `Origin`: a link to the page, and
+/// pictures on an allowed page.
 fn is_for_others<B>(allowed: &[String], request: &Request<B>) -> bool {
     let headers = request.headers();
     let said = |name| headers.get(name).map_or(&b""[..], HeaderValue::as_bytes);
@@ -215,36 +216,35 @@ fn is_for_others<B>(allowed: &[String], request: &Request<B>) -> bool {
     }
 }
 
-/// The origin of a URL, as browsers write it.
+/// The origin of a URL, in the form that browsers use.
 fn origin_of(url: &str) -> Option<String> {
     let (scheme, rest) = url.split_once("://")?;
     let end = rest.find(['/', '?', '#']).unwrap_or(rest.len());
     (0 < end).then(|| format!("{scheme}://{}", &rest[..end]))
 }
 
-/// True if a request says which page it is of: with what a page cannot leave out or forge. Programs
-/// and browsers of before 2020 may say nothing.
+/// True if a request says which page it comes from, with headers that a page cannot omit or forge.
+/// Programs, and browsers from before 2020, may send neither.
 #[must_use]
 pub fn says_its_page(headers: &HeaderMap) -> bool {
     let mut origins = headers.get_all(ORIGIN).iter();
     Site::of_lines(headers) == Site::Same || origins.any(|origin| !origin.is_empty())
 }
 
-/// A page without an origin of its own may be anybody's: it is never given what a browser sends
-/// along by itself.
+/// A page with an opaque origin may belong to anybody, so it never gets what a browser sends by
+/// itself.
 #[must_use]
 pub fn is_opaque(origin: &HeaderValue) -> bool {
     OPAQUE_ORIGINS.iter().any(|opaque| origin == opaque)
 }
 
-/// True for a page that may be anybody's: a browser sends along with it what it sends along with
-/// every page.
+/// True for a page that may belong to anybody. A browser sends cookies with its requests too.
 #[must_use]
 pub fn is_anybodys(decision: &CorsDecision) -> bool {
     matches!(decision, CorsDecision::Allowed(origin) if is_opaque(origin))
 }
 
-/// Takes off who the browser is, if its page is not to be helped by it.
+/// Removes the identity of the browser, if the page must not use it.
 pub fn admit<B>(request: &mut Request<B>, origin: &HeaderValue) {
     if is_opaque(origin) {
         request.headers_mut().remove(COOKIE);
@@ -351,7 +351,7 @@ mod tests {
         assert_eq!(of(AuthMode::Header, "10.1.2.3", "10.0.0.0/8"), Way::Direct);
     }
 
-    /// What becomes of a request to the host `gw`, where two origins are allowed.
+    /// The decision for a request to the host `gw`, where two origins are allowed.
     fn judged(line: &str, headers: &[(&str, &str)]) -> &'static str {
         let (method, path) = line.split_once(' ').unwrap();
         let mut request = Request::builder().method(method).uri(path);

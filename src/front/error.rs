@@ -1,9 +1,9 @@
-//! Errors of the gateway itself, and what the caller is told.
+//! The errors of the gateway itself, and what the caller is told.
 //!
-//! An answer of a backend is never an error here, whatever its status: it is passed on unchanged.
-//! Each error answers the same questions in matches without `_`: its status, its stable code, whose
-//! fault it is, and whether waiting helps. `docs/errors.md` lists the codes; a test compares the
-//! two.
+//! An answer of a backend is never an error here, whatever its status is: it is passed on
+//! unchanged. Every error has a status, a stable code, a responsible side, and an answer to whether
+//! waiting helps. The matches have no `_`, so that none of these is forgotten. `docs/errors.md`
+//! lists the codes; a test compares both.
 
 mod bodies;
 mod causes;
@@ -32,15 +32,15 @@ pub const ERROR_HEADER: HeaderName = HeaderName::from_static("mooring-error");
 /// A request failed in the gateway.
 #[derive(Debug, thiserror::Error)]
 pub enum GatewayError {
-    #[error("no server for you: {0}")]
+    #[error("no server is available for you: {0}")]
     Refused(#[from] Refusal),
-    #[error("{backend} has what you ask for, and it is down; other servers are not asked")]
+    #[error("{backend} has what you asked for, but it is down; other servers are not asked")]
     BackendDown { backend: String },
-    #[error("{backend} has what you ask for, and its operator has turned it off")]
+    #[error("{backend} has what you asked for, but its operator has turned it off")]
     BackendOff { backend: String },
     #[error("{backend} is {state}: not saved", state = if *is_off { "off" } else { "down" })]
     NotSaved { backend: String, is_off: bool },
-    #[error("the disk of the gateway takes nothing: not saved")]
+    #[error("the gateway cannot write to its disk: not saved")]
     NotSavedUnmarked,
     #[error("the gateway has too much to save: not saved; try again")]
     SavingFull,
@@ -91,45 +91,45 @@ pub enum GatewayError {
     InputGone { file: String, backend: String },
     #[error("{file} was on {backend}, which is no longer configured")]
     FileGone { file: String, backend: String },
-    #[error("{file} is larger than {max} bytes, the most that is copied between servers")]
+    #[error("{file} is larger than {max} bytes, the maximum for copies between servers")]
     InputTooLarge { file: String, max: u64 },
     #[error("the job uses more than {max} files of other servers")]
     TooManyInputs { max: usize },
     #[error("{file} could not be copied from {from} to {backend}: {why}")]
     InputNotCopied { file: String, from: String, backend: String, why: String },
-    #[error("this is for users: send your key as `Authorization: Bearer KEY`")]
+    #[error("you must be a known user: send your key as `Authorization: Bearer KEY`")]
     Unauthorized,
-    #[error("this is for users: come in through the proxy that says who you are")]
+    #[error("you must be a known user: connect through the proxy that names you")]
     Unnamed,
-    #[error("you are in no group that may come in")]
+    #[error("none of your groups may use this gateway")]
     NoRole,
-    #[error("your role lets you read, and do nothing else")]
+    #[error("your role only allows you to read")]
     ViewersOnlyRead,
-    #[error("that is not the name and password, or the key, of anybody who may come in")]
+    #[error("the name, the password or the key is wrong")]
     BadLogin,
-    #[error("too many wrong passwords came from your address; try again in {seconds} s")]
+    #[error("too many wrong passwords were sent from your address; try again in {seconds} s")]
     TooManyGuesses { seconds: u16 },
-    #[error("too many people log in at this moment; try again")]
+    #[error("too many people are logging in at the moment; try again")]
     LoginsBusy,
     #[error("{0}")]
     BadForm(&'static str),
     #[error(
-        "a request of a browser that is logged in has to say of which page it is (`Origin` or \
+        "a request of a logged-in browser must say which page it comes from (`Origin` or \
          `Sec-Fetch-Site`); programs send a key instead, or `Sec-Fetch-Site: same-origin`"
     )]
     PageUnsaid,
-    #[error("pages of other origins may not use this front")]
+    #[error("pages of other origins may not use this gateway")]
     ForeignOrigin,
     #[error(
-        "`{host}` is not a name of this gateway; if it should be one, its operator lists it in \
+        "`{host}` is not a name of this gateway; if it should be one, its operator must list it in \
          server.hosts"
     )]
     ForeignHost { host: String },
     #[error("this is for operators; see server.allow_manager and server.allow_asset_scans")]
     OperatorsOnly,
-    #[error("no server that keeps assets knows the user that `Comfy-User` names")]
+    #[error("no server with assets knows the user that `Comfy-User` names")]
     UnknownUser,
-    #[error("a server's log and its paths are for operators; see server.allow_logs")]
+    #[error("the log and the paths of a server are for operators; see server.allow_logs")]
     LogsClosed,
     #[error("say who you are: send a clientId")]
     Nameless,
@@ -143,15 +143,15 @@ pub enum GatewayError {
     TooManyTunnels(#[from] TooMany),
     #[error("{backend} answered 101 but did not open the socket")]
     BadUpgrade { backend: String },
-    #[error("a backend of this gateway leads back to it")]
+    #[error("the address of a backend leads back to this gateway")]
     Ourselves,
-    #[error("there is nothing of that name")]
+    #[error("nothing has this name")]
     NotFound,
-    #[error("you refuse this file as it is, and in every coding that it could have")]
+    #[error("you refuse this file uncompressed and in every possible coding")]
     NotAcceptable,
-    #[error("there is nothing here: all of it is below {base}")]
+    #[error("there is nothing here: everything is below {base}")]
     OutsideBasePath { base: String },
-    #[error("this path does not take this method")]
+    #[error("this path does not accept this method")]
     BadMethod { allowed: &'static str },
     #[error(transparent)]
     BadRequest(#[from] refusal::Refusal),
@@ -161,7 +161,7 @@ pub enum GatewayError {
     JournalFailed,
 }
 
-/// Who has to act. It chooses the log level: a client's mistake is never a warning.
+/// Who has to act. This chooses the log level: a client's mistake is never a warning.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Fault {
     Backend,
@@ -221,7 +221,7 @@ impl GatewayError {
             | Self::OutsideBasePath { .. }
             | Self::NotAcceptable
             | Self::BadMethod { .. } => Fault::Client,
-            // It is the fleet's: a copy may stand in for an answer.
+            // It counts as an error of the fleet, so that a copy may replace the answer.
             Self::BackendDown { .. }
             | Self::BackendOff { .. }
             | Self::NotSaved { .. }

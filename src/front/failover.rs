@@ -1,8 +1,8 @@
-//! Which backend answers a read when the right one is down (promise R12)?
+//! Decides which backend answers a read when the right one is down (promise R12).
 //!
-//! A page makes a dozen requests before it shows anything, and does not recover if one of them
+//! A page makes a dozen requests before it shows anything, and it does not recover if one of them
 //! fails. So a read that names no prompt and no file is answered by another backend, or with the
-//! last good copy. Requests that change something or name a prompt or a file never go to another
+//! last good copy. Requests that change something, or name a prompt or a file, never go to another
 //! backend (B6).
 
 use std::sync::Arc;
@@ -35,13 +35,13 @@ use crate::shared::Shared;
 /// How many others are asked.
 pub const OTHERS_MAX: usize = 4;
 
-/// How old a copy of what a page needs to start may become before another one is made, in seconds.
+/// How old a copy of a start read may be before another one is made, in seconds.
 const COPY_AGAIN: u64 = 60;
 
-/// When the last copies were begun of what a page needs to start.
+/// When the last copy of each start read was begun.
 #[derive(Debug)]
 pub struct Starts {
-    /// Seconds after the start of the gateway, and one.
+    /// The time in seconds since the gateway started, plus one.
     copied: [AtomicU64; START_READS],
     started: Instant,
 }
@@ -53,7 +53,7 @@ impl Default for Starts {
 }
 
 impl Starts {
-    /// True if a copy is to be made of the next answer.
+    /// True if the next answer should be copied.
     #[must_use]
     pub fn are_due(&self, read: StartRead, front: &Front, now: Instant) -> bool {
         if !front.stale_cache.is_on() {
@@ -72,14 +72,14 @@ impl Starts {
     }
 }
 
-/// Whoever may answer in place of a backend that is away, the best first: the home, then those
-/// that take work.
+/// The backends that may answer instead of one that is away, the best one first: the home, then
+/// those that take work.
 #[must_use]
 pub fn others(shared: &Shared, away: Option<BackendId>) -> Vec<Target> {
     others_up_to(shared, away, OTHERS_MAX)
 }
 
-/// The same, as many as are wanted.
+/// The same, limited to `count`.
 #[must_use]
 pub fn others_up_to(shared: &Shared, away: Option<BackendId>, max: usize) -> Vec<Target> {
     let home = shared.home().map(|home| home.id);
@@ -95,7 +95,7 @@ pub fn others_up_to(shared: &Shared, away: Option<BackendId>, max: usize) -> Vec
     found.into_iter().take(max).map(target).collect()
 }
 
-/// True if nothing was sent because a backend is away: another may answer.
+/// True if nothing was sent because the backend is away. Another one may answer.
 #[must_use]
 pub fn is_away(error: &GatewayError) -> bool {
     matches!(
@@ -107,17 +107,18 @@ pub fn is_away(error: &GatewayError) -> bool {
     )
 }
 
-/// The same, or it broke off without an answer, and the read is one that is known to do nothing.
-/// Of any other it may have been what broke the backend, and another is not to follow.
+/// The same, also true if the backend broke off without an answer and the read is known to have no
+/// effect. Any other read may be the reason why the backend broke, so it must not go to another
+/// one.
 fn may_go_on(error: &GatewayError, start: Option<StartRead>) -> bool {
     is_away(error) || (start.is_some() && matches!(error, GatewayError::Lost { .. }))
 }
 
-/// Passes a read on that names nothing: to its caller's backend, else to another, else from the
-/// last good copy.
+/// Answers a read that names nothing: from the caller's backend, or another one, or the last good
+/// copy.
 ///
 /// # Errors
-/// There is none of them, or the request is not one to be sent twice.
+/// None of these can answer, or the request may not be sent twice.
 pub async fn read(
     front: &Arc<Front>,
     caller: &Caller,
@@ -125,7 +126,7 @@ pub async fn read(
     request: Request<Incoming>,
 ) -> Answer {
     let again = again(&request);
-    // As the stock page asks: without a query.
+    // ComfyUI's page asks without a query.
     let copied = start.filter(|_| request.uri().query().is_none());
     let key = copied.and(again.as_ref()).filter(|parts| wants_all(parts)).map(key_of);
     let asked = Conditional::of(&request);
@@ -154,8 +155,8 @@ pub async fn read(
     }
 }
 
-/// The same for an answer that is put together of several backends': kept, or the last good copy
-/// in its place.
+/// The same for an answer that was made from several backends: it is kept, or replaced by the last
+/// good copy.
 ///
 /// # Errors
 /// There is no answer and no copy.
@@ -183,7 +184,7 @@ pub fn kept(
     }
 }
 
-/// True if another may be asked what this one did not answer.
+/// True if another backend may be asked after this error.
 #[must_use]
 pub fn is_for_another(error: &GatewayError) -> bool {
     is_away(error) || matches!(error, GatewayError::Lost { .. })
@@ -198,7 +199,7 @@ pub async fn from_another(
     ask(shared, others(shared, away), parts).await
 }
 
-/// The same of those that are named.
+/// The same for given backends.
 pub async fn ask(
     shared: &Shared,
     others: Vec<Target>,
@@ -207,7 +208,7 @@ pub async fn ask(
     for target in others {
         let request = to_backend(&target, parts.clone(), RequestBody::Empty);
         match send(shared, &target, request).await {
-            // What is broken there is no answer to what was asked elsewhere.
+            // A backend with an error of its own cannot answer for another one.
             Ok(response) if response.status().is_server_error() => {}
             Ok(response) => return Some(response),
             Err(error) if is_away(&error) => {}
@@ -236,7 +237,7 @@ fn key_of(parts: &Parts) -> CacheKey {
     CacheKey::own(parts.uri.path(), parts.uri.query().unwrap_or(""), &parts.headers)
 }
 
-/// True if a copy of the answer to this can be made.
+/// True if the answer to this request can be copied.
 fn wants_all(parts: &Parts) -> bool {
     parts.method == Method::GET && !parts.headers.contains_key(RANGE)
 }

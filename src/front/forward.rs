@@ -1,4 +1,4 @@
-//! Passes a request on to a backend and its answer back, both streamed.
+//! Passes a request to a backend and the answer back, both streamed.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -26,27 +26,27 @@ pub struct Target {
 /// Passes a request to its target.
 ///
 /// # Errors
-/// The exchange failed; a body that the client broke off is the client's fault.
+/// The exchange failed. If the client broke off its body, that is the client's fault.
 pub async fn forward(shared: &Shared, target: &Target, request: Request<Incoming>) -> Answer {
     let (request, fault) = outgoing(shared, target, request);
     let (response, lease) = exchange(shared, target, request, &fault).await?;
     if matches!(target.reason, Reason::Placed | Reason::Moved) {
-        // The answer tells of a binding that a restart must not forget.
+        // The answer reveals a binding, which must survive a restart.
         let _ = shared.records.journal.durable().await;
     }
     Ok(incoming(shared, target, response, lease))
 }
 
-/// Sends a request whose body is ours, and passes the answer back as it comes.
+/// Sends a request with a body of ours, and streams the answer back.
 ///
 /// # Errors
-/// As for [`forward`].
+/// Those of [`forward`].
 pub async fn send(shared: &Shared, target: &Target, request: Request<RequestBody>) -> Answer {
     let (response, lease) = exchange(shared, target, request, &ClientFault::default()).await?;
     Ok(incoming(shared, target, response, lease))
 }
 
-/// A client's request as it is sent on, its body streamed; and whether that broke off.
+/// A client's request with a streamed body, ready to be sent, and whether that body broke off.
 #[must_use]
 pub fn outgoing(
     shared: &Shared,
@@ -58,21 +58,22 @@ pub fn outgoing(
     (to_backend(target, parts, body), fault)
 }
 
-/// Makes a client's request one of ours, with another body.
+/// Turns a client's request into one of ours, with another body.
 #[must_use]
 pub fn to_backend(
     target: &Target,
     mut parts: http::request::Parts,
     body: RequestBody,
 ) -> Request<RequestBody> {
-    // A target in absolute form names us; the backend gets the path and query, byte for byte.
+    // A target in absolute form contains our address. The backend gets only the path and the query,
+    // byte for byte.
     if parts.uri.authority().is_some() {
         parts.uri = parts.uri.path_and_query().cloned().map_or_else(Uri::default, Uri::from);
     }
     headers::to_backend(&mut parts.headers, &target.backend);
     if !matches!(body, RequestBody::Streamed { .. }) {
-        // The length of a body that is not sent makes the next request on the connection its body
-        // (RFC 9112 section 11.2); hyper writes the right one, and none over a wrong one.
+        // With a length but no body, the backend would read the next request as the body (RFC 9112
+        // section 11.2). hyper writes the right length, but it does not correct a wrong one.
         parts.headers.remove(CONTENT_LENGTH);
     }
     parts.version = http::Version::HTTP_11;
@@ -80,14 +81,14 @@ pub fn to_backend(
     Request::from_parts(parts, body)
 }
 
-/// How long a backend took until its answer began; an extension of the answer.
+/// How long the backend took until the answer began. It is an extension of the answer.
 #[derive(Clone, Copy, Debug)]
 pub struct BackendTime(pub Duration);
 
 /// Sends a request and waits for the head of the answer.
 ///
 /// # Errors
-/// As for [`forward`].
+/// Those of [`forward`].
 pub async fn exchange(
     shared: &Shared,
     target: &Target,
@@ -104,8 +105,9 @@ pub async fn exchange(
     let sent = if is_read {
         target.backend.while_up(sending).await
     } else {
-        // A backend whose event loop is busy with it looks down, and answers when it is done. Who
-        // is told sooner that it is lost asks again, and has it done twice.
+        // A backend whose event loop is busy with the request looks down and answers later. If the
+        // client were told earlier that the request is lost, it would ask again, and the work would
+        // be done twice.
         sending.await
     };
     let (mut response, lease) = sent.map_err(|error| {
@@ -129,17 +131,17 @@ pub async fn exchange(
 #[error("the answer is for this hop only")]
 struct NotToBePassedOn;
 
-/// False for an answer that means something else when it has passed one hop: a switch of protocols
-/// that nobody asked for (RFC 9110 section 15.2.2), and a body in a coding that ends here and is
-/// not undone here (RFC 9112 section 7). The same as for what is passed on as bytes.
+/// False for an answer whose meaning changes when it is passed on: a switch of protocols that
+/// nobody asked for (RFC 9110 section 15.2.2), and a transfer coding that is not removed here (RFC
+/// 9112 section 7). The rule is the same for what is passed on as bytes.
 fn may_be_passed_on(response: &Response<Incoming>) -> bool {
     let mut codings = response.headers().get_all(TRANSFER_ENCODING).iter();
     let is_known = |coding: &HeaderValue| coding.as_bytes().eq_ignore_ascii_case(b"chunked");
     response.status() != StatusCode::SWITCHING_PROTOCOLS && codings.all(is_known)
 }
 
-/// Of several lengths that are the same one is left; false if they differ or are none (RFC 9110
-/// section 8.6). The library looks at the lengths of bodies only, and an answer to `HEAD` has none.
+/// Reduces several equal lengths to one. False if they differ or are not valid (RFC 9110 section
+/// 8.6). The library checks only the lengths of bodies, and the answer to a `HEAD` has no body.
 fn has_one_length(headers: &mut HeaderMap) -> bool {
     let mut lengths = headers.get_all(CONTENT_LENGTH).iter();
     let Some(first) = lengths.next().cloned() else { return true };
@@ -149,7 +151,7 @@ fn has_one_length(headers: &mut HeaderMap) -> bool {
     are_same && is_length
 }
 
-/// Makes a backend's answer one of ours, streamed.
+/// Turns a backend's answer into one of ours, streamed.
 #[must_use]
 pub fn incoming(
     shared: &Shared,
@@ -159,7 +161,7 @@ pub fn incoming(
 ) -> Response<ResponseBody> {
     let (mut parts, body) = response.into_parts();
     headers::to_client(&mut parts.headers, &target.backend, target.reason);
-    // The version is that of this hop (RFC 9110 section 6.2).
+    // The version applies to one hop only (RFC 9110 section 6.2).
     parts.version = http::Version::HTTP_11;
     let idle = shared.config().server.body_timeout;
     Response::from_parts(parts, ResponseBody::streamed(body, idle, Box::new(lease)))

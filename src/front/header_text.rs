@@ -1,8 +1,8 @@
-//! What values of headers say: as text, and as addresses.
+//! Reads values of headers as text and as addresses.
 
 use std::net::{IpAddr, SocketAddr};
 
-/// An entry of `X-Forwarded-For`: an address, by some proxies with the port, in brackets or quoted.
+/// Reads an entry of `X-Forwarded-For`: an address. Some proxies add the port, brackets or quotes.
 #[must_use]
 pub fn address_in(entry: &[u8]) -> Option<IpAddr> {
     let entry = text(entry)?.trim().trim_matches('"');

@@ -1,4 +1,4 @@
-//! Our own headers, and those that end at each hop (RFC 9110 section 7.6.1).
+//! Our own headers, and the headers that apply to one hop only (RFC 9110 section 7.6.1).
 
 use std::borrow::Cow;
 use std::time::Duration;
@@ -21,17 +21,17 @@ pub mod table;
 
 /// The backend that answered.
 pub const BACKEND: HeaderName = HeaderName::from_static("mooring-backend");
-/// Why it was that one.
+/// Why this backend was chosen.
 pub const PLACEMENT: HeaderName = HeaderName::from_static("mooring-placement");
-/// How old a copy is that is given in place of an answer, in seconds.
+/// The age of a copy that replaces an answer, in seconds.
 pub const STALE: HeaderName = HeaderName::from_static("mooring-stale");
-/// The backends whose part is missing in a list, because they did not answer in time.
+/// The backends that are missing from a list, because they did not answer in time.
 pub const MISSING: HeaderName = HeaderName::from_static("mooring-missing");
 const SERVER_TIMING: HeaderName = HeaderName::from_static("server-timing");
-/// The client's name for itself, for requests that carry it nowhere else.
+/// The id that a client gives itself, for requests that have no other place for it.
 pub const CLIENT_ID: HeaderName = HeaderName::from_static("comfy-client-id");
 
-/// Takes off what a stranger says of whom he speaks for.
+/// Removes the headers in which an untrusted sender claims to be a proxy.
 pub fn forget_claims(headers: &mut HeaderMap) {
     let is_claim = |name: &&HeaderName| is_forwarding(name.as_str());
     let found: SmallVec<[HeaderName; 4]> = headers.keys().filter(is_claim).cloned().collect();
@@ -40,26 +40,27 @@ pub fn forget_claims(headers: &mut HeaderMap) {
     }
 }
 
-/// Makes a client's request headers those of a request of ours to `backend`.
+/// Turns a client's request headers into those of a request to `backend`.
 ///
-/// `Host` is the backend's and there is no `Origin`: a ComfyUI on loopback answers 403 to a
-/// foreign one (0.2.3), and newer ones to `Sec-Fetch-Site: cross-site`. Origins were checked here.
+/// `Host` is that of the backend, and `Origin` is removed: a ComfyUI on loopback answers 403 to a
+/// foreign `Origin` (0.2.3), and newer ones also to `Sec-Fetch-Site: cross-site`. Origins were
+/// checked here already.
 pub fn to_backend(headers: &mut HeaderMap, backend: &Backend) {
     end_hop(headers, |name| RequestHeader::of(name).ends_here());
     strip_own_cookie(headers);
     headers.insert(HOST, backend.host_header.clone());
-    // What the backend asks for is between it and us: a client's own goes no further.
+    // The configured headers replace those of the client: only these are for the backend.
     backend.headers().put_into(headers);
 }
 
-/// Takes off what was only meant for this hop, and adds which backend answered, and why.
+/// Removes headers of this hop, and adds which backend answered, and why.
 pub fn to_client(headers: &mut HeaderMap, backend: &Backend, reason: Reason) {
     end_hop(headers, |name| AnswerHeader::of(name).ends_here());
     keep_own_cookie(headers);
     mark(headers, backend, reason);
 }
 
-/// No backend gives a browser the cookies that name it to us.
+/// Removes our own cookies from a backend's answer: only we may set them.
 fn keep_own_cookie(headers: &mut HeaderMap) {
     let set = headers.get_all(SET_COOKIE);
     if !set.iter().any(|set| is_own(pair_of(set.as_bytes()))) {
@@ -73,14 +74,14 @@ fn keep_own_cookie(headers: &mut HeaderMap) {
     }
 }
 
-/// Name and value of a `Set-Cookie` header.
+/// The name and the value of a `Set-Cookie` header.
 #[must_use]
 pub fn pair_of(set_cookie: &[u8]) -> &[u8] {
     set_cookie.split(|byte| *byte == b';').next().unwrap_or(set_cookie)
 }
 
-/// Says that an answer may be kept only if it is asked about again, and not by those in between;
-/// unless it must not be kept at all.
+/// Forbids shared caches to store an answer, and makes the browser ask again before it uses it. An
+/// answer that must not be stored at all stays so.
 pub fn keep_private(headers: &mut HeaderMap) {
     let mut said = headers.get_all(CACHE_CONTROL).iter();
     let is_secret = said.any(|value| {
@@ -92,8 +93,8 @@ pub fn keep_private(headers: &mut HeaderMap) {
     }
 }
 
-/// A `Cache-Control` of an answer to who came in with a key: no cache of several readers may keep
-/// it (RFC 9111 section 5.2.2.7), which knows nothing of keys.
+/// The `Cache-Control` for an answer to a request with a key. Shared caches do not know about keys,
+/// so they must not store it (RFC 9111 section 5.2.2.7).
 #[must_use]
 pub fn kept_by_one(value: &[u8]) -> Cow<'_, [u8]> {
     let name = |word: &[u8]| word.split(|byte| *byte == b'=').next().unwrap_or(word).to_vec();
@@ -111,7 +112,7 @@ pub fn kept_by_one(value: &[u8]) -> Cow<'_, [u8]> {
     Cow::Owned(words.join(&b", "[..]))
 }
 
-/// Makes an answer one that only its reader keeps.
+/// Makes an answer private to its reader.
 pub fn keep_for_one(headers: &mut HeaderMap) {
     if !headers.contains_key(CACHE_CONTROL) {
         headers.insert(CACHE_CONTROL, HeaderValue::from_static("private"));
@@ -126,14 +127,14 @@ pub fn keep_for_one(headers: &mut HeaderMap) {
     }
 }
 
-/// Says which backend answered, and why that one (V1).
+/// Adds which backend answered, and why (V1).
 pub fn mark(headers: &mut HeaderMap, backend: &Backend, reason: Reason) {
     headers.insert(BACKEND, backend.name_header());
     headers.insert(PLACEMENT, HeaderValue::from_static(reason.as_str()));
 }
 
-/// Says how long a forwarded answer took here and at its backend, for the browser's tools
-/// (Server Timing, section 4.2). `took` is all of it.
+/// Adds how long a forwarded answer took here and at its backend, for the browser's developer tools
+/// (Server Timing, section 4.2). `took` is the total time.
 pub fn time<B>(response: &mut Response<B>, took: Duration) {
     let Some(BackendTime(backend)) = response.extensions().get().copied() else { return };
     let mut text = Vec::with_capacity(64);
@@ -143,7 +144,7 @@ pub fn time<B>(response: &mut Response<B>, took: Duration) {
     }
 }
 
-/// The value of `Server-Timing`: how long it took here, and at the backend.
+/// The value of `Server-Timing`: the time here, and the time at the backend.
 pub fn write_timing(own: Duration, backend: Duration, out: &mut Vec<u8>) {
     out.extend_from_slice(b"mooring;dur=");
     write_millis(own, out);
@@ -151,7 +152,8 @@ pub fn write_timing(own: Duration, backend: Duration, out: &mut Vec<u8>) {
     write_millis(backend, out);
 }
 
-/// Milliseconds with three decimals. Not as a float: that takes longer than all the rest.
+/// Milliseconds with three decimals. Not formatted as a float, which would take longer than all the
+/// rest.
 fn write_millis(duration: Duration, out: &mut Vec<u8>) {
     let micros = u64::try_from(duration.as_micros()).unwrap_or(u64::MAX);
     write_decimal(micros / 1000, 1, out);
@@ -159,7 +161,7 @@ fn write_millis(duration: Duration, out: &mut Vec<u8>) {
     write_decimal(micros % 1000, 3, out);
 }
 
-/// Takes off the headers that end here, and those that `Connection` names.
+/// Removes the headers of this hop, and those that `Connection` names.
 fn end_hop(headers: &mut HeaderMap, ends_here: impl Fn(&str) -> bool) {
     if headers.contains_key(CONNECTION) {
         let named: Vec<HeaderName> = headers
@@ -173,8 +175,8 @@ fn end_hop(headers: &mut HeaderMap, ends_here: impl Fn(&str) -> bool) {
             headers.remove(name);
         }
     }
-    // One walk over the names that are there: most of these never are, and a look-up for each
-    // costs more than all comparisons.
+    // One pass over the existing names: most of these headers are absent, and a lookup for each
+    // would cost more than all comparisons.
     let ends = |name: &&HeaderName| ends_here(name.as_str());
     let found: SmallVec<[HeaderName; 4]> = headers.keys().filter(ends).cloned().collect();
     for name in found {
@@ -182,7 +184,7 @@ fn end_hop(headers: &mut HeaderMap, ends_here: impl Fn(&str) -> bool) {
     }
 }
 
-/// Our cookies name a browser and its user to us, and are nobody else's business.
+/// Removes our cookies, which identify a browser and its user to us only.
 fn strip_own_cookie(headers: &mut HeaderMap) {
     let is_ours = |line: &HeaderValue| matches!(other_cookies(line.as_bytes()), Cow::Owned(_));
     if !headers.get_all(COOKIE).iter().any(is_ours) {
@@ -200,20 +202,20 @@ fn strip_own_cookie(headers: &mut HeaderMap) {
     }
 }
 
-/// What is left of a line of `Cookie` without ours; borrowed if there was none of ours.
+/// A line of `Cookie` without our cookies. It is borrowed if it had none.
 #[must_use]
 pub fn other_cookies(cookies: &[u8]) -> Cow<'_, [u8]> {
     let pairs = || cookies.split(|byte| *byte == b';').map(<[u8]>::trim_ascii);
     if !pairs().any(is_own) {
         return Cow::Borrowed(cookies);
     }
-    // An empty one at the end would be a blank at the end of a line.
+    // An empty one at the end would leave a blank at the end of the line.
     let is_other = |pair: &&[u8]| !pair.is_empty() && !is_own(pair);
     let others: Vec<&[u8]> = pairs().filter(is_other).collect();
     Cow::Owned(others.join(&b"; "[..]))
 }
 
-/// A header of an answer, for the record.
+/// A header of an answer, for the access log.
 #[must_use]
 pub fn text<'a, B>(response: &'a Response<B>, name: &HeaderName) -> &'a str {
     response.headers().get(name).and_then(|value| value.to_str().ok()).unwrap_or("")
@@ -276,8 +278,8 @@ mod tests {
         assert_eq!(cookies(&[b"a=\xff; mooring=1"]), [b"a=\xff"]);
     }
 
-    /// A blank at the end of a header is no part of it (RFC 9110 section 5.5): written out as bytes
-    /// it would be one that a parser takes off and another does not.
+    /// A blank at the end of a header is not part of the value (RFC 9110 section 5.5). If it were
+    /// written out, some parsers would remove it and others would not.
     #[test]
     fn no_blank_is_left_where_our_cookie_was() {
         let lines: [(&[u8], &[u8]); 7] = [

@@ -1,4 +1,4 @@
-//! Requests that name a prompt go to the backend that has it, whoever asks (promises R2, P7).
+//! Requests that name a prompt go to the backend that has it, whoever sends them (promises R2, P7).
 
 use std::fmt::Display;
 use std::sync::Arc;
@@ -30,21 +30,21 @@ use crate::routing::pending::End;
 use crate::session::Sessions;
 use crate::shared::Shared;
 
-/// Where a prompt is, as far as it is known.
+/// Where a prompt is, as far as that is known.
 #[derive(Debug)]
 pub enum Whereabouts {
-    /// Its backend has it, or had.
+    /// This backend has it, or had it.
     On(Arc<Backend>),
-    /// Nobody has it any more; this is its entry.
+    /// No backend has it any more. This is its history entry.
     Lost(Bytes),
-    /// Nobody knows it, or its client deleted it.
+    /// It is unknown, or its client deleted it.
     Nowhere,
 }
 
 /// `GET /history/{prompt}`.
 ///
 /// # Errors
-/// The backend that has it is down or did not answer.
+/// The backend of the prompt is down or did not answer.
 pub async fn history_of(
     front: &Arc<Front>,
     caller: &Caller,
@@ -52,12 +52,12 @@ pub async fn history_of(
     request: Request<Incoming>,
 ) -> Answer {
     let Ok(prompt) = PromptId::parse(prompt) else {
-        // Nobody could have submitted it.
+        // No client can have submitted it.
         return Ok(json("{}"));
     };
     let backend = match find(front, caller, &prompt).await? {
         Whereabouts::On(backend) => backend,
-        // As ComfyUI says of an id that it does not know.
+        // ComfyUI's answer for an unknown id.
         Whereabouts::Nowhere => return Ok(json("{}")),
         Whereabouts::Lost(entry) => return Ok(json(one(&prompt, &entry))),
     };
@@ -73,7 +73,7 @@ pub async fn history_of(
     }
     let target = of_ledger(&backend)?;
     let (mut parts, _no_body) = request.into_parts();
-    // The answer has to be read; what a HEAD does not get, the server leaves out.
+    // The body is needed. The server removes it from the answer to a HEAD.
     parts.method = Method::GET;
     let answer = when_due(&front.sessions, &target, &prompt, parts).await?;
     if is_empty(&answer)
@@ -111,15 +111,16 @@ pub fn lost(shared: &Shared, prompt: &PromptId) -> Option<Bytes> {
     history_cache::lost(shared, prompt, &record, loss)
 }
 
-/// ComfyUI's `{}`: it does not know the prompt, or not yet.
+/// ComfyUI's `{}`: the prompt is unknown, or not in the history yet.
 fn is_empty(answer: &Collected) -> bool {
     answer.parts.status == StatusCode::OK && answer.body.as_ref() == b"{}"
 }
 
-/// The backend that has a prompt: by the ledger, or found by asking all of them once in a while.
+/// The backend that has a prompt: from the ledger, or found by asking all backends from time to
+/// time.
 ///
 /// # Errors
-/// It is known and down, and the prompt is not kept here.
+/// The backend is known and down, and the entry is not kept here.
 pub async fn find(
     front: &Front,
     caller: &Caller,
@@ -129,12 +130,13 @@ pub async fn find(
         return Ok(Whereabouts::Nowhere);
     }
     let known = front.shared.records.prompt(prompt);
-    // Another user's, and one of which nobody knows whose it is, is as one that does not exist.
+    // For a user, prompts of other users and prompts without an owner do not exist.
     if !caller.realm.owns(&known.as_ref().map(|it| it.by.clone()).unwrap_or_default()) {
         return Ok(Whereabouts::Nowhere);
     }
     let found = match &known {
-        // One without a backend had one that is not configured any more: no stranger is asked.
+        // A record without a backend had one that is not configured any more. No other backend is
+        // asked.
         Some(record) => record.backend,
         None => {
             let prompt = vec![prompt.clone()];
@@ -146,7 +148,7 @@ pub async fn find(
     let lost = lost(&front.shared, prompt);
     match (found.map(|id| front.shared.fleet.get(id)), lost) {
         (Some(backend), _) if backend.is_up() => Ok(Whereabouts::On(backend)),
-        // Its backend is gone, and so is the prompt: that much is known.
+        // Its backend is gone, so the prompt is lost.
         (_, Some(entry)) => Ok(Whereabouts::Lost(entry)),
         (Some(backend), None) if front.history_cache.get(prompt).is_some() => {
             Ok(Whereabouts::On(backend))
@@ -156,8 +158,8 @@ pub async fn find(
     }
 }
 
-/// ComfyUI tells the end before it writes the history: right after an end that we have told, an
-/// empty answer is asked for again for a while (P7).
+/// ComfyUI reports the end before it writes the history. So after a recent end, an empty answer
+/// makes us ask again for a while (P7).
 async fn when_due(
     sessions: &Arc<Sessions>,
     target: &Target,
@@ -179,7 +181,7 @@ async fn when_due(
     }
 }
 
-/// A question of ours got no answer that can be used.
+/// One of our own requests got no usable answer.
 pub fn asking_failed(backend: &Backend, error: &dyn Display) -> GatewayError {
     debug!(backend = %backend.name(), %error, "A request to a backend got no answer.");
     GatewayError::BackendDown { backend: backend.name().to_string() }

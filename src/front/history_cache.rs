@@ -39,80 +39,80 @@ use crate::session::Sessions;
 use crate::session::synthesize::lost_message;
 use crate::shared::Shared;
 
-/// How many entries one list fetches of one backend at the same time.
+/// How many entries one list fetches from one backend at the same time.
 const AT_ONCE: usize = 8;
 
-/// The pause between two looks for an entry that is due.
+/// The pause between two attempts to get an entry that should exist.
 pub const LOOK_AGAIN: Duration = Duration::from_millis(25);
 
-/// The entries that are kept, and those that are on their way.
+/// The entries in memory, and those that are being fetched.
 #[derive(Debug)]
 pub struct HistoryCache {
     cache: Lock<Cache<PromptId, Bytes>, { rank::HISTORY_CACHE }>,
     fetching: Lock<HashMap<PromptId, Arc<Fetching>>, { rank::FETCHING }>,
 }
 
-/// One entry on its way; `None` if its backend has none.
+/// An entry that is being fetched. `None` if its backend has none.
 type Fetching = OnceCell<Option<Bytes>>;
 
-/// Somebody waits for an entry. Whoever goes first takes it off the table.
+/// A task that waits for an entry. The first to leave removes it from the table.
 struct Waiting<'a> {
     entries: &'a HistoryCache,
     prompt: &'a PromptId,
     fetching: Arc<Fetching>,
 }
 
-/// Backends that did not answer in time: what they have is missing in the answer.
+/// Backends that did not answer in time. Their entries are missing in the answer.
 #[derive(Debug, Default)]
 pub struct Missing(BTreeSet<BackendId>);
 
-/// What came of looking for entries.
+/// The result of a search for entries.
 #[derive(Debug, Default)]
 pub struct Found {
-    /// As clients are told.
+    /// In the form for clients.
     pub entries: HashMap<PromptId, Bytes>,
-    /// How many are in no history any more; the ledger lists them no longer.
+    /// How many are in no history any more. The ledger does not list them any longer.
     pub forgotten: usize,
 }
 
 impl HistoryCache {
-    /// At most `capacity` bytes; 0 keeps nothing.
+    /// A cache of at most `capacity` bytes. With 0 it keeps nothing.
     #[must_use]
     pub fn new(capacity: usize) -> Self {
         Self { cache: Lock::new(Cache::new(capacity)), fetching: Lock::default() }
     }
 
-    /// Another capacity holds from now on, in bytes.
+    /// Sets another capacity in bytes.
     pub fn limit(&self, capacity: usize) {
         self.cache().limit(capacity);
     }
 
-    /// The entry of a prompt as its backend sent it, if it is kept.
+    /// The entry of a prompt as its backend sent it, if it is in memory.
     #[must_use]
     pub fn get(&self, prompt: &PromptId) -> Option<Bytes> {
         self.cache().get(prompt)
     }
 
-    /// The same of several, looked up at once; `None` for what is not kept.
+    /// The same for several prompts at once. `None` for those that are not in memory.
     #[must_use]
     pub fn get_all(&self, prompts: &[&PromptId]) -> Vec<Option<Bytes>> {
         let mut cache = self.cache();
         prompts.iter().map(|prompt| cache.get(prompt)).collect()
     }
 
-    /// Keeps an entry of a prompt that has ended. It is copied: what came with it is not kept.
+    /// Stores a copy of the entry of a prompt that has ended, so that the answer can be freed.
     pub fn keep(&self, prompt: &PromptId, entry: &[u8]) -> Bytes {
         let entry = Bytes::copy_from_slice(entry);
         self.cache().insert(prompt, entry.clone(), entry.len());
         entry
     }
 
-    /// Its client deleted it, or the truth about it has come out.
+    /// Forgets an entry: its client deleted it, or it turned out to be wrong.
     pub fn forget(&self, prompt: &PromptId) {
         self.cache().remove(prompt);
     }
 
-    /// How many bytes they weigh.
+    /// The size of all entries in bytes.
     #[must_use]
     pub fn weight(&self) -> usize {
         self.cache().weight()
@@ -146,7 +146,7 @@ impl Missing {
         self.0.insert(backend);
     }
 
-    /// Names them in a header of the answer.
+    /// Adds their names to a header of the answer.
     pub fn name(&self, shared: &Shared, mut answer: Answer) -> Answer {
         if let Ok(response) = &mut answer
             && !self.0.is_empty()
@@ -160,8 +160,8 @@ impl Missing {
     }
 }
 
-/// The entries of these prompts: those that are kept, and the others from their backends until
-/// `deadline`. Backends that are down or late are missing.
+/// The entries of these prompts: from memory, and the others from their backends until `deadline`.
+/// The entries of backends that are down or late are missing.
 pub async fn find(
     front: &Front,
     wanted: &[Listed],
@@ -220,7 +220,7 @@ pub async fn find(
     found
 }
 
-/// An entry that still has its backend's names of files.
+/// An entry that still contains the file names of its backend.
 struct Raw {
     prompt: PromptId,
     told: (BackendId, Bytes),
@@ -232,7 +232,7 @@ impl Raw {
     }
 }
 
-/// An entry as its backend sent it, as somebody is told it.
+/// An entry as its backend sent it, in the form for one caller.
 #[must_use]
 pub fn told(
     shared: &Shared,
@@ -248,7 +248,7 @@ fn shown(raw: Bytes, whose: &VisibleOwners, by: &Submitter) -> Bytes {
     with(raw, whose.told(by))
 }
 
-/// The entry with so much of the id of its client.
+/// The entry with as much of its client's id as the caller may see.
 fn with(raw: Bytes, told: Told<'_>) -> Bytes {
     match redact::entry_as(&raw, told) {
         Cow::Borrowed(_) => raw,
@@ -256,12 +256,12 @@ fn with(raw: Bytes, told: Told<'_>) -> Bytes {
     }
 }
 
-/// What one backend gave.
+/// What one backend answered.
 #[derive(Default)]
 struct Fetched {
-    /// `None` for what its history does not have.
+    /// `None` for a prompt that its history does not contain.
     entries: Vec<(PromptId, Option<Bytes>)>,
-    /// Some were not answered in time, or not as they should be.
+    /// Some answers were late or not valid.
     is_cut: bool,
 }
 
@@ -297,7 +297,7 @@ async fn fetch_all(
     }
 }
 
-/// The entry of an ended prompt, kept from now on: fetched once for all that wait for it.
+/// The entry of an ended prompt, which is then kept in memory. It is fetched once for all callers.
 ///
 /// # Errors
 /// The backend did not answer in time.
@@ -312,8 +312,8 @@ pub async fn fetch(
     fetched.await.cloned()
 }
 
-/// ComfyUI tells the end before it writes the history, so right after an end the entry is looked
-/// for again for a while (P7).
+/// ComfyUI reports the end before it writes the history. So after a recent end it is asked again
+/// for a while (P7).
 async fn ask(
     front: &Front,
     backend: &Backend,
@@ -339,7 +339,7 @@ async fn ask(
 /// writes.
 ///
 /// # Errors
-/// It is no history.
+/// The answer is not a history.
 pub fn entry_in(body: &Bytes, prompt: &PromptId) -> Result<Option<Bytes>, Junk> {
     if let Ok(entry) = entry_of(body, prompt.as_str()) {
         return Ok(entry.map(|entry| body.slice_ref(entry.as_bytes())));
@@ -349,8 +349,8 @@ pub fn entry_in(body: &Bytes, prompt: &PromptId) -> Result<Option<Bytes>, Junk> 
     Ok(entry.map(|entry| clean.slice_ref(entry.as_bytes())))
 }
 
-/// True if the entry of a prompt is about to be written: its end was told just now, by a process
-/// of its backend that is still there as far as is known.
+/// True if the entry of a prompt will be written soon: it has ended just now, and the process of
+/// its backend still runs, as far as is known.
 #[must_use]
 pub fn is_due(sessions: &Sessions, backend: &Backend, prompt: &PromptId) -> bool {
     let record = sessions.shared.records.prompt(prompt);
@@ -362,8 +362,8 @@ pub fn is_due(sessions: &Sessions, backend: &Backend, prompt: &PromptId) -> bool
     client.is_some_and(|client| client.history_is_due(prompt))
 }
 
-/// Its backend does not have an entry of it. If none is to come any more, it is listed no longer:
-/// a history lives as long as its process.
+/// The backend does not have the entry. If none will be written any more, the prompt is removed
+/// from lists: a history ends with its process.
 fn is_forgotten(sessions: &Arc<Sessions>, backend: &Backend, prompt: &PromptId) -> bool {
     if is_due(sessions, backend, prompt) {
         return false;
@@ -372,7 +372,7 @@ fn is_forgotten(sessions: &Arc<Sessions>, backend: &Backend, prompt: &PromptId) 
     true
 }
 
-/// The entry of a lost prompt, from the ledger: whoever polls its history comes to an end (P6).
+/// The entry of a lost prompt, from the ledger, so that a client that polls gets a result (P6).
 #[must_use]
 pub fn lost(shared: &Shared, prompt: &PromptId, record: &Record, loss: Loss) -> Option<Bytes> {
     let Record { made, order, ended, backend, .. } = *record;

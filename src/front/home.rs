@@ -1,9 +1,9 @@
-//! Answers that are the same for everyone (promise R9). They come from the home backend; while that
-//! is down, from the last good copy, else from another backend, because a page with another
-//! backend's settings is better than none. Nothing is written except to the home.
+//! Answers that are the same for everyone (promise R9). They come from the home backend. While that
+//! is down, they come from the last good copy or from another backend, because a page with another
+//! backend's settings is better than none. Writes go only to the home.
 //!
-//! A body is copied while it streams to its client, never before. `Cache-Control` is for browsers;
-//! a copy is used here only when the home does not answer, and is marked as such.
+//! A body is copied while it is streamed to its client, never before. `Cache-Control` is for
+//! browsers; a copy is used here only when the home does not answer, and the answer is marked.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -34,17 +34,17 @@ use crate::routing::decision::Reason;
 use crate::routing::placement::NoPlace;
 use crate::shared::Shared;
 
-/// How long a read waits for a home that is busy with a write to what is read.
+/// How long a read waits while the home is busy with a write to the same data.
 const BUSY_WITHIN: Duration = Duration::from_secs(10);
 
-/// A home that is silent with a write on its way looks down after `fleet.grace`. For so much longer
-/// it may only be busy; then it is taken for gone, and others may stand in for it.
+/// A home that is silent during a write looks down after `fleet.grace`. For this additional time it
+/// may only be busy. After that it counts as gone, and others may answer for it.
 const BUSY_AFTER: Duration = Duration::from_secs(30);
 
-/// How often a copy is looked for, if writes begin meanwhile.
+/// How often a copy is looked up again if writes begin in the meantime.
 const LOOKS_MAX: usize = 3;
 
-/// Where it comes from.
+/// The home backend.
 ///
 /// # Errors
 /// There is no backend at all.
@@ -53,11 +53,11 @@ pub fn target(shared: &Shared) -> Result<Target, GatewayError> {
     Ok(Target { backend, reason: Reason::Home })
 }
 
-/// Passes a read to the home backend and keeps a copy of a good answer; gives the last one if
-/// there is no answer, or another backend's. `from` is where it was asked.
+/// Passes a read to the home backend and keeps a copy of a good answer. If there is no answer, it
+/// gives the last copy, or the answer of another backend. `from` is the address of the caller.
 ///
 /// # Errors
-/// There is neither.
+/// None of these exists.
 pub async fn read(
     front: &Arc<Front>,
     key: CacheKey,
@@ -76,7 +76,8 @@ pub async fn read(
         let begun = front.writes.begun();
         let busy_for = front.shared.config().fleet.grace + BUSY_AFTER;
         if front.writes.is_at_work(&key, now(), busy_for) {
-            // It is only busy with that, and what another has would be taken for one's own.
+            // The home is only busy with the write. The data of another backend would be taken for
+            // the caller's own.
             if timeout(BUSY_WITHIN, front.writes.until_it_stops(&key, busy_for)).await.is_err() {
                 return Err(user_data::busy(front, error));
             }
@@ -102,7 +103,7 @@ pub async fn read(
     stand_in::answer(front, &parts).await.ok_or(error)
 }
 
-/// True if a copy, or another, may answer in its place.
+/// True if a copy or another backend may answer instead.
 fn is_none(error: &GatewayError) -> bool {
     error.fault() == Fault::Backend || failover::is_away(error)
 }
@@ -119,8 +120,8 @@ async fn of_home(
     let is_head = parts.method == Method::HEAD;
     let wants_all = !is_head && !parts.headers.contains_key(RANGE);
     if wants_all && front.stale_cache.is_on() && !front.stale_cache.knows(key) {
-        // A 304 would leave us without a copy for the day when it is needed. The caller is given
-        // in full what it has already, once.
+        // An answer 304 would leave us without a copy for the time when it is needed. So the caller
+        // gets the full answer once, although it has it already.
         parts.headers.remove(IF_NONE_MATCH);
         parts.headers.remove(IF_MODIFIED_SINCE);
     }
@@ -134,7 +135,7 @@ async fn of_home(
     Ok(passed(front, key.clone(), &asked, response))
 }
 
-/// Whom a copy is of, and since when it is on its way.
+/// The home that was asked, and the number of writes at that time.
 #[derive(Clone, Debug)]
 pub struct Asked {
     home: Arc<Backend>,
@@ -142,7 +143,8 @@ pub struct Asked {
 }
 
 impl Asked {
-    /// The home is about to be asked. There were so many `writes` before it was seen that it is it.
+    /// The home is about to be asked. `writes` is the number of writes before this was known to be
+    /// the home.
     #[must_use]
     pub fn of(home: &Arc<Backend>, asked_from: IpAddr, writes: u64) -> Self {
         let source = Source { home: HomeServer::of(home), asked_from, writes };
@@ -150,8 +152,8 @@ impl Asked {
     }
 }
 
-/// What an answer of the home backend says of the copy. If that may have been written since the
-/// home was asked, it says nothing: what is there may be newer.
+/// Updates the copy from an answer of the home. If something was written since the home was asked,
+/// the answer is not used: the copy may be newer.
 #[must_use]
 pub fn passed(
     front: &Arc<Front>,
@@ -171,8 +173,8 @@ pub fn passed(
             Revalidated::Unsaid => {}
         },
         StatusCode::NOT_FOUND if !static_files::is_hashed(key.path()) => {
-            // Only memory knows that there is nothing: whoever asks for what there is not would
-            // otherwise fill the disk.
+            // Only the copies in memory store that something does not exist. Otherwise requests for
+            // missing things would fill the disk.
             front.copies.forget(&source.home, &key);
             copies.missing(key, now(), source.writes);
         }
@@ -185,7 +187,7 @@ pub fn passed(
     response
 }
 
-/// The home has confirmed the copy: it is on the disk too, or will be.
+/// The home has confirmed the copy, so it is stored on the disk too.
 fn keeps_up(front: &Front, key: &CacheKey, source: &Source) {
     let in_memory = || match front.stale_cache.get(key, now())?.0 {
         Found::Whole(whole) => Some(whole),
@@ -194,7 +196,7 @@ fn keeps_up(front: &Front, key: &CacheKey, source: &Source) {
     front.copies.confirm(source, key, in_memory);
 }
 
-/// Has a body copied on its way, if it may be kept. `asked` is of an answer of the home.
+/// Copies a body on its way, if that is allowed. `asked` is given for an answer of the home.
 #[must_use]
 pub fn keep(
     front: &Arc<Front>,
@@ -228,7 +230,7 @@ pub fn keep(
     response.map(|body| tee(body, Box::new(copying)))
 }
 
-/// False for what is one caller's own, or depends on what we do not look at.
+/// False for answers that belong to one caller, or depend on something that is not checked here.
 #[must_use]
 pub fn may_be_kept(headers: &HeaderMap) -> bool {
     let is_known = |name: &str| {
@@ -241,14 +243,14 @@ pub fn may_be_kept(headers: &HeaderMap) -> bool {
         && varies.all(|name| is_known(name.trim()))
 }
 
-/// A body on its way, of which a copy is made.
+/// A body on its way that is being copied.
 struct Copying {
     front: Arc<Front>,
     key: CacheKey,
     asked: Option<Asked>,
     headers: HeaderMap,
     body: Vec<u8>,
-    /// Bytes that are taken for it.
+    /// The bytes that are reserved for it.
     room: usize,
 }
 
@@ -284,13 +286,13 @@ impl Tee for Copying {
             self.front.copies.put(source, &self.key, whole.clone());
             stand_in::saw_page(&self.front, home.id, &self.key, &whole);
         }
-        // What is about a server and nobody's own is not changed by writes to user data.
+        // Data about a server, which is not personal, is not changed by writes to user data.
         let writes = self.asked.as_ref().map_or(0, |asked| asked.source.writes);
         copies.put(self.key.clone(), whole, now(), writes);
     }
 }
 
-/// The last good copy, marked as such.
+/// The last good copy, marked as a copy.
 #[must_use]
 pub fn copy(
     front: &Front,
@@ -301,7 +303,7 @@ pub fn copy(
     stale(front, found, age, conditional)
 }
 
-/// A copy of that age as an answer; `None` if the caller cannot read it.
+/// A copy of this age as an answer. `None` if the caller cannot read it.
 #[must_use]
 pub fn stale(
     front: &Front,
@@ -324,7 +326,7 @@ pub fn stale(
     let headers = response.headers_mut();
     headers.insert(headers::STALE, HeaderValue::from(age.as_secs()));
     headers.insert(WARNING, HeaderValue::from_static("110 mooring \"Response is Stale\""));
-    // No browser is to keep it longer than it is needed.
+    // A browser must not keep it longer than necessary.
     headers::keep_private(headers);
     front.shared.metrics.stale_answers.inc();
     Some(response)

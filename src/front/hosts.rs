@@ -1,7 +1,7 @@
-//! Is a request meant for this gateway, by the name that it gives it? (`server.hosts`, against DNS
-//! rebinding.)
+//! Checks that a request is meant for this gateway, by the host name in it (`server.hosts`, against
+//! DNS rebinding).
 //!
-//! Both ways of answering ask it before anything else; hyper's way tells who is refused.
+//! Both ways of answering check this before anything else. Only hyper's way sends the refusal.
 
 use std::net::IpAddr;
 
@@ -15,15 +15,16 @@ use crate::config::ServerConfig;
 
 pub(super) const X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
 
-/// The longest name that is shown again, in bytes.
+/// The longest part of a name that is shown in an error, in bytes.
 const SHOWN_MAX: usize = 260;
 
-/// The first name in a request that is none of the gateway. `host` is what it was sent to.
+/// The first host name in a request that is not a name of the gateway. `host` is the host that it
+/// was sent to.
 ///
-/// A page on a name that leads to a proxy is that proxy's business, and then ours if it asks: once
-/// names are listed, those that a trusted proxy was asked by count too. All of them: the first may
-/// be what the page has written itself. It comes in addition to `Host`, because whoever is on the
-/// machine of a trusted proxy can send it as well.
+/// If the name of a page leads to a proxy, that proxy must check it, and then we do if names are
+/// listed: the names that a trusted proxy passes on count too. All of them are checked, because the
+/// page may have written the first one. They are checked in addition to `Host`, because any client
+/// on the machine of a trusted proxy can send them.
 #[must_use]
 pub fn foreign<'a>(
     server: &ServerConfig,
@@ -34,7 +35,7 @@ pub fn foreign<'a>(
     if !server.checks_hosts() {
         return None;
     }
-    // Who sends none is no browser: it speaks HTTP/1.0.
+    // A client that sends none speaks HTTP/1.0, so it is not a browser.
     if let Some(host) = host.filter(|host| !server.is_called(host)) {
         return Some(host);
     }
@@ -48,14 +49,14 @@ pub fn foreign<'a>(
 }
 
 /// # Errors
-/// It is meant for somebody else.
+/// It is meant for another host.
 pub fn check<B>(
     server: &ServerConfig,
     peer: IpAddr,
     request: &Request<B>,
 ) -> Result<(), GatewayError> {
     let headers: &HeaderMap = request.headers();
-    // In absolute form both say the same, which was checked when the head was read.
+    // In absolute form both are the same, which was checked when the head was read.
     let named = || request.uri().authority().map(Authority::as_str).map(str::as_bytes);
     let host = headers.get(HOST).map(HeaderValue::as_bytes).or_else(named);
     let forwarded = headers.get_all(X_FORWARDED_HOST).iter().map(HeaderValue::as_bytes);

@@ -1,6 +1,6 @@
-//! Small pages of ours, filled in.
+//! Fills in our own small pages.
 
-/// The page with its gaps filled, each once: what is filled in is not looked at again.
+/// The page with its placeholders replaced, each once. Inserted text is not searched again.
 #[must_use]
 pub fn filled(page: &str, values: &[(&str, &str)]) -> String {
     let mut text = String::with_capacity(page.len() + 1024);
@@ -15,7 +15,7 @@ pub fn filled(page: &str, values: &[(&str, &str)]) -> String {
     text
 }
 
-/// With a capital, and a full stop.
+/// Adds a capital at the beginning and a full stop at the end.
 #[must_use]
 pub fn sentence(text: &str) -> String {
     let mut letters = text.chars();
@@ -23,7 +23,7 @@ pub fn sentence(text: &str) -> String {
     format!("{first}{}.", letters.as_str().trim_end_matches('.'))
 }
 
-/// As text of an element, whatever somebody has named a file.
+/// Escapes a text for an element, whatever it contains.
 #[must_use]
 pub fn escaped(text: &str) -> String {
     let mut safe = String::with_capacity(text.len());

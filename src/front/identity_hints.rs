@@ -1,4 +1,4 @@
-//! What in a request says who sent it.
+//! The parts of a request that say who sent it.
 
 use std::sync::Arc;
 
@@ -17,32 +17,32 @@ use crate::ws;
 const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
 
-/// The user that a page works as, on servers with several (ComfyUI `--multi-user`).
+/// The user of a page, on servers with several users (ComfyUI `--multi-user`).
 const COMFY_USER: HeaderName = HeaderName::from_static("comfy-user");
 
-/// What in a request says who sent it, as it came.
+/// The parts of a request that say who sent it, unchanged.
 #[derive(Debug, Default)]
 pub struct IdentityHints<'a> {
     /// The first `comfy-client-id`.
     pub client_id: Option<&'a [u8]>,
-    /// The raw path: what a query means depends on it.
+    /// The raw path, because the meaning of a query depends on it.
     pub path: &'a str,
     pub query: &'a str,
-    /// It asks for a WebSocket.
+    /// The request asks for a WebSocket.
     pub is_socket: bool,
     /// `Cookie` and `X-Forwarded-For`, which may come in several lines.
     pub cookies: SmallVec<[&'a [u8]; 1]>,
     pub forwarded: SmallVec<[&'a [u8]; 1]>,
     /// The first `X-Forwarded-Proto`.
     pub scheme: Option<&'a [u8]>,
-    /// Something says that it was passed on for somebody, in whatever header. Reads that are only
-    /// passed on do not need it either.
+    /// Some header says that the request was passed on for somebody else. Plain reads do not need
+    /// it.
     pub is_passed_on: bool,
-    /// `Comfy-User`. Reads that are only passed on do not need it.
+    /// `Comfy-User`. Plain reads do not need it.
     pub user: Option<&'a [u8]>,
-    /// Who was let in.
+    /// The user who was let in.
     pub pass: Option<Pass>,
-    /// What it came over.
+    /// The connection that it came over.
     pub wire: Wire,
 }
 
@@ -71,13 +71,13 @@ impl<'a> IdentityHints<'a> {
         }
     }
 
-    /// Whose clients it may name.
+    /// The realm of clients that it may name.
     #[must_use]
     pub fn realm(&self) -> Realm {
         self.pass.as_ref().map_or(Realm::Everybody, realm_of)
     }
 
-    /// True for the client that is called so by whoever was let in.
+    /// True for the client with this name, of the user who was let in.
     #[must_use]
     pub fn calls(&self, client: &ClientId, name: &str) -> bool {
         let user = self.pass.as_ref().map(|pass| pass.user.name.as_str());
@@ -85,13 +85,13 @@ impl<'a> IdentityHints<'a> {
     }
 }
 
-/// Of the user who was let in.
+/// The realm of the user who was let in.
 #[must_use]
 pub fn realm_of(pass: &Pass) -> Realm {
     Realm::User(Arc::clone(pass.user.name.shared()))
 }
 
-/// True for a header that a proxy adds which passes a request on.
+/// True for a header that a proxy adds when it passes a request on.
 fn says_passed_on(name: &str) -> bool {
     is_forwarding(name) || name == "via"
 }

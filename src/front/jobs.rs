@@ -1,5 +1,5 @@
-//! The jobs API (`GET /api/jobs`, `GET /api/jobs/{id}`) for all servers, also for those that lack
-//! it, or `cancelled`, so that a page newer than its server works.
+//! The jobs API (`GET /api/jobs`, `GET /api/jobs/{id}`) for all servers, also for those without it
+//! or without `cancelled`, so that a page that is newer than its server works.
 //!
 //! The list is made here from queues and history entries ([`crate::comfy::jobs`]), because one page
 //! may contain jobs of several backends. A single job comes from its backend if that has the route.
@@ -37,13 +37,13 @@ use crate::routing::ledger::Listed;
 use crate::session::Sessions;
 use crate::shared::Shared;
 
-/// After how many entries others get a turn.
+/// After how many entries other tasks get a turn.
 const YIELD_EVERY: usize = 64;
 
 /// `GET /api/jobs`.
 ///
 /// # Errors
-/// For nobody in particular: no backend is up.
+/// For a caller without a name: no backend is up.
 pub async fn list(front: &Front, caller: &Caller, raw_query: &str) -> Answer {
     let query = match JobQuery::read(raw_query, told(&front.shared)) {
         Ok(query) => query,
@@ -59,8 +59,8 @@ pub async fn list(front: &Front, caller: &Caller, raw_query: &str) -> Answer {
     listing.end(&front.shared, answer)
 }
 
-/// What an interrupted prompt is called to who does not say that he knows a word for it: as the
-/// server calls it that the page comes from.
+/// The status of an interrupted prompt for callers that do not say which word they know: the one of
+/// the server that the page comes from.
 fn told(shared: &Shared) -> Interrupted {
     let version = shared.home().and_then(|home| home.version());
     if version.is_some_and(|version| version.cancels_jobs()) {
@@ -70,7 +70,7 @@ fn told(shared: &Shared) -> Interrupted {
     }
 }
 
-/// The jobs of somebody, as far as a query asks for them.
+/// The caller's jobs that match a query.
 async fn own(
     front: &Front,
     whose: &VisibleOwners,
@@ -169,7 +169,8 @@ fn row_of(shared: &Shared, listed: &Listed) -> Option<Row> {
     Row::of_end(listed.prompt.clone(), listed.end, shared.records.unix_at(listed.made))
 }
 
-/// Ids, places, times and statuses of everybody's that has a name (promise R5).
+/// The ids, backends, times and statuses of all prompts that have an owner with a name (promise
+/// R5).
 async fn positions(
     shared: &Shared,
     address: IpAddr,
@@ -191,17 +192,17 @@ async fn positions(
     }));
     let mut rows = Rows::default();
     jobs.iter().for_each(|job| rows.push(job.row.clone()));
-    // As for rows, the last word counts.
+    // If an id appears twice, the last entry counts, as for rows.
     let by_id: HashMap<&PromptId, &Job> = jobs.iter().map(|job| (&job.row.id, job)).collect();
     let page = rows.page(query);
     let shown = page.rows.iter().filter_map(|row| by_id.get(&row.id));
     Ok(json(answer(query, &page, shown.map(|job| job.json.as_str()))))
 }
 
-/// `GET /api/jobs/{prompt}`, whoever asks.
+/// `GET /api/jobs/{prompt}`, for any caller.
 ///
 /// # Errors
-/// The backend that has it is down or did not answer.
+/// The backend of the prompt is down or did not answer.
 pub async fn job(front: &Front, caller: &Caller, prompt: &str) -> Answer {
     let Ok(prompt) = PromptId::parse(prompt) else { return Ok(not_found()) };
     let taken_ms = taken_ms(&front.shared, prompt.as_str());
@@ -213,7 +214,7 @@ pub async fn job(front: &Front, caller: &Caller, prompt: &str) -> Answer {
             return Ok(detail.map_or_else(not_found, json));
         }
         Ok(Whereabouts::On(backend)) => backend,
-        // What is pending there stays so until more is known, as in the list.
+        // A prompt that is pending there stays pending until more is known, as in the list.
         Err(error) => return detail_of_known(&front.sessions, &prompt).map(json).ok_or(error),
     };
     let detail = match front.history_cache.get(&prompt) {
@@ -239,7 +240,7 @@ pub async fn job(front: &Front, caller: &Caller, prompt: &str) -> Answer {
     Ok(answer)
 }
 
-/// What its backend says of it; `None` if it does not know it.
+/// The answer of its backend. `None` if the backend does not know the prompt.
 async fn told_by(
     front: &Front,
     backend: &Backend,
@@ -263,7 +264,7 @@ async fn told_by(
     }
 }
 
-/// The same from the queue, then from the history: a prompt moves from the one to the other.
+/// The same from the queue and then from the history, because a prompt moves from one to the other.
 async fn made_of(
     front: &Front,
     backend: &Backend,
@@ -286,7 +287,7 @@ async fn made_of(
     Ok(entry.and_then(|entry| detail_of_entry(prompt, &entry, told).ok()))
 }
 
-/// One that is pending, and that its backend has not got yet.
+/// A pending prompt that its backend has not received yet.
 fn detail_of_known(sessions: &Sessions, prompt: &PromptId) -> Option<String> {
     let id = sessions.shared.records.ledger_of(prompt).get(prompt, now())?.by.client.clone()?;
     let client = sessions.clients.get(&id)?;
@@ -311,7 +312,7 @@ fn not_found() -> Response<ResponseBody> {
     with_status(StatusCode::NOT_FOUND, NOT_FOUND)
 }
 
-/// JSON of ours with a status.
+/// A JSON answer of ours with a status.
 #[must_use]
 pub fn with_status(status: StatusCode, body: impl Into<Bytes>) -> Response<ResponseBody> {
     let mut response = json(body);

@@ -1,10 +1,10 @@
 //! `GET /queue` and `GET /history`: the caller's own prompts, from every backend that has some
 //! (promise R5).
 //!
-//! The ledger says which prompts those are ([`VisibleOwners`]), and their backends say what they
-//! are doing. A backend that does not answer in time is named in a header, and the answer is
-//! partial. A caller without a name is shown the ids and positions of all prompts that some client
-//! submitted: a widely used SDK looks for its own prompt among them and does not say who it is.
+//! The ledger says which prompts these are ([`VisibleOwners`]), and their backends say what they
+//! are doing. If a backend does not answer in time, a header names it and the answer is partial. A
+//! caller without a name sees the ids and positions of all prompts that some client submitted: a
+//! widely used SDK looks for its own prompt among them and does not say who it is.
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::net::IpAddr;
@@ -36,19 +36,19 @@ use crate::routing::realm::Realm;
 use crate::session::Sessions;
 use crate::shared::Shared;
 
-/// How often a list is made again because entries in it turned out to be forgotten.
+/// How often a list is made again because some of its entries are forgotten by their backends.
 pub const ROUNDS: usize = 4;
 
-/// The largest history in one answer, in bytes. What is older is left out.
+/// The largest history in one answer, in bytes. Older entries are left out.
 const HISTORY_MAX: usize = 256 << 20;
 
 /// A list that is being made.
 #[derive(Debug)]
 pub struct Listing {
     pub whose: VisibleOwners,
-    /// Where it was asked for, which counts where nobody in particular asks.
+    /// The address of the caller, which matters for callers without a name.
     pub address: IpAddr,
-    /// Where its client is bound, and why: a list is a contact like any other read.
+    /// The binding of its client and the reason: a list is a contact like any other read.
     binding: Option<Target>,
     pub missing: Missing,
 }
@@ -61,12 +61,12 @@ impl Listing {
         match of_client(&front.sessions, &client) {
             Ok(target) => {
                 if matches!(target.reason, Reason::Placed | Reason::Moved) {
-                    // The answer tells of a binding that a restart must not forget.
+                    // The answer reveals a binding, which must survive a restart.
                     let _ = front.shared.records.journal.durable().await;
                 }
                 listing.binding = Some(target);
             }
-            // A list can do without a backend.
+            // A list does not need a backend.
             Err(error) => {
                 let client = mask(&client);
                 debug!(%client, %error, "A client that asks for a list is not bound.");
@@ -75,7 +75,7 @@ impl Listing {
         listing
     }
 
-    /// The answer, with what is to be said of it.
+    /// The answer, with headers about what is missing.
     pub fn end(self, shared: &Shared, mut answer: Answer) -> Answer {
         if let (Some(target), Ok(response)) = (&self.binding, &mut answer) {
             headers::mark(response.headers_mut(), &target.backend, target.reason);
@@ -87,7 +87,7 @@ impl Listing {
 /// `GET /queue`.
 ///
 /// # Errors
-/// For nobody in particular: no backend is up.
+/// For a caller without a name: no backend is up.
 pub async fn queue(front: &Front, caller: &Caller) -> Answer {
     let mut listing = Listing::begin(front, caller).await;
     let (whose, missing) = (&listing.whose, &mut listing.missing);
@@ -113,8 +113,8 @@ async fn positions(shared: &Shared, address: IpAddr, missing: &mut Missing) -> A
     Ok(json(positions.to_json(|id| shown.contains(id))))
 }
 
-/// Which of these prompts nobody in particular, asking from there, is shown to be there. What was
-/// sent without a name from somewhere else is not for him.
+/// The prompts whose existence is shown to a caller without a name. Prompts that were sent without
+/// a name from another address are not included.
 #[must_use]
 pub fn shown_at<'i>(
     shared: &Shared,
@@ -134,7 +134,7 @@ pub fn shown_at<'i>(
     prompts.into_iter().filter(is_shown).collect()
 }
 
-/// What has ended of those who are no user's, oldest first.
+/// The ended prompts without a user, the oldest first.
 #[must_use]
 pub fn everybodys(shared: &Shared) -> Vec<Listed> {
     let mut ended = shared.records.history_of_all(KEPT_MAX);
@@ -145,7 +145,7 @@ pub fn everybodys(shared: &Shared) -> Vec<Listed> {
 /// `GET /history`.
 ///
 /// # Errors
-/// The query is not one.
+/// The query is not valid.
 pub async fn history(front: &Front, caller: &Caller, raw_query: &str) -> Answer {
     let window = Window::read(raw_query)?;
     let mut listing = Listing::begin(front, caller).await;
@@ -186,7 +186,7 @@ async fn own_history(
     }
 }
 
-/// The newest of a history, oldest first, as much as one answer may have.
+/// The newest entries of a history, the oldest of them first, as many as fit into one answer.
 fn written(mut entries: Vec<(&PromptId, &Bytes)>) -> Vec<u8> {
     let mut bytes = 0_usize;
     let fit = entries.iter().rev().take_while(|(_, entry)| {
@@ -202,7 +202,7 @@ fn written(mut entries: Vec<(&PromptId, &Bytes)>) -> Vec<u8> {
     list.finish()
 }
 
-/// What has ended of theirs, as far back as a list goes, oldest first.
+/// The caller's ended prompts, as far back as a list goes, the oldest first.
 #[must_use]
 pub fn listed(shared: &Shared, whose: &VisibleOwners) -> Vec<Listed> {
     let mut ended = shared.records.history_of(&whose.owners(), KEPT_MAX);
@@ -210,22 +210,22 @@ pub fn listed(shared: &Shared, whose: &VisibleOwners) -> Vec<Listed> {
     ended
 }
 
-/// The queues of some backends, as they answered.
+/// The queues of some backends.
 #[derive(Debug)]
 pub struct Queues(Vec<(BackendId, Bytes)>);
 
 impl Queues {
-    /// Of the backends on which they have something pending.
+    /// Asks the backends where the caller has pending prompts.
     pub async fn of_own(sessions: &Sessions, whose: &VisibleOwners, missing: &mut Missing) -> Self {
         let own = whose.pending(sessions);
         let backends: BTreeSet<BackendId> = own.values().map(|(_, it)| it.backend).collect();
         Self::read(&sessions.shared, backends, missing).await
     }
 
-    /// Of all backends.
+    /// Asks all backends.
     ///
     /// # Errors
-    /// None is up.
+    /// No backend is up.
     pub async fn of_all(shared: &Shared, missing: &mut Missing) -> Result<Self, GatewayError> {
         if !shared.fleet.iter().any(|backend| backend.is_up()) {
             return Err(GatewayError::Refused(NoPlace::NoneReady.into()));
@@ -261,14 +261,15 @@ impl Queues {
         Self(queues)
     }
 
-    /// What is theirs in them, and what of theirs is not in them yet.
+    /// The caller's prompts in them, and the caller's prompts that are not in them yet.
     pub fn merged(
         &self,
         sessions: &Sessions,
         whose: &VisibleOwners,
         missing: &mut Missing,
     ) -> OwnQueue<'_> {
-        // Looked up after the queues were read: what has ended meanwhile is in the history.
+        // Looked up after the queues were read: a prompt that has ended since then is in the
+        // history.
         let own = whose.pending(sessions);
         let mut list = OwnQueue::default();
         let mut seen = HashSet::new();
@@ -292,7 +293,7 @@ impl Queues {
         let taken = taken_ms_of(&sessions.shared, unseen().map(|(id, _)| id.as_str()));
         for (id, (client, pending)) in unseen() {
             if pending.delete_asked && self.0.iter().any(|(read, _)| *read == pending.backend) {
-                // It was deleted; that it has ended is found out in a moment.
+                // It was deleted. Its end will be noticed in a moment.
                 continue;
             }
             let (backend, place) = (pending.backend, place_of(pending.phase));
@@ -316,7 +317,7 @@ impl Queues {
     }
 }
 
-/// In which list ComfyUI has a prompt: it works on one until its history is written.
+/// The list in which ComfyUI has a prompt: it counts as running until its history is written.
 #[must_use]
 pub fn place_of(phase: Phase) -> Place {
     match phase {
@@ -325,7 +326,7 @@ pub fn place_of(phase: Phase) -> Place {
     }
 }
 
-/// When a prompt was taken, in milliseconds since 1970; 0 if nobody submitted it here.
+/// When a prompt was accepted, in milliseconds since 1970. 0 if it was not submitted here.
 #[must_use]
 pub fn taken_ms(shared: &Shared, prompt: &str) -> u64 {
     let Ok(prompt) = PromptId::parse(prompt) else { return 0 };
@@ -333,7 +334,7 @@ pub fn taken_ms(shared: &Shared, prompt: &str) -> u64 {
     made.map_or(0, |made| shared.records.unix_at(made))
 }
 
-/// The same of several, but for those that nobody submitted here.
+/// The same for several, without those that were not submitted here.
 #[must_use]
 pub fn taken_ms_of<'i>(
     shared: &Shared,

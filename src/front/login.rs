@@ -1,13 +1,13 @@
-//! Logging in and out with a browser: `/-/login` and `/-/logout`, where users are asked for.
+//! Login and logout with a browser: `/-/login` and `/-/logout`, if users are required.
 //!
-//! Whoever opens an address and is not let in gets the form in its place, with status 401. So an
+//! Somebody who opens an address without being let in gets the form instead, with status 401. So an
 //! address means the same for programs and for people, nothing is redirected that should not be,
-//! and who has logged in goes on to what he had asked for. `GET /-/login` shows the form too, or
-//! who one is.
+//! and after the login the user gets the page that was requested. `GET /-/login` also shows the
+//! form, or the user who is logged in.
 //!
-//! A login is a form that a page of ours has shown to this very browser: the request has to say
-//! that it is of a page of ours, and the form has a token that fits a cookie. So no other page can
-//! log somebody in as another, or out.
+//! A login is accepted only from a form that one of our pages has shown to this browser: the
+//! request must say that it comes from our page, and the form has a token that matches a cookie. So
+//! no other page can log somebody in or out.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -52,11 +52,11 @@ mod places;
 /// The largest form that is read, in bytes.
 const FORM_MAX: u64 = 16 << 10;
 
-/// What is said of a form that was not shown to this browser, or long ago.
+/// The text for a form that was not shown to this browser, or that is too old.
 const STALE: &str = "this form is too old, or your browser keeps no cookies of this address: try \
                      again";
 
-/// What logins need, and remember.
+/// What logins need and remember.
 #[derive(Debug)]
 pub struct Logins {
     checker: Checker,
@@ -71,7 +71,7 @@ impl Logins {
     }
 }
 
-/// What of this is asked.
+/// The route of a request.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Asked {
     In,
@@ -79,11 +79,11 @@ pub enum Asked {
 }
 
 impl Asked {
-    /// `None` for all other paths, and while nobody is asked who he is.
+    /// `None` for all other paths, and while no login is needed.
     #[must_use]
     pub fn of<B>(front: &Front, request: &Request<B>) -> Option<Self> {
         match front.shared.config().auth.mode {
-            // Of the latter the proxy takes care.
+            // In mode `header` the proxy handles logins.
             AuthMode::Off | AuthMode::Header => return None,
             AuthMode::Keys => {}
         }
@@ -98,20 +98,20 @@ impl Asked {
     }
 }
 
-/// Where a request comes from, and what it may do there.
+/// The origin of a request, and the base path.
 #[derive(Clone, Copy, Debug)]
 pub struct Origin<'a> {
     pub peer: IpAddr,
     pub decision: &'a CorsDecision,
     pub base: &'a BasePath,
-    /// It is for what is below the base path.
+    /// The request is for a path below the base path.
     pub is_inside: bool,
 }
 
-/// A browser at the form.
+/// A browser that sees the form.
 struct Visitor {
     door: Door,
-    /// Ties the form to it.
+    /// Binds the form to the browser.
     form: String,
     is_new: bool,
     prefix: String,
@@ -132,7 +132,7 @@ impl Visitor {
         token.iter().map(|byte| format!("{byte:02x}")).collect()
     }
 
-    /// The form in place of an answer.
+    /// The form instead of an answer.
     fn show(
         &self,
         front: &Front,
@@ -162,10 +162,10 @@ fn append(response: &mut Response<ResponseBody>, cookie: &str) {
     }
 }
 
-/// The answer to who was not let in: the form, for people, where logging in helps.
+/// The answer to a sender who was not let in: the form, if it is a person and a login helps.
 ///
 /// # Errors
-/// What it was, for programs, and where that does not help.
+/// The original error, for programs and where a login does not help.
 pub fn refuse<B>(
     front: &Front,
     from: Origin<'_>,
@@ -173,13 +173,13 @@ pub fn refuse<B>(
     refused: GatewayError,
 ) -> Answer {
     let next = match (&refused, Reader::of(request)) {
-        // A link of another page may open the page itself and nothing else, also by a login.
+        // A link on another page may open only the page itself, also after a login.
         (GatewayError::Unauthorized, Reader::Person)
             if from.is_inside && *from.decision != CorsDecision::Foreign =>
         {
             next::of_request(request.uri(), from.base)
         }
-        // To ask for the address of a form with GET is to ask for something else.
+        // A GET for the address of a form is not the same request.
         (GatewayError::Unauthorized, Reader::Person | Reader::Sender) => from.base.to_string(),
         _ => return Err(refused),
     };
@@ -188,10 +188,10 @@ pub fn refuse<B>(
     Ok(visitor.show(front, response, (&next, "", Notice::None)))
 }
 
-/// Answers what is asked of logging in and out.
+/// Answers requests for login and logout.
 ///
 /// # Errors
-/// Not with this method, or not like this.
+/// The method or the form is not accepted.
 pub async fn answer(
     front: &Arc<Front>,
     asked: Asked,
@@ -207,7 +207,7 @@ pub async fn answer(
     }
 }
 
-/// Who one is, or the form.
+/// Shows the user who is logged in, or the form.
 fn page(
     front: &Front,
     from: Origin<'_>,
@@ -231,7 +231,7 @@ fn page(
     Visitor::of(front, from, request).show(front, response, (&next, "", notice))
 }
 
-/// Only pages of our own may log somebody in or out.
+/// Only our own pages may log somebody in or out.
 fn check_page<B>(from: Origin<'_>, request: &Request<B>) -> Result<(), GatewayError> {
     match from.decision {
         CorsDecision::Same if cors::says_its_page(request.headers()) => Ok(()),
@@ -287,7 +287,7 @@ async fn try_log_in(
     let limits = CollectLimits { max: FORM_MAX, idle: front.shared.config().server.body_timeout };
     let body = bodies::whole(&mut parts, body, limits, None).await?;
     *typed = Fields::read(&body)?;
-    // A form without the cookie was shown to another browser, or this one keeps none.
+    // A form without the cookie was shown to another browser, or this one stores no cookies.
     if visitor.is_new || !fields::is_same(&typed.token, &visitor.token(front)) {
         return Err(GatewayError::BadForm(STALE));
     }
@@ -295,7 +295,7 @@ async fn try_log_in(
     let location = next::checked(&typed.next, from.base).to_owned();
     let is_ahead = front.admission.is_ahead(&user);
     if is_ahead {
-        warn!(user = %user.name, "The clock has gone back since this user logged out everywhere.");
+        warn!(user = %user.name, "The clock was set back since this user logged out everywhere.");
     }
     if before.is_some() || is_ahead {
         let name = user.name.clone();
@@ -308,7 +308,7 @@ async fn try_log_in(
     Ok(welcome(front, visitor.door, &user, &location))
 }
 
-/// A new session, and a new name of the browser.
+/// Creates a session and a new name for the browser.
 fn welcome(front: &Front, door: Door, user: &User, location: &str) -> Response<ResponseBody> {
     let browser = BrowserId::mint();
     let session = front.admission.begin(user, browser.number());
@@ -340,18 +340,18 @@ async fn log_out(front: &Arc<Front>, from: Origin<'_>, request: &Request<Incomin
     Ok(response)
 }
 
-/// Ends one session, or all of its user's that were begun until then.
+/// Ends one session, or all sessions of its user that began before this time.
 async fn end(front: &Arc<Front>, session: Arc<Session>, all_until: Option<u64>) {
     info!(user = %session.user, everywhere = all_until.is_some(), "Somebody has logged out.");
     let change = move |ended: &mut Logouts| match all_until {
-        // The clock may have gone back a little since the session was begun.
+        // The clock may have been set back a little since the session began.
         Some(until) => ended.end_all(&session.user, until.max(session.issued)),
         None => ended.end(&session),
     };
     front.logins.ended.end(&front.admission, change).await;
 }
 
-/// With GET, whatever it was asked with (RFC 9110 section 15.4.4).
+/// Redirects with GET, whatever the method of the request was (RFC 9110 section 15.4.4).
 fn go_to(location: &str) -> Response<ResponseBody> {
     let mut response = Response::new(ResponseBody::empty());
     *response.status_mut() = StatusCode::SEE_OTHER;

@@ -270,7 +270,7 @@ mod tests {
         assert!(!text.contains("refresh") && status == StatusCode::SERVICE_UNAVAILABLE, "{text}");
         let (status, text) = text_of(&GatewayError::NotFound, Reader::Person);
         assert!(!text.contains("refresh") && status == StatusCode::NOT_FOUND, "{text}");
-        assert!(text.contains("There is nothing of that name."), "{text}");
+        assert!(text.contains("Nothing has this name."), "{text}");
     }
 
     #[test]

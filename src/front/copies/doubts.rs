@@ -1,8 +1,8 @@
-//! Of what are copies in doubt? The file that says it, for who starts after a crash. Pure.
+//! The file that says which copies are in doubt, for a process that starts after a crash. Pure.
 //!
-//! It names what is just being written, and of what copies are not deleted yet. It is written in
-//! place and always has the same size: that works on a disk that is full, and in a folder in which
-//! nothing can be deleted.
+//! It names the groups that are being written, and those whose copies are not deleted yet. It is
+//! overwritten in place and always has the same size. That also works on a full disk, and in a
+//! folder where nothing can be deleted.
 
 use std::collections::BTreeSet;
 
@@ -11,7 +11,7 @@ use crate::front::cookie_signer::CookieSigner;
 /// Its name in the folder of the copies.
 pub(super) const FILE: &str = "doubts";
 
-/// Begins it, with the version of the format.
+/// The beginning of the file, with the version of the format.
 const MAGIC: &[u8] = b"MOORING DOUBT 1\n";
 
 /// Its size, in bytes.
@@ -19,19 +19,19 @@ pub(super) const SIZE: usize = 8 << 10;
 
 const CODE: usize = 32;
 
-/// How many groups it can name.
+/// How many groups the file can name.
 const GROUPS_MAX: usize = (SIZE - MAGIC.len() - CODE - size_of::<u32>()) / size_of::<u64>();
 
-/// Copies of which groups are in doubt.
+/// The groups whose copies are in doubt.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub(super) enum Doubts {
     Of(BTreeSet<u64>),
-    /// More than can be named, or nobody knows.
+    /// There are more than the file can name, or the content is unknown.
     All,
 }
 
 impl Doubts {
-    /// Those groups, or all if they are too many.
+    /// These groups, or all if there are too many.
     pub(super) fn of(groups: BTreeSet<u64>) -> Self {
         if groups.len() <= GROUPS_MAX { Self::Of(groups) } else { Self::All }
     }
@@ -43,7 +43,8 @@ impl Doubts {
         }
     }
 
-    /// What both have: that is sure while the one is written over the other.
+    /// The groups in both. While one text is overwritten by the other, these are certainly in the
+    /// file.
     pub(super) fn and(&self, other: &Self) -> Self {
         match (self, other) {
             (Self::All, it) | (it, Self::All) => it.clone(),
@@ -51,7 +52,8 @@ impl Doubts {
         }
     }
 
-    /// What one of both has: one of them stands there while the one is written over the other.
+    /// The groups in either. While one text is overwritten by the other, only these can be in the
+    /// file.
     pub(super) fn or(&self, other: &Self) -> Self {
         match (self, other) {
             (Self::All, _) | (_, Self::All) => Self::All,
@@ -74,7 +76,7 @@ impl Doubts {
         file
     }
 
-    /// What a file says. Of one that is damaged or not ours nothing is sure.
+    /// Reads a file. If it is damaged or not ours, all copies are in doubt.
     pub(super) fn decode(signer: &CookieSigner, file: &[u8]) -> Self {
         Self::read(signer, file).unwrap_or(Self::All)
     }

@@ -1,9 +1,9 @@
-//! What is known of one file of a copy, and what becomes of it. Pure.
+//! The state of one file with a copy. Pure.
 
 use super::file::Code;
 use super::name::Owner;
 
-/// A file, as it is known.
+/// A file of a copy.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(super) struct Entry {
     pub(super) owner: Owner,
@@ -14,17 +14,17 @@ pub(super) struct Entry {
     pub(super) fate: Fate,
 }
 
-/// What becomes of it.
+/// What happens to the file.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(super) enum Fate {
     /// It is being written for the first time.
     Coming,
     Good,
-    /// It has to make room.
+    /// It must be deleted to make room.
     Surplus,
-    /// It is not good any more.
+    /// It has ended and must not be used.
     Ended,
-    /// The same, and it could not be deleted.
+    /// It has ended, and it could not be deleted.
     Stuck,
 }
 
@@ -36,7 +36,7 @@ impl Fate {
         }
     }
 
-    /// It stands on the disk and must not be given, also after a crash.
+    /// True if it is on the disk and must not be used, not even after a crash.
     pub(super) fn is_in_doubt(self) -> bool {
         match self {
             Self::Coming | Self::Good | Self::Surplus => false,
@@ -44,7 +44,7 @@ impl Fate {
         }
     }
 
-    /// It is to be deleted.
+    /// True if it must be deleted.
     pub(super) fn goes(self) -> bool {
         match self {
             Self::Surplus | Self::Ended => true,
@@ -52,7 +52,7 @@ impl Fate {
         }
     }
 
-    /// It has a share of the room.
+    /// True if it counts as used space.
     pub(super) fn counts(self) -> bool {
         match self {
             Self::Coming | Self::Good => true,

@@ -1,7 +1,7 @@
-//! A copy as a file: what it says of an answer, its body, and a code that proves both. Pure.
+//! A copy as a file: the facts of an answer, its body, and a code that authenticates both. Pure.
 //!
-//! Nothing in it names a person or repeats a credential: of the headers only those are kept that
-//! describe the body.
+//! The file names no person and contains no credential: it keeps only headers that describe the
+//! body.
 
 use bytes::Bytes;
 use http::header::{
@@ -15,18 +15,18 @@ use super::name::Name;
 use crate::front::conditional::Whole;
 use crate::front::cookie_signer::CookieSigner;
 
-/// Begins every copy, with the version of the format.
+/// The beginning of every copy, with the version of the format.
 const MAGIC: &[u8] = b"MOORING COPY 1\n";
 
-/// With what a file begins that tells copies apart.
+/// The size of the beginning of a file, which is different for different copies.
 pub(super) const HEAD: usize = MAGIC.len() + CODE;
 
-/// What proves a copy, and bytes of the length of the facts.
+/// The code that authenticates a copy, and the length of the facts in bytes.
 pub(super) type Code = [u8; 32];
 const CODE: usize = size_of::<Code>();
 const LENGTH: usize = 4;
 
-/// Headers that are kept.
+/// The headers that are kept.
 const KEPT: [HeaderName; 8] = [
     CACHE_CONTROL,
     CONTENT_DISPOSITION,
@@ -43,7 +43,7 @@ struct Facts {
     headers: Vec<(String, String)>,
 }
 
-/// The bytes of a file. Its name is part of what is proven: no file is taken for another.
+/// The content of a file. The code also covers the name, so that no file can be taken for another.
 #[must_use]
 pub(super) fn encode(signer: &CookieSigner, name: &Name, whole: &Whole) -> Vec<u8> {
     let (facts, body) = (Facts { headers: described(&whole.headers) }, &whole.body[..]);
@@ -53,7 +53,7 @@ pub(super) fn encode(signer: &CookieSigner, name: &Name, whole: &Whole) -> Vec<u
     [MAGIC, &code, &length, &facts, body].concat()
 }
 
-/// What proves a copy, from the [`HEAD`] of its file. Two with the same are the same.
+/// The code of a copy, read from the [`HEAD`] of its file. Copies with the same code are equal.
 #[must_use]
 pub(super) fn code_of(file: &[u8]) -> Option<Code> {
     file.strip_prefix(MAGIC)?.get(..CODE)?.try_into().ok()
@@ -67,7 +67,7 @@ fn described(headers: &HeaderMap) -> Vec<(String, String)> {
     kept.filter_map(text).collect()
 }
 
-/// What a file says. `None` if it is not whole, or not ours.
+/// Reads a file. `None` if it is damaged or not ours.
 #[must_use]
 pub(super) fn decode(signer: &CookieSigner, name: &Name, file: &Bytes) -> Option<Whole> {
     let rest = file.strip_prefix(MAGIC)?;

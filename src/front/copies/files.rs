@@ -1,5 +1,5 @@
-//! The files of copies that are known. Those of one group are found without a look at the others,
-//! and so are those that go. Pure.
+//! The known files of copies. The files of a group and the files to delete are found without a
+//! search through all files. Pure.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -10,9 +10,9 @@ use super::name::{Name, range_of};
 #[derive(Debug, Default)]
 pub(super) struct Files {
     all: BTreeMap<Name, Entry>,
-    /// Those that are in the way: they have to go, or could not be deleted.
+    /// Files that must be deleted, or could not be.
     leaving: BTreeSet<Name>,
-    /// What those have that count, in bytes, and how many they are.
+    /// The files of each owner that count: their bytes and their number.
     share: (u64, usize),
 }
 
@@ -25,17 +25,17 @@ impl Files {
         self.all.iter().map(|(name, it)| (*name, it))
     }
 
-    /// What those have that count, in bytes, and how many they are.
+    /// The total size and number of the files that count.
     pub(super) fn share(&self) -> (u64, usize) {
         self.share
     }
 
-    /// Those that a write to this group changes.
+    /// The files that a write to this group changes.
     pub(super) fn of(&self, group: u64) -> impl Iterator<Item = Name> {
         self.all.range(range_of(group)).map(|(name, _)| *name)
     }
 
-    /// Those that are not to stay.
+    /// The files that must be deleted.
     pub(super) fn leaving(&self) -> impl Iterator<Item = (Name, &Entry)> {
         self.leaving.iter().filter_map(|name| Some((*name, self.all.get(name)?)))
     }
@@ -46,7 +46,7 @@ impl Files {
         self.count(name, it);
     }
 
-    /// Changes one. False if there is none.
+    /// Changes one file. False if it does not exist.
     pub(super) fn change(&mut self, name: Name, how: impl FnOnce(&mut Entry)) -> bool {
         let Some(mut it) = self.remove(name) else { return false };
         how(&mut it);
@@ -91,7 +91,7 @@ mod tests {
     }
 
     proptest! {
-        /// Whatever is done, what is found without a look at all is what a look at all finds.
+        /// After any operations, the indexes give the same result as a search through all files.
         #[test]
         fn what_is_counted_is_what_there_is(
             steps in proptest::collection::vec((0_u8..3, 0_u64..4, 0_u128..3, 0_usize..5), 0..60),

@@ -1,4 +1,4 @@
-//! The folder of the copies. Waits for the disk, so it runs on a thread that may.
+//! The folder of the copies. It waits for the disk, so it runs on a thread that may block.
 
 use std::collections::{BTreeSet, HashMap};
 use std::fs::{self, DirBuilder, File, OpenOptions, Permissions};
@@ -16,22 +16,22 @@ use super::step::{Before, Found, Written};
 use crate::front::conditional::Whole;
 use crate::front::cookie_signer::CookieSigner;
 
-/// Ends the name of a file that is being written.
+/// The end of the name of a file that is being written.
 const NEW: &str = ".new";
 
-/// Where the copies are.
+/// The location of the copies.
 #[derive(Debug)]
 pub(super) struct Folder {
     dir: PathBuf,
     signer: CookieSigner,
 }
 
-/// What somebody finds who looks into it.
+/// The content of the folder.
 #[derive(Debug)]
 pub(super) struct Opened {
     pub(super) files: Vec<Found>,
     pub(super) doubts: Doubts,
-    /// Where the doubts stand.
+    /// The file with the doubts.
     pub(super) marks: File,
 }
 
@@ -48,11 +48,11 @@ impl Folder {
         self.dir.join(name.file(owner))
     }
 
-    /// Looks what is there; makes the folder if it is needed. `None` if there is none. If a disk
-    /// takes nothing, that is an error: what is written at the home could not be noted.
+    /// Reads the folder, or creates it if it is needed. `None` if it does not exist. If the disk
+    /// cannot be written, that is an error, because writes at the home could not be noted.
     ///
     /// # Errors
-    /// It cannot be made, read or written, or is not ours.
+    /// The folder cannot be created, read or written, or it is not ours.
     pub(super) fn open(&self, is_needed: bool) -> io::Result<Option<Opened>> {
         if !is_needed && !self.dir.try_exists()? {
             return Ok(None);
@@ -77,8 +77,8 @@ impl Folder {
         Ok(Some(Opened { files, doubts, marks }))
     }
 
-    /// The copies. What is left of an earlier process goes: what was being written, and the older
-    /// of two that are the same.
+    /// The copies. It deletes what an earlier process left behind: unfinished files, and the older
+    /// one of two equal copies.
     fn files(&self) -> io::Result<Vec<Found>> {
         let mut found: HashMap<Name, Found> = HashMap::new();
         for entry in fs::read_dir(&self.dir)? {
@@ -105,12 +105,12 @@ impl Folder {
         Ok(found.into_values().collect())
     }
 
-    /// Puts a copy in place of an older one: whole or not at all, and for nobody else to read. One
-    /// with the same content is not written again. It may be gone after a loss of power, for it is
+    /// Replaces an older copy, completely or not at all. Only the owner can read the file. A copy
+    /// with the same content is not written again. A loss of power may lose the file, because it is
     /// only a copy.
     ///
     /// # Errors
-    /// The disk is full, or broken.
+    /// The disk is full or broken.
     pub(super) fn put(
         &self,
         (name, owner): (Name, Owner),
@@ -132,7 +132,7 @@ impl Folder {
                 .and_then(|()| set_time(&beside, at))
                 .and_then(|()| fs::rename(&beside, &path));
             if written.is_err() {
-                // It has another name than a copy, and goes with the next start at the latest.
+                // Its name is not that of a copy. It is deleted at the next start at the latest.
                 let _ = fs::remove_file(&beside);
             }
             written?;
@@ -140,19 +140,18 @@ impl Folder {
         Ok(Written { bytes: file.len() as u64, code })
     }
 
-    /// The home has confirmed a copy. If a disk does not take that, the copy looks older than it
-    /// is.
+    /// Notes that the home has confirmed a copy. If this fails, the copy looks older than it is.
     ///
     /// # Errors
-    /// It does not.
+    /// The disk cannot store it.
     pub(super) fn confirm(&self, (name, owner): (Name, Owner), at: u64) -> io::Result<()> {
         set_time(&self.path(name, owner), at)
     }
 
-    /// Deletes copies, for good: they are not back after a loss of power.
+    /// Deletes copies for good: they do not come back after a loss of power.
     ///
     /// # Errors
-    /// The first trouble that there was; others may be deleted all the same.
+    /// The first error. Other copies may still have been deleted.
     pub(super) fn remove(&self, names: &[(Name, Owner)]) -> io::Result<()> {
         let mut outcome = Ok(());
         for (name, owner) in names {
@@ -165,23 +164,23 @@ impl Folder {
         outcome.and(self.sync())
     }
 
-    /// Writes the doubts in place.
+    /// Overwrites the doubts in place.
     ///
     /// # Errors
-    /// The disk does not take them. What stands there is not known then.
+    /// The disk cannot store them. The content of the file is unknown then.
     pub(super) fn mark(&self, marks: &File, doubts: &Doubts) -> io::Result<()> {
         write_doubts(marks, doubts, &self.signer)?;
         marks.sync_data()
     }
 
-    /// Has whoever opens it next doubt all that is in it.
+    /// Makes the next process doubt all copies in the folder.
     ///
     /// # Errors
-    /// The disk does not take that.
+    /// The disk cannot store it.
     pub(super) fn doubt_all(&self) -> io::Result<()> {
         let path = self.dir.join(doubts::FILE);
         let marks = match OpenOptions::new().write(true).open(&path) {
-            // Without a word all is in doubt.
+            // If there is no file of doubts, all copies are in doubt.
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
             marks => marks,
         };
@@ -189,7 +188,7 @@ impl Folder {
         marked.or_else(|_| fs::remove_file(&path).and_then(|()| self.sync()))
     }
 
-    /// What a copy says. `None` if it is damaged.
+    /// The content of a copy. `None` if it is damaged.
     ///
     /// # Errors
     /// It cannot be read.
@@ -201,14 +200,14 @@ impl Folder {
     fn sync(&self) -> io::Result<()> {
         match File::open(&self.dir) {
             Ok(dir) => dir.sync_all(),
-            // With all that was in it.
+            // The folder is gone with everything in it.
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
             Err(error) => Err(error),
         }
     }
 }
 
-/// What stands there, and no more than can be read of it.
+/// Reads the file of doubts, up to its maximum size.
 fn doubts_at(path: &Path) -> io::Result<Vec<u8>> {
     let mut said = Vec::with_capacity(doubts::SIZE);
     File::open(path)?.take(doubts::SIZE as u64).read_to_end(&mut said)?;
@@ -223,7 +222,7 @@ fn write(path: &Path, bytes: &[u8]) -> io::Result<()> {
     let _ = fs::remove_file(path);
     let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)?;
     file.write_all(bytes)?;
-    // The name must not come before what it names.
+    // The content must be on the disk before the name is.
     file.sync_data()
 }
 
@@ -321,7 +320,7 @@ mod tests {
         put(&folder, name(7, 1), "x").unwrap();
         let marks = folder.dir().join(doubts::FILE);
         fs::remove_file(&marks).unwrap();
-        // It is always full.
+        // Every write to it fails, because it is always full.
         std::os::unix::fs::symlink("/dev/full", &marks).unwrap();
         assert!(folder.open(true).is_err());
     }

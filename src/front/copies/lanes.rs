@@ -1,8 +1,9 @@
-//! Who works on the disk for the copies: two tasks, each with one thread at most, and readers with
-//! a few. A disk that hangs keeps these and nobody else.
+//! Works on the disk for the copies: two tasks with at most one thread each, and readers with a few
+//! threads. A disk that hangs blocks only these.
 //!
-//! - The one of the doubts is waited for before a write is sent. It writes one small file in place.
-//! - The one of the files puts and deletes. Nobody waits for it.
+//! - The task for the doubts writes one small file in place. A write waits for it before it is
+//!   sent.
+//! - The task for the files writes and deletes copies. Nothing waits for it.
 
 use std::fs::File;
 use std::io;
@@ -26,24 +27,24 @@ use crate::lock::{Guard, Lock, rank};
 use crate::net::sleep;
 use crate::tasks::Tasks;
 
-/// How many may read at one time; others wait for their turn.
+/// How many reads may run at the same time. The others wait.
 const READERS_MAX: usize = 4;
 
 /// The pause after a failure.
 const RETRY: Duration = Duration::from_secs(1);
 
-/// How long what cannot be deleted is left alone.
+/// How long to wait before another attempt to delete a file.
 const STUCK: Duration = Duration::from_secs(10);
 
-/// What the tasks share with those that ask.
+/// What the tasks share with their callers.
 #[derive(Debug)]
 pub(super) struct Store {
     pub(super) folder: Arc<Folder>,
     table: Lock<Table, { rank::COPIES }>,
     marks: ArcSwapOption<File>,
-    /// There is something to do for the one of the files.
+    /// There may be work for the files task.
     work: Notify,
-    /// There may be other doubts.
+    /// The doubts may have changed.
     doubts: Notify,
     /// Something was done.
     progress: Notify,
@@ -70,17 +71,17 @@ impl Store {
         self.table.lock()
     }
 
-    /// The table was changed.
+    /// Tells the tasks that the table has changed.
     pub(super) fn changed(&self) {
         self.work.notify_one();
         self.doubts.notify_one();
         self.progress.notify_waiters();
     }
 
-    /// Waits until `ready` says something of the table. Cancel safe.
+    /// Waits until `ready` returns a value for the table. Cancel safe.
     pub(super) async fn until<T>(&self, ready: impl Fn(&Table) -> Option<T>) -> T {
         loop {
-            // Before the look: it hears of everything that is done from here on.
+            // Registered before the check, so that nothing that happens from here on is missed.
             let progress = self.progress.notified();
             if let Some(found) = ready(&self.table()) {
                 return found;
@@ -89,7 +90,7 @@ impl Store {
         }
     }
 
-    /// Reads a copy when it is its turn. Cancel safe: one that hangs keeps its turn.
+    /// Reads a copy when it is its turn. Cancel safe: a read that hangs keeps its place.
     ///
     /// # Errors
     /// It cannot be read, or the disk takes too long.
@@ -106,7 +107,7 @@ impl Store {
         read.unwrap_or_else(|panic| Err(io::Error::other(panic)))
     }
 
-    /// Waits for a turn for as long as others get theirs. `None` if a disk lets all of them wait.
+    /// Waits for a place as long as others make progress. `None` if the disk blocks all of them.
     async fn turn(&self) -> Option<OwnedSemaphorePermit> {
         let mut turn = pin!(Arc::clone(&self.readers).acquire_owned());
         loop {
@@ -150,7 +151,7 @@ impl Store {
         let written = doubts.clone();
         let outcome = on_a_thread(move || folder.mark(&file, &written)).await;
         let mut table = self.table();
-        // If the folder was made anew meanwhile, this was not in it.
+        // If the folder was created again in the meantime, this file was not in it.
         if self.marks.load().as_ref().is_some_and(|now| Arc::ptr_eq(now, &marks)) {
             table.doubts_done(outcome.is_ok().then_some(doubts));
         }
@@ -251,17 +252,17 @@ impl Store {
     }
 }
 
-/// What a file says; `None` if it is damaged.
+/// The content of a file. `None` if it is damaged.
 type Read = Option<crate::front::conditional::Whole>;
 
-/// A panic in it is a failure as any other: nobody knows how far it came.
+/// A panic counts as a failure, because it is not known what was done before it.
 async fn on_a_thread<T: Send + 'static>(
     work: impl FnOnce() -> io::Result<T> + Send + 'static,
 ) -> io::Result<T> {
     tokio::task::spawn_blocking(work).await.unwrap_or_else(|panic| Err(io::Error::other(panic)))
 }
 
-/// The pause after a failure. True if the process stops meanwhile.
+/// Pauses after a failure. True if the process stops in the meantime.
 async fn rests(stop: &Tasks) -> bool {
     tokio::select! {
         biased;
@@ -270,7 +271,7 @@ async fn rests(stop: &Tasks) -> bool {
     }
 }
 
-/// Says once that something fails, and once that it does no more.
+/// Logs once that something fails, and once that it works again.
 #[derive(Default)]
 struct Trouble(bool);
 
@@ -279,9 +280,9 @@ impl Trouble {
         let path = folder.dir().display();
         match error {
             Some(error) if !self.0 => {
-                warn!(%path, %error, "Copies for when the home is away cannot be kept up.");
+                warn!(%path, %error, "Copies for the time when the home is away cannot be stored.");
             }
-            None if self.0 => info!(%path, "Copies for when the home is away are kept up again."),
+            None if self.0 => info!(%path, "Copies for the time when the home is away work again."),
             Some(_) | None => {}
         }
         self.0 = error.is_some();

@@ -1,6 +1,6 @@
-//! The name of a copy's file: digests under a key of this installation, of what is written
-//! together, of who had it made, and of all that tells answers apart. Nobody reads from it who
-//! asked, or what. Pure.
+//! The name of a copy's file. It consists of digests under a key of this installation: of the group
+//! that is written together, of the address that asked, and of everything that distinguishes
+//! answers. So the name does not reveal who asked, or for what. Pure.
 
 use std::fmt;
 use std::net::IpAddr;
@@ -10,19 +10,19 @@ use crate::front::cache_key::{ALL_FILES, CacheKey, Group};
 use crate::front::cookie_signer::CookieSigner;
 use crate::records::home::HomeServer;
 
-/// What a copy is called. Those of one group are written together.
+/// The identity of a copy. Copies of one group are written together.
 #[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
 pub(super) struct Name {
     pub(super) group: u64,
     pub(super) key: u128,
 }
 
-/// From where it was asked that a copy was made: a share of the room is that address's.
+/// The address that caused a copy. Each address has a share of the space.
 #[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
 pub(super) struct Owner(pub(super) u32);
 
 impl Name {
-    /// The name of what that home answers.
+    /// The name of an answer of that home.
     pub(super) fn of(signer: &CookieSigner, home: &HomeServer, key: &CacheKey) -> Self {
         let identity = home.identity.as_deref().unwrap_or("");
         let parts = [
@@ -38,17 +38,17 @@ impl Name {
         Self { group: group(signer, home, &key.group()), key: digest.iter().take(16).fold(0, fold) }
     }
 
-    /// The groups that are written when it is: its own, and the one of all that are alike.
+    /// The groups whose writes change it: its own group, and the group of all similar ones.
     pub(super) fn written_with(self) -> [u64; 2] {
         [self.group, self.group & !OF_FILE]
     }
 
-    /// The name of its file.
+    /// The name of the file.
     pub(super) fn file(&self, owner: Owner) -> String {
         format!("{:016x}-{:08x}-{:032x}", self.group, owner.0, self.key)
     }
 
-    /// What a file of that name is a copy of, and who had it made.
+    /// Reads a file name: the copy, and its owner.
     pub(super) fn parse(text: &str) -> Option<(Self, Owner)> {
         let mut parts = text.split('-');
         let (group, owner, key) = (parts.next()?, parts.next()?, parts.next()?);
@@ -62,7 +62,8 @@ impl Name {
 }
 
 impl Owner {
-    /// An IPv6 network of 64 bits is one: whoever has one address of it has all.
+    /// An IPv6 network of 64 bits counts as one address, because anybody with one address has them
+    /// all.
     pub(super) fn of(signer: &CookieSigner, address: IpAddr) -> Self {
         let text = match address.to_canonical() {
             IpAddr::V4(address) => address.octets().to_vec(),
@@ -79,10 +80,10 @@ impl fmt::Display for Name {
     }
 }
 
-/// The part of a group that tells files apart; all files of users have the same in the rest.
+/// The bits of a group that identify a file. The other bits are equal for all files of users.
 const OF_FILE: u64 = (1 << 48) - 1;
 
-/// What is written together, whichever server is at the home's address.
+/// The id of a group, for whichever server is at the home's address.
 pub(super) fn group(signer: &CookieSigner, home: &HomeServer, group: &Group) -> u64 {
     let of = |text: &str| {
         let digest = signer.digest(&[b"group", home.address.as_bytes(), text.as_bytes()]);
@@ -92,7 +93,7 @@ pub(super) fn group(signer: &CookieSigner, home: &HomeServer, group: &Group) -> 
     if **group == *ALL_FILES { all } else { all | (of(group) & OF_FILE) | 1 }
 }
 
-/// The names of what a write to this group changes.
+/// The range of names that a write to this group changes.
 pub(super) fn range_of(group: u64) -> RangeInclusive<Name> {
     let last = if group & OF_FILE == 0 { group | OF_FILE } else { group };
     Name { group, key: 0 }..=Name { group: last, key: u128::MAX }

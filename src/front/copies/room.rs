@@ -1,5 +1,5 @@
-//! Who has to make room: the oldest copy of whoever has most. So nobody pushes out what others
-//! have, however much he asks for. Pure.
+//! Decides which copies to delete when there are too many: the oldest copy of the address that has
+//! the most. So nobody can displace the copies of others by asking for more. Pure.
 
 use std::collections::HashMap;
 
@@ -7,7 +7,7 @@ use super::entry::{Entry, Fate};
 use super::files::Files;
 use super::name::{Name, Owner};
 
-/// Names what has to go for the rest to have so much at most.
+/// The copies to delete, so that the rest has at most this many bytes and files.
 pub(super) fn surplus(files: &Files, bytes: u64, count: usize) -> Vec<Name> {
     let mut all = files.share();
     let mut surplus = Vec::new();
@@ -31,7 +31,7 @@ pub(super) fn surplus(files: &Files, bytes: u64, count: usize) -> Vec<Name> {
     surplus
 }
 
-/// What one address has: those that may go are named, the oldest last.
+/// The copies of one address that may be deleted. The oldest one is last.
 #[derive(Default)]
 struct Share {
     bytes: u64,

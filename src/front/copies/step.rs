@@ -1,10 +1,10 @@
-//! What is to be done on the disk, and what comes of it: between who decides and who does.
+//! The steps on the disk and their results: the interface between deciding and doing.
 
 use super::file::Code;
 use super::name::{Name, Owner};
 use crate::front::conditional::Whole;
 
-/// A file that there is, as somebody finds it who looks into the folder.
+/// A file that was found in the folder.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(super) struct Found {
     pub(super) name: Name,
@@ -13,10 +13,10 @@ pub(super) struct Found {
     pub(super) at: u64,
 }
 
-/// What is to be done on the disk.
+/// A step on the disk.
 #[derive(Debug)]
 pub(super) enum Step {
-    /// Look into the folder; make it if need be.
+    /// Open the folder. Create it if it is needed.
     Open {
         is_needed: bool,
     },
@@ -35,26 +35,26 @@ pub(super) enum Step {
     },
 }
 
-/// What there is in place of what is put.
+/// What exists in the place of a new copy.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(super) enum Before {
     Nothing,
-    /// Its code, if that is known.
+    /// The code of the existing copy, if it is known.
     Some(Option<Code>),
 }
 
-/// A file that was written, or was there with the same content.
+/// A file that was written, or that already had this content.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Written {
     pub(super) bytes: u64,
     pub(super) code: Code,
 }
 
-/// May a write be sent?
+/// Whether a write may be sent.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(super) enum Marked {
     Yes,
     NotYet,
-    /// The disk does not take it.
+    /// No, because the disk fails.
     No,
 }

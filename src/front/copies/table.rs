@@ -1,10 +1,10 @@
-//! Which copies there are, which wait to be written, and which are in doubt. Pure: it says what is
-//! to be done next, and is told what became of it.
+//! Decides which copies exist, which wait to be written, and which are in doubt. Pure: it returns
+//! the next step, and is told its result.
 //!
-//! A copy is given only while its entry is good and nobody writes what it is a copy of. A write
-//! that may have been done ends all entries of its group at once; their files go later, and until
-//! then the group is among the doubts that stand on the disk. So it does not matter when a file
-//! is deleted, nor whether it can be.
+//! A copy is used only while its entry is good and no write is changing its content. A write that
+//! may have been done ends all entries of its group at once. Their files are deleted later; until
+//! then the group is among the doubts on the disk. So it does not matter when a file is deleted, or
+//! whether that is possible.
 
 use std::collections::{BTreeSet, HashMap};
 
@@ -18,45 +18,46 @@ use super::waiting::{Queue, Waiting};
 use crate::front::conditional::Whole;
 use crate::front::writes::Outcome;
 
-/// How many copies there are at most, however small they are.
+/// The maximum number of copies, however small they are.
 pub(super) const FILES_MAX: usize = 4096;
 
-/// The largest body that is copied, in bytes; less if all copies together may have little.
+/// The largest body that is copied, in bytes. The limit is lower if all copies together have little
+/// room.
 const BODY_MAX: u64 = 16 << 20;
 
-/// About how much a file has besides the body.
+/// The approximate size of a file without the body.
 const HEAD_BYTES: u64 = 512;
 
-/// How old a copy becomes before it is noted that the home has confirmed it, in milliseconds.
+/// How old a copy must be before a confirmation by the home is stored, in milliseconds.
 const CONFIRMED_EVERY: u64 = 60_000;
 
-/// What is known of the copies on the disk.
+/// The state of the copies on the disk.
 #[derive(Debug)]
 pub(super) struct Table {
-    /// Bytes that all may have; 0 keeps none.
+    /// The maximum size of all copies in bytes. With 0 nothing is kept.
     limit: u64,
     folder: State,
     files: Files,
     waiting: Queue,
-    /// What is being written at the home, and by how many.
+    /// The groups that are being written at the home, and the number of these writes.
     on_their_way: HashMap<u64, usize>,
-    /// What the file of doubts says for sure.
+    /// The doubts that are certainly in the file.
     marked: Doubts,
-    /// What it may say. A copy of that would be lost to who starts after a crash.
+    /// The doubts that may be in the file. A new copy of these would be useless after a crash.
     may_say: Doubts,
-    /// Whoever works on the disk fails, or hangs.
+    /// The work on the disk fails or hangs.
     is_failing: bool,
 }
 
-/// What is known of the folder.
+/// The state of the folder.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 enum State {
-    /// It was not looked into yet.
+    /// It was not read yet.
     Unknown,
-    /// The same, and something was written at the home meanwhile: nothing in it is good.
+    /// It was not read yet, and something was written at the home: no copy in it may be used.
     Missed,
     Open,
-    /// There is none, and none is needed.
+    /// It does not exist and is not needed.
     None,
 }
 
@@ -74,7 +75,7 @@ impl Table {
         }
     }
 
-    /// Another limit holds from now on, in bytes.
+    /// Sets another limit in bytes.
     pub(super) fn limit(&mut self, bytes: u64) {
         self.limit = bytes;
         if 0 < bytes && self.folder == State::None {
@@ -86,7 +87,7 @@ impl Table {
         0 < self.limit
     }
 
-    /// When the home gave it, if it may be given: in milliseconds since 1970, and whose it is.
+    /// When the home gave the copy, in milliseconds since 1970, and its owner; if it may be used.
     pub(super) fn good(&self, name: Name) -> Option<(u64, Owner)> {
         let entry = self.files.get(name).filter(|it| it.fate == Fate::Good)?;
         let is_known = self.folder == State::Open && self.is_on();
@@ -94,7 +95,7 @@ impl Table {
         (is_known && is_quiet).then_some((entry.at, entry.owner))
     }
 
-    /// True until it is known what there is.
+    /// True until the folder was read.
     pub(super) fn is_unknown(&self) -> bool {
         match self.folder {
             State::Unknown | State::Missed => !self.is_failing,
@@ -102,7 +103,7 @@ impl Table {
         }
     }
 
-    /// The home gave this just now. False if there is no room.
+    /// Stores a new answer of the home. False if there is no room.
     pub(super) fn put(&mut self, name: Name, owner: Owner, at: u64, whole: Whole) -> bool {
         whole.body.len() as u64 <= self.body_max() && self.waiting.put(name, owner, at, whole)
     }
@@ -111,7 +112,7 @@ impl Table {
         BODY_MAX.min(self.limit / 4)
     }
 
-    /// True if there is no copy, and none is coming.
+    /// True if there is no copy and none is being written.
     pub(super) fn lacks(&self, name: Name) -> bool {
         self.is_on()
             && !self.is_failing
@@ -119,7 +120,7 @@ impl Table {
             && self.files.get(name).is_none_or(|it| it.fate != Fate::Good)
     }
 
-    /// The home has confirmed what there is. True if that is to be noted.
+    /// The home has confirmed the copy. True if that must be stored.
     pub(super) fn confirm(&mut self, name: Name, at: u64) -> bool {
         let entry = self.files.get(name).filter(|it| it.fate == Fate::Good);
         if entry.is_none_or(|it| at < it.at + CONFIRMED_EVERY) {
@@ -129,20 +130,20 @@ impl Table {
         self.waiting.confirm(name, at)
     }
 
-    /// This one is not good any more. False if there is none.
+    /// Ends a copy. False if there is none.
     pub(super) fn end(&mut self, name: Name) -> bool {
         self.waiting.forget(|it| it == name);
         self.files.change(name, |it| it.fate = it.fate.ended())
     }
 
-    /// A write to these is about to be sent.
+    /// A write to these groups is about to be sent.
     pub(super) fn write_begins(&mut self, groups: &[u64]) {
         for group in groups {
             *self.on_their_way.entry(*group).or_default() += 1;
         }
     }
 
-    /// It is over.
+    /// The write is over.
     pub(super) fn write_ends(&mut self, groups: &[u64], outcome: Outcome) {
         for group in groups {
             if let Some(count) = self.on_their_way.get_mut(group) {
@@ -168,7 +169,7 @@ impl Table {
         }
     }
 
-    /// Is it sure that whoever starts after a crash gives no copies of these?
+    /// Whether it is certain that no copies of these groups are used after a crash.
     pub(super) fn is_marked(&self, groups: &[u64]) -> Marked {
         let is_known = matches!(self.folder, State::Open | State::None);
         let mut meant = groups.iter().flat_map(|group| self.files.of(*group));
@@ -181,12 +182,12 @@ impl Table {
         }
     }
 
-    /// Whoever works on the disk takes too long: nobody waits for it, until it has done something.
+    /// The disk takes too long: nothing waits for it until it has completed a step.
     pub(super) fn hangs(&mut self) {
         self.is_failing = true;
     }
 
-    /// The doubts to write, if they are others than those that stand there.
+    /// The doubts to write, if they differ from those in the file.
     pub(super) fn next_doubts(&mut self) -> Option<Doubts> {
         if self.folder != State::Open {
             return None;
@@ -195,7 +196,7 @@ impl Table {
         let is_over = self.files.leaving().filter(|(_, it)| it.fate.is_in_doubt());
         let in_doubt = is_written.chain(is_over.map(|(name, _)| name));
         let doubts = Doubts::of(in_doubt.map(|name| name.group).collect());
-        // While it fails it is tried whether it does not any more.
+        // While the disk fails, it is tried again each time.
         if doubts == self.marked && !self.is_failing {
             return None;
         }
@@ -204,7 +205,7 @@ impl Table {
         Some(doubts)
     }
 
-    /// They stand there now, or nobody knows what does.
+    /// The doubts are written. `None` if the content of the file is unknown.
     pub(super) fn doubts_done(&mut self, doubts: Option<Doubts>) {
         self.is_failing = doubts.is_none();
         if let Some(doubts) = &doubts {
@@ -213,7 +214,7 @@ impl Table {
         self.marked = doubts.unwrap_or(Doubts::Of(BTreeSet::new()));
     }
 
-    /// What is to be done next. Whoever does it says what became of it before asking again.
+    /// The next step. The caller reports its result before it asks for another one.
     pub(super) fn next(&mut self) -> Option<Step> {
         match self.folder {
             State::Unknown | State::Missed => {
@@ -227,8 +228,8 @@ impl Table {
             return Some(step);
         }
         loop {
-            // Whether it is over is known when the write is; and a copy that is there is good,
-            // also for who starts after a crash.
+            // It is decided after the write whether the copy has ended. Also, a copy that was
+            // stored must still be usable after a crash.
             let (on_their_way, may_say) = (&self.on_their_way, &self.may_say);
             let may_go = |it: Name| !is_written(on_their_way, it) && !may_say.has(it.group);
             let (name, it) = self.waiting.take(may_go)?;
@@ -245,7 +246,7 @@ impl Table {
                 let owner = before.filter(|it| it.fate == Fate::Good)?.owner;
                 return Some(Step::Confirm { name, owner, at });
             }
-            // It stays whose it was: nobody is charged for what another has.
+            // The owner stays the same: nobody is charged for the copies of others.
             (Waiting::Put { at, whole, .. }, Some(before)) => (before.owner, at, whole),
             (Waiting::Put { owner, at, whole }, None) => (owner, at, whole),
         };
@@ -282,7 +283,7 @@ impl Table {
         (!gone.is_empty()).then_some(Step::Remove(gone))
     }
 
-    /// The folder was looked into; `None` if there is none.
+    /// The folder was read. `None` if it does not exist.
     pub(super) fn opened(&mut self, found: Option<(Vec<Found>, Doubts)>) {
         let is_missed = self.folder == State::Missed;
         self.is_failing = false;
@@ -301,36 +302,36 @@ impl Table {
         self.marked = doubts;
     }
 
-    /// It could not be looked into.
+    /// The folder could not be read.
     pub(super) fn not_opened(&mut self) {
         self.is_failing = true;
     }
 
-    /// The folder is gone: somebody has deleted it.
+    /// The folder was deleted by somebody.
     pub(super) fn lost_folder(&mut self) {
         self.folder = State::Unknown;
     }
 
-    /// These are deleted, for good.
+    /// These files are deleted for good.
     pub(super) fn removed(&mut self, names: &[(Name, Owner)]) {
         for (name, _) in names {
             self.files.remove(*name);
         }
     }
 
-    /// These could not be deleted, or may come back after a loss of power.
+    /// These files could not be deleted, or may come back after a loss of power.
     pub(super) fn not_removed(&mut self, names: &[(Name, Owner)]) {
         for (name, _) in names {
             self.files.change(*name, |it| it.fate = Fate::Stuck);
         }
     }
 
-    /// True if something could not be deleted: it is to be tried again.
+    /// True if a file could not be deleted, which must be tried again.
     pub(super) fn is_stuck(&self) -> bool {
         self.files.leaving().any(|(_, it)| it.fate == Fate::Stuck)
     }
 
-    /// What could not be deleted is tried again.
+    /// Tries again to delete what could not be deleted.
     pub(super) fn try_again(&mut self) {
         let stuck = self.files.leaving().filter(|(_, it)| it.fate == Fate::Stuck);
         let stuck: Vec<Name> = stuck.map(|(name, _)| name).collect();
@@ -339,7 +340,8 @@ impl Table {
         }
     }
 
-    /// A copy was written. If what it is a copy of was written meanwhile, it is over already.
+    /// A copy was written. If its content was changed at the home in the meantime, it has ended
+    /// already.
     pub(super) fn put_done(&mut self, name: Name, at: u64, written: Written) {
         self.files.change(name, |entry| {
             (entry.bytes, entry.at, entry.code) = (written.bytes, at, Some(written.code));
@@ -350,7 +352,7 @@ impl Table {
         });
     }
 
-    /// It was not: what was there before is not what the home has.
+    /// A copy was not written: the older one is not what the home has.
     pub(super) fn put_failed(&mut self, name: Name) {
         if self.files.get(name).is_some_and(|it| it.fate == Fate::Coming) {
             self.files.remove(name);
@@ -391,7 +393,7 @@ mod tests {
         Found { name: name(group, key), owner: ADA, bytes: 1_000, at: 1 }
     }
 
-    /// A table over a folder with these files, of which nothing is in doubt.
+    /// A table for a folder with these files and no doubts.
     fn opened(limit: u64, files: &[Found]) -> Table {
         let mut table = Table::new(limit);
         assert!(matches!(table.next(), Some(Step::Open { is_needed: true })));
@@ -399,7 +401,7 @@ mod tests {
         table
     }
 
-    /// Does all that is to be done, on a disk that works; says what, in short.
+    /// Does all steps, on a disk that works. Returns them in short form.
     fn run(table: &mut Table) -> Vec<String> {
         let mut done = Vec::new();
         loop {
@@ -490,7 +492,7 @@ mod tests {
         assert!(!is_good(&table, name(7, 1)) && table.is_stuck());
         assert!(table.put(name(7, 2), ADA, 5, whole(1)));
         assert_eq!(run(&mut table), [""; 0], "it would be in doubt for who starts after a crash");
-        // Who starts now reads it.
+        // A process that starts now reads it.
         let mut next = Table::new(1 << 20);
         next.opened(Some((vec![found(7, 1)], Doubts::of([7].into()))));
         assert!(!is_good(&next, name(7, 1)));
@@ -498,7 +500,7 @@ mod tests {
         assert_eq!(run(&mut table), ["remove [1]", "doubts {}", "put 1", "put 2"]);
     }
 
-    /// Whoever sees that a copy is there may end the process.
+    /// A test that sees the copy may end the process.
     #[test]
     fn a_copy_comes_when_it_is_in_doubt_no_more() {
         let mut table = opened(1 << 20, &[found(7, 1)]);
@@ -527,7 +529,7 @@ mod tests {
             let good = [name(7, 1), name(8, 2)].map(|it| is_good(&table, it));
             assert_eq!(good, expected, "{doubts:?}");
         }
-        // It could not be looked into, and something was written meanwhile.
+        // The folder could not be read, and something was written at the home in the meantime.
         let mut table = Table::new(1 << 20);
         table.write_begins(&[7]);
         assert_eq!(table.is_marked(&[7]), Marked::NotYet);
@@ -556,7 +558,7 @@ mod tests {
         assert_eq!(table.is_marked(&[8]), Marked::Yes);
     }
 
-    /// A file may be on its way to the disk while what it is a copy of is written.
+    /// A copy may be on its way to the disk while its content is changed at the home.
     #[test]
     fn a_copy_that_is_just_being_made_when_a_write_begins_ends_with_it() {
         let mut table = opened(1 << 20, &[]);
@@ -570,7 +572,7 @@ mod tests {
         table.put_done(name(7, 1), at, Written { bytes: 1, code: Code::default() });
         assert!(!is_good(&table, name(7, 1)));
         assert_eq!(run(&mut table), ["doubts {7}", "remove [1]", "doubts {}"]);
-        // One that waits is not begun meanwhile.
+        // A copy that waits is not started in the meantime.
         table.put(name(7, 2), ADA, 5, whole(1));
         table.write_begins(&[7]);
         table.put(name(8, 3), ADA, 5, whole(1));
@@ -631,7 +633,7 @@ mod tests {
         assert!((0..8).all(|key| is_good(&table, name(1, key))), "the older ones of the quiet");
         let left: Vec<u128> = (100..300).filter(|key| is_good(&table, name(2, *key))).collect();
         assert!((10..=12).contains(&left.len()) && left.contains(&299), "{left:?}");
-        // A file stays whose it is.
+        // A file keeps its owner.
         table.put(name(1, 0), BOB, 500, whole(5_000));
         run(&mut table);
         assert_eq!(table.good(name(1, 0)), Some((500, ADA)));

@@ -1,28 +1,28 @@
-//! Copies that wait to be written, in the order in which they came, the last answer to a question
-//! in place of the one before. Bounded, in all and for each address. Pure.
+//! Copies that wait to be written, in the order of arrival. A newer answer for the same copy
+//! replaces the older one. The total and the share of each address are limited. Pure.
 
 use std::collections::{HashMap, VecDeque};
 
 use super::name::{Name, Owner};
 use crate::front::conditional::Whole;
 
-/// How many may wait to be written, and their bytes. More are not kept: the next answer is as
-/// good.
+/// How many copies may wait to be written, and their bytes. More are dropped, because the next
+/// answer can be copied instead.
 pub(super) const WAITING_MAX: usize = 256;
 const WAITING_BYTES_MAX: u64 = 32 << 20;
 
-/// What part of those one address may have.
+/// One address may have this fraction of them.
 pub(super) const SHARE: usize = 4;
 
-/// All of them.
+/// All waiting copies.
 #[derive(Debug, Default)]
 pub(super) struct Queue {
     waiting: HashMap<Name, Waiting>,
-    /// Each of them once.
+    /// Contains each copy once.
     order: VecDeque<Name>,
 }
 
-/// What waits for one copy.
+/// The work for one copy.
 #[derive(Clone, Debug)]
 pub(super) enum Waiting {
     Put { owner: Owner, at: u64, whole: Whole },
@@ -30,7 +30,7 @@ pub(super) enum Waiting {
 }
 
 impl Queue {
-    /// False if there is no room.
+    /// Adds a copy. False if there is no room.
     pub(super) fn put(&mut self, name: Name, owner: Owner, at: u64, whole: Whole) -> bool {
         let has_room = self.has_room(name, owner, whole.body.len() as u64);
         if has_room {
@@ -39,7 +39,8 @@ impl Queue {
         has_room
     }
 
-    /// Notes when the home has confirmed one. False if there is no need, or no room.
+    /// Notes that the home has confirmed a copy. False if that is not needed, or if there is no
+    /// room.
     pub(super) fn confirm(&mut self, name: Name, at: u64) -> bool {
         let waits = !self.has(name) && self.order.len() < WAITING_MAX;
         if waits {
@@ -58,7 +59,8 @@ impl Queue {
         self.waiting.contains_key(&name)
     }
 
-    /// One that waits already is replaced; else there must be room, for its owner and in all.
+    /// A copy that already waits is replaced. Otherwise there must be room, for its owner and in
+    /// total.
     fn has_room(&self, name: Name, owner: Owner, bytes: u64) -> bool {
         let others = self.order.len() - usize::from(self.has(name));
         let (mut all, mut own) = (0, (0, 0));
@@ -77,20 +79,20 @@ impl Queue {
             && (is_first || own.1 + bytes <= WAITING_BYTES_MAX / SHARE as u64)
     }
 
-    /// Those are not wanted any more.
+    /// Drops copies that are not wanted any more.
     pub(super) fn forget(&mut self, is_meant: impl Fn(Name) -> bool) {
         self.waiting.retain(|name, _| !is_meant(*name));
         self.order.retain(|name| !is_meant(*name));
     }
 
-    /// Takes the first that may be written now.
+    /// Takes the first one that may be written now.
     pub(super) fn take(&mut self, may_go: impl Fn(Name) -> bool) -> Option<(Name, Waiting)> {
         let at = self.order.iter().position(|name| may_go(*name))?;
         let name = self.order.remove(at)?;
         Some((name, self.waiting.remove(&name)?))
     }
 
-    /// Puts one back: it is the next.
+    /// Puts one back at the front.
     pub(super) fn give_back(&mut self, name: Name, it: Waiting) {
         if self.waiting.insert(name, it).is_none() {
             self.order.push_front(name);

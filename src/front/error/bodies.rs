@@ -1,4 +1,4 @@
-//! What is told of a body that could not be read.
+//! The errors for a body that could not be read.
 
 use super::GatewayError;
 use crate::body::CollectError;
@@ -13,7 +13,7 @@ impl From<InflateError> for GatewayError {
     }
 }
 
-/// A body could not be collected: too large is the limit's word, broken is the client's fault.
+/// A body was not collected: it is larger than the limit, or the client sent a broken one.
 impl From<CollectError> for GatewayError {
     fn from(error: CollectError) -> Self {
         match error {

@@ -1,4 +1,4 @@
-//! What a failure comes from, and which error it is.
+//! Finds the error for a cause.
 
 use super::GatewayError;
 use crate::fleet::Fleet;
@@ -8,7 +8,7 @@ use crate::routing::decision::Refusal;
 use crate::routing::placement::{AdminState, NoPlace};
 
 impl GatewayError {
-    /// A backend is not asked: it is down, or off.
+    /// The error for a backend that is not asked, because it is down or off.
     #[must_use]
     pub fn not_asked(backend: &Backend) -> Self {
         if backend.is_nobody() {
@@ -21,7 +21,7 @@ impl GatewayError {
         }
     }
 
-    /// The same where there is no backend at all: whoever found none that is up found that.
+    /// The same if there is no backend at all, because none is up.
     #[must_use]
     pub fn in_fleet(self, fleet: &Fleet) -> Self {
         let found_none = matches!(self, Self::Refused(Refusal::NoPlace(NoPlace::NoneReady)));
@@ -31,7 +31,7 @@ impl GatewayError {
         }
     }
 
-    /// The failure of an exchange with a backend, told apart by what the backend can have seen.
+    /// The error of an exchange with a backend. It depends on what the backend may have received.
     #[must_use]
     pub fn exchange(backend: &str, source: ExchangeError) -> Self {
         let backend = backend.to_owned();

@@ -1,4 +1,4 @@
-//! The answer that tells of a failure.
+//! The answer that reports an error.
 
 use http::header::{
     ACCEPT_ENCODING, ALLOW, CONTENT_TYPE, RETRY_AFTER, SEC_WEBSOCKET_VERSION, WWW_AUTHENTICATE,
@@ -12,12 +12,12 @@ use crate::comfy::reply;
 use crate::server::refusal;
 
 impl GatewayError {
-    /// The methods that would be taken, if one is not.
+    /// The methods that are allowed, for an error about the method.
     fn allowed(&self) -> &'static str {
         if let Self::BadMethod { allowed } = self { allowed } else { refusal::ALLOWED }
     }
 
-    /// After how many seconds asking again makes sense.
+    /// After how many seconds it makes sense to ask again.
     #[must_use]
     pub fn retry_after(&self) -> Option<u16> {
         if let Self::TooManyGuesses { seconds } = self {
@@ -31,7 +31,7 @@ impl GatewayError {
         }
     }
 
-    /// JSON in ComfyUI's own shape, which its clients parse on every route.
+    /// A JSON body in ComfyUI's own form, which its clients parse on every route.
     #[must_use]
     pub fn response(&self) -> Response<ResponseBody> {
         let body = if let Self::Submission(refusal) = self {
@@ -44,7 +44,7 @@ impl GatewayError {
         if matches!(self, Self::NotSaved { .. } | Self::NotSavedUnmarked | Self::SavingFull)
             && let Ok(reason) = ReasonPhrase::try_from(self.to_string().into_bytes())
         {
-            // It is all that the stock page shows of a save that failed.
+            // ComfyUI's page shows only this if a save fails.
             response.extensions_mut().insert(reason);
         }
         let headers = response.headers_mut();

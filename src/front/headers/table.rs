@@ -1,8 +1,8 @@
-//! What each header is, on its way to a backend and back: one table for both ways of answering,
-//! what is passed on as bytes and what goes through the HTTP library.
+//! What happens to each header on its way to a backend and back. Both ways of answering use this
+//! table: requests that are passed on as bytes, and those that go through the HTTP library.
 
-/// True for headers that are for one hop: named by RFC 9110 section 7.6.1, and those that old
-/// clients send all the same.
+/// True for headers of one hop: those in RFC 9110 section 7.6.1, and others that old clients still
+/// send.
 #[inline]
 fn is_of_one_hop(name: &str) -> bool {
     let is = |other: &str| is_same(name, other);
@@ -20,25 +20,24 @@ fn is_of_one_hop(name: &str) -> bool {
     }
 }
 
-/// True if a name is `known`, which is in lower case, in whatever case it came. A parser has seen
-/// that it consists of the characters of a token (RFC 9110 section 5.6.2). Of these only letters
-/// become characters of known names here.
+/// True if a name is `known` in any case. `known` is in lower case. A parser has checked that the
+/// name is a token (RFC 9110 section 5.6.2), so only letters can match the letters of `known` here.
 #[inline]
 fn is_same(name: &str, known: &str) -> bool {
     let pairs = name.bytes().zip(known.bytes());
-    // Without a branch for each: names are short, and so all are compared at once.
+    // Without branches: names are short, so all characters are compared at once.
     name.len() == known.len() && pairs.fold(0, |other, (a, b)| other | ((a | 0x20) ^ b)) == 0
 }
 
-/// The length of a name and its first letter, in lower case. Every header of every request comes by
-/// here, few are meant, and these two say so of nearly all others.
+/// The length of a name and its first letter in lower case. Every header of every request is
+/// checked here; these two values exclude nearly all headers that do not matter.
 #[inline]
 fn shape(name: &str) -> (usize, u8) {
     (name.len(), name.as_bytes().first().map_or(0, u8::to_ascii_lowercase))
 }
 
-/// True for headers in which a proxy says for whom it speaks. Of a stranger they are a claim, and
-/// a backend, or a node of its, may believe it.
+/// True for headers in which a proxy says for whom it speaks. From an untrusted sender they are
+/// only a claim, but a backend or one of its nodes may believe it.
 #[must_use]
 #[inline]
 pub fn is_forwarding(name: &str) -> bool {
@@ -61,35 +60,35 @@ pub fn is_forwarding(name: &str) -> bool {
     }
 }
 
-/// What a header is to a request that is passed on.
+/// What happens to a header of a request that is passed on.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum RequestHeader {
     PassedOn,
-    /// It is for this hop, or ours to know.
+    /// It is for this hop or for us.
     EndsHere,
     Host,
     ClientId,
     Cookie,
     ForwardedFor,
     ForwardedProto,
-    /// What a proxy says besides these of whom it speaks for.
+    /// Another header in which a proxy says for whom it speaks.
     Forwarding,
-    /// Of which page the request is.
+    /// Which page the request comes from.
     Site,
-    /// What the browser does with the answer.
+    /// How the browser uses the answer.
     Mode,
     Accept,
     Connection,
-    /// How long the body is.
+    /// The length of the body.
     Length,
-    /// Who sends one of these asks for more than to be passed on: it changes what the connection
-    /// is, or how the body comes.
+    /// The request cannot just be passed on: this header changes the connection, or how the body is
+    /// sent.
     Special,
 }
 
 impl RequestHeader {
-    /// `front::headers` says why `Host` and `Sec-Fetch-Site` end here, and `front::cors` what
-    /// they are asked before.
+    /// `front::headers` explains why `Host` and `Sec-Fetch-Site` are removed, and `front::cors` how
+    /// they are used before that.
     #[must_use]
     #[inline]
     pub fn of(name: &str) -> Self {
@@ -115,7 +114,7 @@ impl RequestHeader {
         }
     }
 
-    /// True if no backend is sent it.
+    /// True if it is not sent to a backend.
     #[must_use]
     pub fn ends_here(self) -> bool {
         match self {
@@ -133,7 +132,7 @@ impl RequestHeader {
     }
 }
 
-/// What a header is to an answer that is passed on.
+/// What happens to a header of an answer that is passed on.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum AnswerHeader {
     PassedOn,
@@ -147,7 +146,7 @@ pub enum AnswerHeader {
 }
 
 impl AnswerHeader {
-    /// The two of ours are ours to say.
+    /// Our own two headers are set by us only.
     #[must_use]
     #[inline]
     pub fn of(name: &str) -> Self {
@@ -166,7 +165,7 @@ impl AnswerHeader {
         }
     }
 
-    /// True if no client is given it.
+    /// True if it is not sent to a client.
     #[must_use]
     pub fn ends_here(self) -> bool {
         match self {

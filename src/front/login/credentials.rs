@@ -1,4 +1,4 @@
-//! Is somebody who he says he is?
+//! Checks the credentials of a user.
 
 use std::sync::Arc;
 
@@ -9,19 +9,19 @@ use crate::auth::{User, UserTable};
 use crate::front::admission::Admission;
 use crate::front::error::GatewayError;
 
-/// How many passwords are hashed at one time, of strangers and of known browsers: each takes 19 MiB
-/// and a core, and there are to be no more than two.
+/// How many passwords are hashed at the same time, for unknown and for known browsers. Each needs
+/// 19 MiB and a core, so there must not be more than two in total.
 const STRANGERS_MAX: usize = 1;
 const KNOWN_MAX: usize = 1;
 
-/// What somebody says of himself.
+/// The credentials that were typed.
 #[derive(Clone, Eq, PartialEq)]
 pub(super) enum Said {
     Key(String),
     Password { name: String, password: String },
 }
 
-/// Whose key it is, if it is one.
+/// The user with this key, if it is a key.
 #[must_use]
 pub(super) fn by_key(users: &UserTable, said: &Said) -> Option<Arc<User>> {
     match said {
@@ -30,7 +30,7 @@ pub(super) fn by_key(users: &UserTable, said: &Said) -> Option<Arc<User>> {
     }
 }
 
-/// Checks passwords, few at a time and off the threads that answer others.
+/// Checks passwords, a few at a time and outside of the threads that answer others.
 #[derive(Debug)]
 pub(super) struct Checker {
     strangers: Arc<Semaphore>,
@@ -47,11 +47,11 @@ impl Default for Checker {
 }
 
 impl Checker {
-    /// Who somebody is. That nobody has this name costs as much to find out as that the password is
-    /// another, and is told in the same words.
+    /// Finds the user. A name that does not exist takes as long as a wrong password, and the error
+    /// is the same.
     ///
     /// # Errors
-    /// It is nobody, or too many want to know.
+    /// The credentials are wrong, or too many are being checked.
     pub(super) async fn user(
         &self,
         admission: &Admission,
@@ -63,7 +63,7 @@ impl Checker {
             Said::Key(_) => by_key(&users, &said).ok_or(GatewayError::BadLogin),
             Said::Password { name, password } => {
                 let user = self.by_password(&users, (&name, password), asker).await?;
-                // The users may have been changed while it was checked.
+                // The users may have changed during the check.
                 let is_there = admission.users().still_has(&user);
                 if is_there { Ok(user) } else { Err(GatewayError::BadLogin) }
             }
@@ -86,7 +86,7 @@ impl Checker {
             Asker::In(_) => &self.strangers,
         };
         let permit = Arc::clone(hashing).acquire_owned().await;
-        // It ends with the work, also if nobody waits for that any more.
+        // The place is freed when the work ends, even if nobody waits for the result any more.
         let is_right = tokio::task::spawn_blocking(move || {
             let is_right = asked.is_of(password.as_bytes());
             drop(permit);
@@ -173,11 +173,12 @@ mod tests {
         let other = stranger(9);
         let refused = checker.user(&admission, password("ada", "x"), &other).await;
         assert!(matches!(refused, Err(GatewayError::LoginsBusy)));
-        // A browser from which she came before waits for none of them, and a key costs nothing.
+        // A browser from which this user has come before does not wait for them, and a key needs no
+        // hashing.
         let (ada, right) = (Asker::Known("ada".parse().unwrap()), password("ada", "correct horse"));
         assert!(checker.user(&admission, right.clone(), &ada).await.is_ok());
         assert!(checker.user(&admission, Said::Key("key-of-ada".to_owned()), &other).await.is_ok());
-        // Who has left makes room.
+        // A request that leaves makes room.
         drop((waiting, held));
         assert!(checker.user(&admission, right, &other).await.is_ok());
     }

@@ -1,4 +1,5 @@
-//! Sessions that their users have ended, kept in `state.dir`: a restart brings none of them back.
+//! Sessions that were ended by a logout, stored in `state.dir`, so that a restart does not bring
+//! them back.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write as _};
@@ -17,7 +18,7 @@ use crate::net::unix_millis;
 /// Its name in the folder.
 const FILE: &str = "sessions.ended";
 
-/// What was ended, and where that stands.
+/// The ended sessions, and the file that contains them.
 #[derive(Debug)]
 pub struct EndedSessions {
     path: Option<PathBuf>,
@@ -25,7 +26,7 @@ pub struct EndedSessions {
 }
 
 impl EndedSessions {
-    /// What a folder keeps, or nothing.
+    /// Reads the file of a folder, or begins with none.
     #[must_use]
     pub fn kept_in(dir: Option<&Path>) -> Arc<Self> {
         let path = dir.map(|dir| dir.join(FILE));
@@ -39,8 +40,8 @@ impl EndedSessions {
         self.latest.lock().clone()
     }
 
-    /// Ends sessions: at once, and then so that they stay ended. It goes on to its end, also if
-    /// nobody waits for it any more.
+    /// Ends sessions: in memory at once, and then on the disk. It runs to its end, even if nobody
+    /// waits for it any more.
     pub async fn end(
         self: &Arc<Self>,
         admission: &Arc<Admission>,
@@ -48,7 +49,7 @@ impl EndedSessions {
     ) {
         let (this, admission) = (Arc::clone(self), Arc::clone(admission));
         let done = tokio::task::spawn_blocking(move || {
-            // Held while it is written: what is newer is written after it.
+            // The lock is held during the write, so that newer data is written after it.
             let mut latest = this.latest.lock();
             change(&mut latest);
             latest.forget(unix_millis());
@@ -56,7 +57,7 @@ impl EndedSessions {
             let Some(path) = &this.path else { return };
             if let Err(error) = save(path, &mut latest, &change) {
                 let path = path.display();
-                warn!(%path, %error, "A logout could not be saved: a restart would undo it.");
+                warn!(%path, %error, "A logout could not be saved: a restart will undo it.");
             }
             admission.replace_ended(&Arc::new(latest.clone()));
         });
@@ -64,41 +65,42 @@ impl EndedSessions {
     }
 }
 
-/// What a file has. What cannot be read of it ends nothing: the sessions that were in it hold until
-/// they are too old.
+/// Reads a file. Lines that cannot be read end no session: those sessions are valid until they are
+/// too old.
 fn kept(path: &Path) -> Logouts {
     let (logouts, bad) = read(path).unwrap_or_else(|error| {
         let path = path.display();
-        warn!(%path, %error, "Logouts cannot be read: ended sessions may hold again.");
+        warn!(%path, %error, "Logouts cannot be read: ended sessions may be valid again.");
         Default::default()
     });
     if let Some(line) = bad.first() {
         let (path, bad) = (path.display(), bad.len());
-        warn!(%path, line, bad, "Lines with logouts are damaged: those sessions may hold again.");
+        warn!(%path, line, bad, "Logouts are damaged: those sessions may be valid again.");
     }
     logouts
 }
 
 fn read(path: &Path) -> io::Result<(Logouts, Vec<usize>)> {
     match fs::read(path) {
-        // A line that is no text is no logout either, and costs no other line.
+        // A line that is not text is not a logout. The other lines still count.
         Ok(bytes) => Ok(Logouts::parse(&String::from_utf8_lossy(&bytes))),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Default::default()),
         Err(error) => Err(error),
     }
 }
 
-/// Writes what is known here, and what another process has written meanwhile.
+/// Writes what is known here, and what another process has written in the meantime.
 fn save(path: &Path, latest: &mut Logouts, change: &impl Fn(&mut Logouts)) -> io::Result<()> {
     let folder = path.parent().map(File::open).transpose()?;
-    // Freed when the folder is closed. A network's disk may have no locks, and a logout that is
-    // written beside another one's is better than one that a restart undoes.
+    // The lock is freed when the folder is closed. A network disk may not support locks. Then the
+    // logout is written without one, which is better than a logout that a restart undoes.
     let is_locked = folder.as_ref().map_or(Ok(true), lock);
     if !matches!(is_locked, Ok(true)) {
         let path = path.display();
         warn!(%path, "The folder of logouts cannot be locked: of two at once one may be lost.");
     }
-    // What cannot be read is left as it is: it may have what is not known here.
+    // A file that cannot be read is not overwritten: it may contain logouts that are not known
+    // here.
     let (others, _bad) = read(path)?;
     latest.merge(others);
     change(latest);
@@ -106,7 +108,7 @@ fn save(path: &Path, latest: &mut Logouts, change: &impl Fn(&mut Logouts)) -> io
     write(path, &latest.to_text())
 }
 
-/// Whole or not at all, and for nobody else to read.
+/// Writes the complete file or nothing. Only the owner may read it.
 fn write(path: &Path, text: &str) -> io::Result<()> {
     let beside = path.with_extension("new");
     let _ = fs::remove_file(&beside);
