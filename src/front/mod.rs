@@ -1,42 +1,42 @@
 //! The front door: browsers' and scripts' HTTP and WebSocket.
 //!
-//! - [`caller`]: who asks (R1)
-//! - [`route`]: where it goes, by what it asks
-//! - [`submit`]: a prompt, from its body to a true answer
-//! - [`forward`]: all the rest, streamed both ways
-//! - [`upload`]: uploads, and where they wait for their prompt
+//! - [`caller`]: who sends a request (R1)
+//! - [`route`]: which backend a request goes to
+//! - [`submit`]: a prompt, from its body to a correct answer
+//! - [`forward`]: passes requests and answers on, streamed both ways
+//! - [`upload`]: uploads, which wait for their prompt
 //! - [`view`]: files, from the backend that has them
 //! - [`packs`]: routes of node packs, where a server may remember who used them
-//! - [`nodes`]: lists for which every backend is asked the same
+//! - [`nodes`]: lists that are merged from all backends
 //! - [`copy_file`]: copies files to the backend of the prompt that needs them
 //! - [`collected`]: answers that are read before they are passed on
-//! - [`commands`]: interrupt, delete, clear, [`cancel`]: only the caller's own prompts
-//!   ([`command_scope`]: which those are; [`broadcast_lookup`]: unknown ids)
-//! - [`passthrough`]: reads that are only passed on, as bytes
+//! - [`commands`]: interrupt, delete, clear, [`cancel`]: for the caller's own prompts only
+//!   ([`command_scope`]: finds these prompts; [`broadcast_lookup`]: unknown ids)
+//! - [`passthrough`]: plain reads, passed on as bytes
 //! - [`bodies`]: bodies that Mooring itself reads
 //! - [`history`]: requests that name a prompt
 //! - [`lists`]: the caller's queue and history, from every backend; [`history_cache`]
-//! - [`visible_owners`]: whose prompts a caller is shown
+//! - [`visible_owners`]: whose prompts a caller can see
 //! - [`jobs`]: the jobs API, for all servers
 //! - [`names`]: names of files in answers
 //! - [`upgrade`]: browser sockets; [`tunnel`]: sockets of node packs
 //! - [`cors`]: pages of other origins
 //! - [`base_path`]: the front below a path
-//! - [`failover`]: who answers a read when its backend is down
-//! - [`unavailable`]: the page for when no backend can
+//! - [`failover`]: which backend answers a read when its own is down
+//! - [`unavailable`]: the page for a request that no backend can answer
 //! - [`own_cookies`]: our cookies; [`cookie_signer`]: signs them
 //! - [`self_service`]: our own routes, under `/-/`
-//! - [`home`]: answers that are the same for everyone; [`user_data`]: those that are written too
-//! - [`stale_cache`]: their last good copies; [`copies`]: those on the disk; [`writes`]: what ends
-//!   them
-//! - [`stand_in`]: who answers for the home while it is away
+//! - [`home`]: answers that are the same for everyone; [`user_data`]: those that can be written too
+//! - [`stale_cache`]: their last good copies; [`copies`]: copies on the disk; [`writes`]: writes,
+//!   which end copies
+//! - [`stand_in`]: which backend answers for the home while it is away
 //! - [`static_files`]: the page's files that never change, from memory ([`asset_cache`])
-//! - [`page`]: the stock page, each tab of it a client of its own
-//!   ([`page_cookie`]: the cookie with other pages)
-//! - [`access`]: the record of each request
-//! - [`admission`]: who is let in, and until when; [`session_cookie`]: by the session of a browser
-//! - [`login`]: logging in and out with a browser
-//! - [`users`]: how servers are set up
+//! - [`page`]: ComfyUI's page, with each tab as a client of its own ([`page_cookie`]: the cookie
+//!   for other pages)
+//! - [`access`]: the log of requests
+//! - [`admission`]: who may come in, and for how long; [`session_cookie`]: sessions of browsers
+//! - [`login`]: login and logout with a browser
+//! - [`users`]: how servers are configured
 //! - [`conditional`]: conditions and ranges of reads ([`accept_encoding`]: codings)
 //! - [`assets`]: assets and their tags, of all servers
 
@@ -120,17 +120,17 @@ use unavailable::{Asker, Reader};
 pub use service::FrontService;
 pub use state::{Annex, Front};
 
-/// What a handler gives.
+/// The result of a handler.
 pub type Answer = Result<Response<ResponseBody>, GatewayError>;
 
-/// Answers one request of a client: the only entrance.
+/// Answers one request of a client. All requests come through here.
 pub async fn answer(
     front: Arc<Front>,
     peer: IpAddr,
     mut request: Request<Incoming>,
 ) -> Response<ResponseBody> {
     let started = now();
-    // Once: what was taken off is put back, whatever is configured meanwhile.
+    // Read once: the path that was removed must be added again, even if the configuration changes.
     let base = front.shared.config().server.base_path.clone();
     let entry = base_path::enter(&base, &mut request);
     let decision = cors::CorsDecision::of(&front.shared, peer, &request);
@@ -139,7 +139,7 @@ pub async fn answer(
     let login = login::Asked::of(&front, &request).filter(|_| is_inside);
     let foreign = hosts::check(&front.shared.config().server, peer, &request).err();
     let (guest, answered) = match (foreign, login) {
-        // Before all else: nothing of it is meant for this gateway, not even who asks.
+        // Checked first: such a request is not meant for this gateway at all.
         (Some(error), _) => (None, Some(Err(error))),
         (None, Some(_)) if !matches!(decision, cors::CorsDecision::Preflight(_)) => (None, None),
         (None, Some(_) | None) => enter(&front, from, &mut request),
@@ -168,17 +168,17 @@ pub async fn answer(
         Err(error) => failed_for(&front.shared, &error, asker),
     };
     if is_inside {
-        // Elsewhere it would be a cookie for all that else is on this host.
+        // Outside of the base path, the cookie would go to everything else on this host.
         visit.greet(&front.cookie_signer, &mut response);
     }
-    // After that: a page without an origin of its own gets no cookie.
+    // This comes later: a page with an opaque origin gets no cookie.
     if let cors::CorsDecision::Allowed(origin) = &decision {
         cors::allow(&mut response, origin);
     }
     if let Some(guest) = &guest {
         admission::answer_to(&front, guest, &mut response);
     }
-    // The form sets a cookie also where nothing is.
+    // The form sets a cookie outside of the base path too.
     if is_inside || is_refused {
         base_path::put_back(&base, response.headers_mut());
     }
@@ -191,11 +191,12 @@ pub async fn answer(
     response
 }
 
-/// Says whether a request may come in, and who sends it; its answer, if that is all there is to it.
+/// Checks whether a request may come in, and finds its sender. Returns an answer if no more is
+/// needed.
 ///
-/// Who sends it comes before whose page asks. A browser that asks whether a page may is answered
-/// before both: it never sends along who asks (Fetch, "CORS-preflight fetch", step 1), and learns
-/// nothing but that the operator has listed the page.
+/// The sender is checked before the page. A preflight is answered before both: it never carries
+/// credentials (Fetch, "CORS-preflight fetch", step 1), and its answer reveals only that the
+/// operator has listed the page.
 fn enter(
     front: &Front,
     from: login::Origin<'_>,
@@ -222,8 +223,8 @@ fn enter(
     (guest, checked.err().map(Err))
 }
 
-/// The answer that tells of a failure, in words for who opens an address. A request that no proxy
-/// has named gets a name here, so that it can be found in the log.
+/// The answer that reports an error, as a page for a person who opened an address. A request
+/// without an id from a proxy gets one here, so that it can be found in the log.
 pub fn failed_for(
     shared: &Shared,
     error: &GatewayError,
@@ -238,15 +239,15 @@ pub fn failed_for(
     let request_id = named.unwrap_or_else(|| new_id().simple().to_string());
     let code = error.code();
     match error.fault() {
-        Fault::Client => debug!(request_id, code, %error, "Somebody was told why not."),
+        Fault::Client => debug!(request_id, code, %error, "A request was refused."),
         Fault::Backend | Fault::Gateway => {
-            info!(request_id, code, %error, "Somebody was told to wait.");
+            info!(request_id, code, %error, "A client was told to wait.");
         }
     }
     unavailable::page(error, &asker, &request_id, response)
 }
 
-/// The answer that tells of a failure, counted and logged.
+/// The answer that reports an error. The error is counted and logged.
 pub fn failed(shared: &Shared, error: &GatewayError) -> Response<ResponseBody> {
     shared.metrics.failed(error.code());
     let source = std::error::Error::source(error).map(ToString::to_string);
@@ -259,7 +260,7 @@ pub fn failed(shared: &Shared, error: &GatewayError) -> Response<ResponseBody> {
     error.response()
 }
 
-/// 200 with JSON of ours.
+/// An answer 200 with JSON of ours.
 #[must_use]
 pub fn json(body: impl Into<bytes::Bytes>) -> Response<ResponseBody> {
     let mut response = Response::new(ResponseBody::whole(body));
@@ -269,7 +270,7 @@ pub fn json(body: impl Into<bytes::Bytes>) -> Response<ResponseBody> {
     response
 }
 
-/// 200 without a body, as ComfyUI answers its commands.
+/// An answer 200 without a body, like ComfyUI's answer to a command.
 #[must_use]
 pub fn done() -> Response<ResponseBody> {
     let mut response = Response::new(ResponseBody::empty());

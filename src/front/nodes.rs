@@ -1,14 +1,14 @@
-//! Lists for which every backend is asked the same: nodes, models, input files (promises R3, R5).
+//! Lists that are merged from all backends: nodes, models, input files (promises R3, R5).
 //!
 //! A page compares a workflow with these lists and reports missing entries. So they contain what
-//! any backend that is up has. Files are listed under the names that views and graphs take, and
-//! only the caller's own files and those without an owner are listed.
+//! any backend that is up has. Files are listed under the names that views and graphs accept. Only
+//! the caller's own files and those without an owner are listed.
 //!
-//! `/object_info` is large, and a backend needs long to make it. The caller's own backend is asked
-//! each time, as without Mooring; the answers of the others are used for `cache::KNOWN_FOR`, unless
-//! something was uploaded there since or it was restarted. One that is slow to answer then is not
-//! waited for, if it is the same process still and nothing was uploaded there since it answered
-//! last. A body that was parsed before is not parsed again.
+//! `/object_info` is large, and a backend needs long to create it. The caller's own backend is
+//! asked each time, as without Mooring. The answers of the others are used for `cache::KNOWN_FOR`,
+//! unless something was uploaded there since or the backend was restarted. After that time a slow
+//! backend is not waited for, if its process is the same and nothing was uploaded there since its
+//! last answer. A body that was parsed before is not parsed again.
 
 mod asking;
 mod cache;
@@ -50,7 +50,7 @@ use asking::{nodes_of, writes_on};
 pub use cache::{KnownClasses, NodeInfos};
 use cache::{NodeAnswer, hash_of};
 
-/// What a page is told can be another tomorrow.
+/// The answer may be different tomorrow.
 const ASK_AGAIN: HeaderValue = HeaderValue::from_static("private, no-cache");
 
 /// `GET /object_info`: the nodes of all backends.
@@ -72,7 +72,7 @@ async fn every_node(
 ) -> Answer {
     let place = reading(front, caller);
     front.nodes.keep(|backend| front.shared.fleet.has(backend));
-    // What is written while they answer, they may not have seen.
+    // The answers may not contain what is written in the meantime.
     let writes: HashMap<BackendId, u64> =
         front.shared.fleet.iter().map(|it| (it.id, writes_on(&it))).collect();
     let is_here = CancellationToken::new();
@@ -98,10 +98,10 @@ async fn every_node(
     Ok(told(front, caller, asked, own.parts.headers, (&said, &missing)))
 }
 
-/// `GET /object_info/{class}`: one node, from whoever has it.
+/// `GET /object_info/{class}`: one node, from any backend that has it.
 ///
 /// # Errors
-/// As for [`all`].
+/// Those of [`all`].
 pub async fn one(front: &Arc<Front>, caller: &Caller, request: Request<Incoming>) -> Answer {
     let asked = Conditional::of(&request);
     let Gathered { own, target, others, missing } = gather(front, caller, request).await?;
@@ -116,7 +116,7 @@ pub async fn one(front: &Arc<Front>, caller: &Caller, request: Request<Incoming>
     Ok(told(front, caller, &asked, own.parts.headers, (&said, &missing)))
 }
 
-/// The nodes of these backends, as the caller is told of them.
+/// The nodes of these backends, in the form for the caller.
 fn told(
     front: &Front,
     caller: &Caller,
@@ -125,7 +125,7 @@ fn told(
     (said, missing): (&[NodeAnswer], &[&Backend]),
 ) -> Response<ResponseBody> {
     let union = match said.len() {
-        // Of one class there are many, and they are small.
+        // There are many requests for one class, and their answers are small.
         _ if said.iter().all(|it| front.nodes.last(it.0).is_some_and(|last| last.2 == it.2)) => {
             front.nodes.union(said)
         }
@@ -134,7 +134,7 @@ fn told(
     let askers = caller.makers(front);
     let mut tag = DefaultHasher::new();
     said.iter().for_each(|it| it.2.hash(&mut tag));
-    // All are looked up before the body is written, so that nobody waits for a lock meanwhile.
+    // All files are looked up before the body is written, so that no lock is held during the write.
     let files = union.files().into_iter().filter_map(|NodeEntry { server, folder, text }| {
         Some(Entry { backend: said.get(server)?.0, folder, text })
     });
@@ -148,7 +148,7 @@ fn told(
 /// `GET /internal/files/{folder}`.
 ///
 /// # Errors
-/// As for [`all`].
+/// Those of [`all`].
 pub async fn files(
     front: &Arc<Front>,
     caller: &Caller,
@@ -166,7 +166,7 @@ pub async fn files(
 /// `GET /models/{folder}` and `/embeddings`.
 ///
 /// # Errors
-/// As for [`all`].
+/// Those of [`all`].
 pub async fn models(front: &Arc<Front>, caller: &Caller, request: Request<Incoming>) -> Answer {
     list(front, caller, request, |all| all.into_iter().map(|(_, text)| Some(text)).collect()).await
 }
@@ -193,11 +193,11 @@ async fn list(
     Ok(whole(&asked, own.parts.headers, (body, tag), &missing))
 }
 
-/// `GET /global_subgraphs/{id}`. An id is the hash of a path on the backend that listed it, and an
-/// unknown one is answered with `null`: so it is looked for until one knows it.
+/// `GET /global_subgraphs/{id}`. An id is the hash of a path on the backend that listed it. A
+/// backend answers an unknown id with `null`, so backends are asked until one knows it.
 ///
 /// # Errors
-/// As for [`all`].
+/// Those of [`all`].
 pub async fn subgraph(front: &Arc<Front>, caller: &Caller, request: Request<Incoming>) -> Answer {
     let asked = Conditional::of(&request);
     let (parts, _no_body) = request.into_parts();
@@ -223,7 +223,7 @@ fn knows(answer: &Collected) -> bool {
     answer.parts.status == StatusCode::OK && answer.body.trim_ascii() != b"null"
 }
 
-/// The answers of all backends to one question.
+/// The answers of all backends to one request.
 struct Gathered {
     own: Collected,
     target: Target,
@@ -253,7 +253,7 @@ async fn gather(
     for (backend, answer) in said.into_iter().filter(|(it, _)| it.id != target.backend.id) {
         match answer {
             Ok((200, body)) => others.push((backend.id, body)),
-            // It does not have such a list.
+            // This backend does not have such a list.
             Ok(_) => {}
             Err(_) => missing.push(Arc::clone(&backend)),
         }
@@ -261,7 +261,7 @@ async fn gather(
     Ok(Gathered { own, target, others, missing })
 }
 
-/// The answer that comes first: of the reader's backend, or of any while that is away.
+/// The first answer: that of the caller's backend, or of any other while that one is away.
 async fn own(
     shared: &Shared,
     place: &Result<Target, GatewayError>,
@@ -296,7 +296,7 @@ fn others(
 
 async fn ask(shared: &Shared, target: &Target, parts: &Parts) -> Result<Collected, GatewayError> {
     let mut parts = parts.clone();
-    // What is put together here is judged by itself.
+    // Conditions are evaluated on the merged answer.
     parts.method = Method::GET;
     for name in [http::header::IF_NONE_MATCH, http::header::IF_MODIFIED_SINCE, http::header::RANGE]
     {
@@ -306,7 +306,7 @@ async fn ask(shared: &Shared, target: &Target, parts: &Parts) -> Result<Collecte
     collected(shared, target, request, &ClientFault::default(), ANSWER_MAX).await
 }
 
-/// An answer of a backend that is none of these lists.
+/// The answer of a backend that is not such a list.
 fn as_it_is(asked: &Conditional, own: Collected) -> Response<ResponseBody> {
     match own.parts.status {
         StatusCode::OK => asked.answer(&Whole { headers: own.parts.headers, body: own.body }),

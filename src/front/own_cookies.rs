@@ -1,27 +1,27 @@
-//! Our cookies: what they are called, how they are read, set and told from others.
+//! Our cookies: their names, and how they are read, set and recognised.
 //!
-//! How a browser has reached us decides the name. Over TLS it is one with a prefix, which browsers
-//! take from this very host and over TLS only, so that neither a neighbour nor who listens on the
-//! way can plant one ("Cookie Prefixes", RFC 6265bis section 4.1.3); the plain name then counts for
-//! nothing. One with `__Host-` is of all of its host, and several gateways below several paths
-//! would take it from each other: below a base path it is `__Secure-`, which at least nobody plants
-//! who listens on the way.
+//! The name depends on how a browser has reached us. Over TLS it has a prefix. Browsers accept such
+//! a cookie only over TLS and only from this host, so neither a neighbouring host nor an attacker
+//! on the network can set one ("Cookie Prefixes", RFC 6265bis section 4.1.3). The plain name is
+//! then ignored. A cookie with `__Host-` applies to the whole host, so several gateways below
+//! several paths would overwrite each other's. Therefore below a base path the prefix is
+//! `__Secure-`, which an attacker on the network cannot set either.
 
 use std::fmt::Write as _;
 use std::time::Duration;
 
 use super::caller::Door;
 
-/// A cookie of ours.
+/// One of our cookies.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum OwnCookie {
-    /// Names a browser ([`super::browsers`]).
+    /// Identifies a browser ([`super::browsers`]).
     Page,
-    /// Says who has logged in ([`super::session_cookie`]).
+    /// Identifies the user who has logged in ([`super::session_cookie`]).
     Session,
-    /// Ties the form of the login page to the browser that was shown it ([`super::login`]).
+    /// Binds the login form to the browser that it was shown to ([`super::login`]).
     Form,
-    /// Tells the page's script whether another has logged in. It says nothing of who, and lets
+    /// Tells the page's script whether another user has logged in. It does not reveal who, and lets
     /// nobody in.
     Mark,
 }
@@ -32,14 +32,14 @@ pub enum Kept {
     /// Until the browser is closed.
     WithBrowser,
     For(Duration),
-    /// It is taken back.
+    /// It is deleted.
     Never,
 }
 
 impl OwnCookie {
     const ALL: [Self; 4] = [Self::Page, Self::Session, Self::Form, Self::Mark];
 
-    /// Without TLS, over TLS, and the same below a base path.
+    /// The name without TLS, the name with TLS, and the one with TLS below a base path.
     fn names(self) -> [&'static str; 3] {
         match self {
             Self::Page => ["mooring", "__Host-mooring", "__Secure-mooring"],
@@ -61,7 +61,8 @@ impl OwnCookie {
         }
     }
 
-    /// Its values in a line of `Cookie`. There may be several: of several paths, or planted.
+    /// Its values in a line of `Cookie`. There may be several, for several paths, or set by an
+    /// attacker.
     pub fn values(self, cookies: &[u8], door: Door) -> impl Iterator<Item = &[u8]> {
         let name = self.name(door).as_bytes();
         cookies
@@ -69,7 +70,7 @@ impl OwnCookie {
             .filter_map(move |cookie| cookie.trim_ascii().strip_prefix(name)?.strip_prefix(b"="))
     }
 
-    /// The header that sets it. Its path is put below the base path as those of all cookies.
+    /// The header that sets it. The base path is added to its path, as for all cookies.
     #[must_use]
     pub fn set(self, door: Door, value: &str, kept: Kept) -> String {
         let mut set = format!("{}={value}; Path=/", self.name(door));
@@ -92,11 +93,11 @@ impl OwnCookie {
     }
 }
 
-/// True for a pair of a `Cookie` or `Set-Cookie` header that is ours, by whatever name. One that
-/// has an empty name comes back as if it had none: `=mooring=x` as `mooring=x`.
+/// True for one of our cookies in `Cookie` or `Set-Cookie`, under any of its names. A cookie with
+/// an empty name is sent back without it: `=mooring=x` becomes `mooring=x`.
 ///
-/// A session is a secret: what has one is ours however it is written, so that no backend learns of
-/// one that somebody has put where we do not look for it.
+/// A session is a secret. So a pair that contains one counts as ours in any spelling, and a backend
+/// never sees a session that was put where we do not look for it.
 #[must_use]
 pub fn is_own(pair: &[u8]) -> bool {
     let pair = pair.trim_ascii();
@@ -108,7 +109,7 @@ pub fn is_own(pair: &[u8]) -> bool {
 
 fn has_session(pair: &[u8]) -> bool {
     const NAME: &[u8] = b"mooring_session";
-    // Of most pairs the length alone says so.
+    // For most pairs the length alone decides.
     pair.len() > NAME.len() && pair.windows(NAME.len()).any(|it| it.eq_ignore_ascii_case(NAME))
 }
 

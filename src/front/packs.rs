@@ -1,9 +1,9 @@
 //! Routes of node packs, where a server may remember who used them (promises B3, B4).
 //!
 //! A request with a body may be an upload: a plug-in for a painting program sends the pictures of
-//! its next prompt in this way. So it goes where the client's reads go, holds the client there, and
-//! reserves the backend as an upload does. A read, which may be a step of a dialogue, only makes
-//! the client prefer the backend, by `affinity.session_margin`.
+//! its next prompt in this way. So it goes to the backend of the client's reads, holds the client
+//! there, and reserves the backend as an upload does. A read may be a step of a dialogue. It only
+//! makes the client prefer the backend, by `affinity.session_margin`.
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -25,7 +25,7 @@ use crate::session::Sessions;
 use crate::session::registry::with_client;
 use crate::session::{Client, Gone};
 
-/// True for a body to a route that nobody knows: it waits for a prompt, for all that is known.
+/// True for a body to an unknown route. It may be waiting for a prompt.
 #[must_use]
 pub fn brings_a_body<B: http_body::Body>(request: &Request<B>) -> bool {
     matches!(*request.method(), Method::POST | Method::PUT | Method::PATCH)
@@ -33,11 +33,11 @@ pub fn brings_a_body<B: http_body::Body>(request: &Request<B>) -> bool {
         && is_foreign(request.uri().path())
 }
 
-/// Where a request goes that names nothing: as [`reading`], and what may be a step of a dialogue
-/// is remembered.
+/// The target of a request that names nothing, as in [`reading`]. A possible step of a dialogue is
+/// remembered.
 ///
 /// # Errors
-/// As for [`reading`].
+/// Those of [`reading`].
 pub fn target(front: &Front, caller: &Caller, path: &str) -> Result<Target, GatewayError> {
     let Some(id) = caller.reader(front) else { return reading(front, caller) };
     let (_, made) =
@@ -45,10 +45,10 @@ pub fn target(front: &Front, caller: &Caller, path: &str) -> Result<Target, Gate
     Ok(decided(&front.shared, made?))
 }
 
-/// A contact of a client, of whatever kind its path says.
+/// A contact of a client. Its kind depends on the path.
 ///
 /// # Errors
-/// As for [`Client::contact`].
+/// Those of [`Client::contact`].
 pub fn contact(
     sessions: &Arc<Sessions>,
     client: &Arc<Client>,
@@ -58,10 +58,10 @@ pub fn contact(
     if may_be_a_session(path) { client.dialogue(sessions) } else { client.contact(sessions, now) }
 }
 
-/// Passes a body on to a route that nobody knows.
+/// Passes on a body to an unknown route.
 ///
 /// # Errors
-/// As for [`forward`].
+/// Those of [`forward`].
 pub async fn bring(front: &Arc<Front>, caller: &Caller, request: Request<Incoming>) -> Answer {
     let Some(id) = caller.reader(front) else {
         let target = reading(front, caller)?;
@@ -79,7 +79,7 @@ pub async fn bring(front: &Arc<Front>, caller: &Caller, request: Request<Incomin
     let answer = forward(&front.shared, &decided(&front.shared, began), request).await?;
     held.arrived(answer.status().is_success());
     drop(held);
-    // The reservation is acknowledged with it. A disk that fails is said by others.
+    // The answer confirms the reservation. A failing disk is reported elsewhere.
     let _ = front.shared.records.journal.durable().await;
     Ok(answer)
 }

@@ -1,9 +1,9 @@
-//! The stock page, with each tab as a client of its own (promise R7).
+//! ComfyUI's page, with each tab as a client of its own (promise R7).
 //!
-//! The page's requests carry no identity, and all tabs share one cookie. So its HTML is served with
-//! one small script of ours (`page.js`) at the start of `<head>`. It gives the tab its clientId
-//! before the first request and sends it with every request. No other HTML is changed, and none of
-//! the page's own bytes.
+//! The page's requests do not identify their tab, and all tabs share one cookie. So its HTML is
+//! served with a small script of ours (`page.js`) at the start of `<head>`. It gives the tab its
+//! clientId before the first request and sends it with every request. No other HTML is changed, and
+//! none of the page's own bytes.
 //!
 //! # Rules
 //!
@@ -58,10 +58,10 @@ pub const PAGE_MAX: u64 = 1 << 20;
 
 const SCRIPT: &str = include_str!("page.js");
 
-/// Changes with the script and with nothing else.
+/// Changes only when the script changes.
 static VERSION: LazyLock<String> = LazyLock::new(|| hash(SCRIPT.as_bytes()));
 
-/// Digests of a body that is no longer the same.
+/// Headers with digests of the body, which does not match them any more.
 const DIGESTS: [HeaderName; 4] = [
     HeaderName::from_static("content-digest"),
     HeaderName::from_static("repr-digest"),
@@ -75,10 +75,10 @@ pub(super) fn hash(bytes: &[u8]) -> String {
     format!("{:016x}", hasher.finish())
 }
 
-/// The script. Kept for ever by who asks for this version of it, and not by others.
+/// The script. A request for exactly this version may cache it for ever; others may not.
 ///
 /// # Errors
-/// It is switched off.
+/// The script is turned off.
 pub fn script(shared: &Shared, request: &Request<Incoming>) -> Answer {
     if shared.config().server.page_script == OnOff::Off {
         return Err(GatewayError::NotFound);
@@ -103,13 +103,13 @@ pub(super) fn insert_tag(headers: &mut HeaderMap, hash: &str) {
     }
 }
 
-/// The page, with the cookie that names this browser if it has none yet.
+/// The page, with a cookie that identifies this browser if it has none yet.
 ///
 /// # Errors
 /// The home backend does not answer, and there is no copy.
 pub async fn page(front: &Arc<Front>, caller: &Caller, request: Request<Incoming>) -> Answer {
     let is_ours = matches!(request.uri().path(), "/" | "/index.html");
-    // From a copy it would start, and fail at the first thing that it reads.
+    // A page from a copy would start and fail at its first read.
     if Reader::of(&request) == Reader::Person && failover::others(&front.shared, None).is_empty() {
         return Err(GatewayError::Refused(NoPlace::NoneReady.into()));
     }
@@ -130,13 +130,14 @@ pub async fn page(front: &Arc<Front>, caller: &Caller, request: Request<Incoming
     Ok(response)
 }
 
-/// True for the one page whose change says that the home's files may be others. Each other spelling
-/// may have another tag, and a client that goes to and fro would have all files fetched again.
+/// True for the one page whose change means that the home's files may have changed too. Other
+/// spellings of its path may have other tags. A client that uses both would cause all files to be
+/// fetched again each time.
 fn is_watched<B>(request: &Request<B>) -> bool {
     request.uri().path() == "/" && request.uri().query().is_none()
 }
 
-/// The page as its backend has it.
+/// The page without our script.
 async fn unscripted(
     front: &Arc<Front>,
     (key, from): (CacheKey, IpAddr),
@@ -161,8 +162,8 @@ async fn unscripted(
     Ok(response)
 }
 
-/// True if the home gave it just now. A 304 does not say in which coding the page would come, and
-/// so not which page its tag is of.
+/// True if the home has just sent it. A 304 does not say which coding the page would have, so its
+/// tag cannot be assigned to a page.
 fn is_of_home(response: &Response<ResponseBody>) -> bool {
     let headers = response.headers();
     response.status() == StatusCode::OK
@@ -213,8 +214,8 @@ async fn scripted(front: &Arc<Front>, request: Request<Incoming>) -> Answer {
     }
 }
 
-/// The page of another backend: of the version that the home has, or that was given before, if
-/// there is one.
+/// The page of another backend, of the same version as the home's or as the one that was given
+/// before, if there is one.
 async fn of_another(
     front: &Front,
     others: &[Target],
@@ -251,17 +252,17 @@ async fn of_another(
     }
 }
 
-/// What another backend gave for the page.
+/// What another backend sent for the page.
 enum Given {
     Page { page: Whole, time: http::Extensions, by: BackendId, digest: String },
     Other(Response<ResponseBody>),
 }
 
-/// What the home backend gave for the page.
+/// What the home backend sent for the page.
 enum Fetched {
-    /// The page, with the script in it if that is wanted; and what tells it apart without.
+    /// The page, with the script if that is wanted, and the mark of the page without the script.
     Page(Whole, http::Extensions, String),
-    /// Something else, as it came.
+    /// Something else, unchanged.
     Other(Response<ResponseBody>),
 }
 
@@ -300,7 +301,7 @@ async fn fetch(
     Ok(Fetched::Page(page, head.extensions, digest))
 }
 
-/// The whole page, as it is: what the client has of the changed one says nothing of it.
+/// Asks for the complete, unchanged page: the client's conditions are about the changed one.
 pub(super) fn ask_for_all(parts: &mut Parts) {
     parts.method = Method::GET;
     for name in [
@@ -349,8 +350,8 @@ fn with_script(mut headers: HeaderMap, body: Bytes) -> Whole {
     Whole { headers, body }
 }
 
-/// Where the script goes: right after `<head>`; in a page that leaves that out, after what stands
-/// before it. `None` if the text does not begin as HTML does.
+/// Where the script goes: right after `<head>`. If the page has none, it goes after the tags that
+/// come before it. `None` if the text does not begin like HTML.
 fn place(html: &[u8]) -> Option<usize> {
     const COMMENT_END: &[u8] = b"-->";
     let mut at = if html.starts_with(b"\xef\xbb\xbf") { 3 } else { 0 };
@@ -372,7 +373,7 @@ fn place(html: &[u8]) -> Option<usize> {
     }
 }
 
-/// How long the tag is that `rest` begins with. A `>` inside quotes does not end it.
+/// The length of the tag at the beginning of `rest`. A `>` inside quotes does not end it.
 fn tag_end(rest: &[u8]) -> Option<usize> {
     if rest.first() != Some(&b'<') {
         return None;
@@ -389,7 +390,7 @@ fn tag_end(rest: &[u8]) -> Option<usize> {
     None
 }
 
-/// The name of the tag that `rest` begins with, in lower case.
+/// The name of the tag at the beginning of `rest`, in lower case.
 fn name(rest: &[u8]) -> String {
     let is_name = |byte: &&u8| byte.is_ascii_alphanumeric() || **byte == b'!';
     let name: Vec<u8> = rest.iter().skip(1).take_while(is_name).copied().collect();
@@ -400,7 +401,7 @@ fn name(rest: &[u8]) -> String {
 mod tests {
     use super::*;
 
-    /// `expected` has a `^` where the script goes, or none.
+    /// `expected` has a `^` where the script goes, or no `^`.
     #[track_caller]
     fn check(expected: &str) {
         let html = expected.replace('^', "");

@@ -1,8 +1,8 @@
-//! Sets the page cookie for a browser that opens a page other than ComfyUI's: one of a pack, for
-//! example (R1).
+//! Sets the page cookie for a browser that opens a page other than ComfyUI's, for example one of a
+//! node pack (R1).
 //!
-//! Such pages make their own requests, to which our script adds no name. The cookie comes with the
-//! page, before the first of them.
+//! Such pages make their own requests, to which our script adds no name. They get the cookie with
+//! the page, before their first request.
 
 use std::net::IpAddr;
 
@@ -18,11 +18,10 @@ use super::own_cookies::is_own;
 use crate::auth::UserName;
 use crate::config::AuthMode;
 
-/// What a request says of a browser.
+/// What a request says about a browser.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub enum Visit {
-    /// It goes to a page, and has no cookie yet. With the user who was let in, if users are asked
-    /// for.
+    /// It opens a page and has no cookie yet. With the user who was let in, if users are required.
     First(Door, Option<UserName>),
     Other,
 }
@@ -33,7 +32,7 @@ impl Visit {
         let hints = IdentityHints::of(request);
         let config = front.shared.config();
         let user = hints.pass.as_ref().map(|pass| pass.user.name.clone());
-        // Nobody's browser needs no name.
+        // A browser without a user needs no name.
         if config.auth.mode != AuthMode::Off && user.is_none() {
             return Self::Other;
         }
@@ -52,8 +51,8 @@ impl Visit {
         if wants_page && known.is_none() { Self::First(door, user) } else { Self::Other }
     }
 
-    /// Gives the browser its cookie, if what it gets is a page, and its own: one that shared caches
-    /// keep would give it to others too.
+    /// Sets the cookie if the answer is a page and is private. If a shared cache stored the answer,
+    /// others would get the cookie too.
     pub fn greet<B>(self, signer: &CookieSigner, response: &mut Response<B>) {
         let (door, user) = match self {
             Self::First(door, user) if is_ones_own_page(response.headers()) => (door, user),
@@ -73,8 +72,8 @@ pub fn mint(front: &Front, caller: &Caller) -> String {
     BrowserId::mint().set_cookie(&front.cookie_signer, caller.door, caller.realm.user())
 }
 
-/// True if an `Accept` is that of a browser that goes to a page. Scripts and elements of pages do
-/// not name the type (Fetch, "fetch a resource", step 3).
+/// True if the `Accept` header is that of a browser which opens a page. Scripts and elements of
+/// pages do not name this type (Fetch, "fetch a resource", step 3).
 #[must_use]
 pub fn asks_for_a_page(accept: &[u8]) -> bool {
     memchr::memmem::find(accept, b"text/html").is_some()

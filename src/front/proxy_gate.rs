@@ -1,4 +1,4 @@
-//! The proxies that are believed when they say who sends a request (`auth.mode = "header"`).
+//! The proxies that may name the user of a request (`auth.mode = "header"`).
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -11,11 +11,11 @@ use super::error::GatewayError;
 use crate::auth::{Pass, ProxyRules, Refusal, proxy};
 use crate::config::{AuthConfig, Cidr};
 
-/// Who is believed when he says who sends a request, and by what. `None` is nobody.
+/// Who may name the user of a request, and by which rules. `None` means nobody.
 #[derive(Clone, Debug, Default)]
 pub(super) struct ProxyGate {
-    /// Another one whenever something of it changes: who came in by these may stay while they are
-    /// the same.
+    /// Replaced whenever something in it changes. A user who came in by these rules may stay while
+    /// they are the same.
     rules: Option<Arc<ProxyRules>>,
     trusted: Vec<Cidr>,
 }
@@ -25,7 +25,7 @@ impl ProxyGate {
         Self { rules: auth.proxy_rules().map(Arc::new), trusted: trusted.to_vec() }
     }
 
-    /// The same as before where nothing has changed.
+    /// The same rules as before if nothing has changed.
     #[must_use]
     pub(super) fn renewed(&self, auth: &AuthConfig, trusted: &[Cidr]) -> Self {
         let new = Self::of(auth, trusted);
@@ -33,25 +33,25 @@ impl ProxyGate {
         if is_same { self.clone() } else { new }
     }
 
-    /// By what somebody at this address is believed.
+    /// The rules for somebody at this address.
     #[must_use]
     pub(super) fn believes(&self, peer: IpAddr) -> Option<&Arc<ProxyRules>> {
         let is_trusted = self.trusted.iter().any(|proxies| proxies.contains(peer));
         self.rules.as_ref().filter(|_| is_trusted)
     }
 
-    /// True for who came in by these rules while they are the same.
+    /// True for a user who came in by these rules, while they are in effect.
     #[must_use]
     pub(super) fn holds(&self, rules: &Arc<ProxyRules>) -> bool {
         self.rules.as_ref().is_some_and(|now| Arc::ptr_eq(now, rules))
     }
 }
 
-/// Says who sends a request, as a proxy says that is believed by these rules, and takes off it what
-/// says so. `None` believes nobody.
+/// Finds the user that a trusted proxy names by these rules, and removes the headers. With `None`
+/// nobody is trusted.
 ///
 /// # Errors
-/// He may not come in, or not do this.
+/// The user may not come in, or may not do this.
 pub(super) fn admit<B>(
     front: &Front,
     rules: Option<&Arc<ProxyRules>>,

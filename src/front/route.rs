@@ -1,7 +1,8 @@
-//! Which backend a request goes to, by what it asks and by who asks (promises B6, R1, R2, R8, R9).
+//! Decides which backend a request goes to, by its content and its sender (promises B6, R1, R2, R8,
+//! R9).
 //!
-//! It is the backend of the prompt or of the file that the request names, else the client's bound
-//! backend, else the home backend. A prompt id or a file never says who asks.
+//! It is the backend of the prompt or of the file that the request names, or the backend to which
+//! the client is bound, or the home backend. A prompt id or a file never identifies the sender.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -38,10 +39,10 @@ use crate::ws;
 /// Answers a request that was let in.
 ///
 /// # Errors
-/// Whatever keeps it from being answered; see [`GatewayError`].
+/// Any error that prevents an answer; see [`GatewayError`].
 pub async fn route(front: &Arc<Front>, peer: IpAddr, mut request: Request<Incoming>) -> Answer {
     let endpoint = classify(request.method(), request.uri().path());
-    // What needs a socket or a link comes too late; the rest is among what is finished.
+    // Requests that need a socket or a link are too late. The others are still completed.
     if matches!(endpoint, Endpoint::Socket | Endpoint::Submit) && front.shared.tasks.is_stopping() {
         return Err(GatewayError::Stopping);
     }
@@ -91,9 +92,10 @@ pub async fn route(front: &Arc<Front>, peer: IpAddr, mut request: Request<Incomi
         Endpoint::Subgraph => nodes::subgraph(front, &caller, request).await,
         Endpoint::View => view::view(front, &caller, request).await,
         Endpoint::Assets(asked) => assets::answer(front, &caller, asked, request).await,
-        // An operator's command: it takes the models from under everybody's work.
+        // This command is for operators: it unloads the models that others are using.
         Endpoint::Free if !front.shared.config().server.allow_free => Ok(done()),
-        // Any other route: what ComfyUI itself answers is no socket, and its `Upgrade` is dropped.
+        // On any other route that ComfyUI answers itself there is no socket, so `Upgrade` is
+        // ignored.
         Endpoint::Guarded | Endpoint::Other if asks_for_socket => {
             socket_of_a_pack(front, &caller, request).await
         }
@@ -125,11 +127,11 @@ fn query_of(request: &Request<Incoming>) -> &str {
     request.uri().query().unwrap_or("")
 }
 
-/// Where a read goes that names nothing: to the reader's backend, and to the home backend if
-/// nobody in particular reads.
+/// The target of a read that names nothing: the caller's backend, or the home backend for a caller
+/// without a name.
 ///
 /// # Errors
-/// The reader's backend is down and held, or there is none.
+/// The caller's backend is down and held, or there is none.
 pub fn reading(front: &Front, caller: &Caller) -> Result<Target, GatewayError> {
     match caller.reader(front) {
         Some(id) => of_client(&front.sessions, &id),
@@ -137,10 +139,10 @@ pub fn reading(front: &Front, caller: &Caller) -> Result<Target, GatewayError> {
     }
 }
 
-/// The backend that a client is bound to, bound now if it is new.
+/// The backend of a client. A new client is bound now.
 ///
 /// # Errors
-/// No backend serves it.
+/// No backend can serve it.
 pub fn of_client(sessions: &Arc<Sessions>, id: &ClientId) -> Result<Target, GatewayError> {
     let (_, made) = with_client(sessions, id, |client| client.contact(sessions, now()))?;
     Ok(decided(&sessions.shared, made?))
@@ -153,8 +155,8 @@ pub fn decided(shared: &Shared, decision: Decision) -> Target {
     Target { backend, reason: decision.reason }
 }
 
-/// A nameless read: where an upload of the same address waits for its prompt, else the home
-/// backend, else any that is up.
+/// The target of a read without a name: the backend where an upload of the same address waits for
+/// its prompt, or the home backend, or any that is up.
 fn of_nobody(front: &Front, caller: &Caller) -> Result<Target, GatewayError> {
     if let Some(backend) = front.browsers.upload_at(&caller.spot(), now()) {
         let backend = Arc::clone(&front.shared.fleet.get(backend));
@@ -170,7 +172,7 @@ fn of_nobody(front: &Front, caller: &Caller) -> Result<Target, GatewayError> {
         .ok_or(GatewayError::Refused(NoPlace::NoneReady.into()))
 }
 
-/// `GET /prompt`: how much is pending, as the caller sees it (S10).
+/// `GET /prompt`: how many prompts are pending, for this caller (S10).
 async fn queue_length(front: &Front, caller: &Caller, request: Request<Incoming>) -> Answer {
     if front.shared.config().isolation.status == StatusCounts::Backend {
         return forward(&front.shared, &reading(front, caller)?, request).await;
@@ -190,10 +192,11 @@ fn count_pending(client: &Client) -> u64 {
     client.inspect(|core, _| core.pending().len() as u64)
 }
 
-/// The backend that a decision named, refused if it is down: never another (B6).
+/// The backend that the ledger names, refused if it is down. The request never goes to another one
+/// (B6).
 ///
 /// # Errors
-/// It is down.
+/// The backend is down.
 pub fn of_ledger(backend: &Arc<Backend>) -> Result<Target, GatewayError> {
     if !backend.is_up() {
         return Err(GatewayError::not_asked(backend));

@@ -23,13 +23,13 @@ use crate::shared::Shared;
 
 const CONSOLE: &str = include_str!("console.js");
 
-/// Where it says where the front is.
+/// The line that is replaced by the path of the front.
 const NO_BASE: &str = "const BASE = \"\";";
 
 /// Answers a path below `/-/`.
 ///
 /// # Errors
-/// Nothing is there, the caller is nameless, or a safe reset was refused.
+/// The path does not exist, the caller has no name, or a safe reset was refused.
 pub async fn answer(
     front: &Arc<Front>,
     caller: &Caller,
@@ -60,7 +60,7 @@ pub async fn answer(
     }
 }
 
-/// Whether new clients should be sent here. Not who is behind: that is told to operators only.
+/// Whether new clients should be sent here. The backends are shown to operators only.
 fn ready(shared: &Shared) -> Response<ResponseBody> {
     let is_ready = shared.is_ready();
     let mut response = as_json(&serde_json::json!({ "ready": is_ready }));
@@ -70,7 +70,7 @@ fn ready(shared: &Shared) -> Response<ResponseBody> {
     response
 }
 
-/// Who the caller is taken for, and how that client stands.
+/// Who the caller is, and the state of that client.
 #[derive(Debug, Serialize)]
 struct WhoAmI {
     client_id: Option<String>,
@@ -88,7 +88,7 @@ struct UserReport {
 }
 
 fn whoami(front: &Front, caller: &Caller, user: Option<&Pass>) -> Response<ResponseBody> {
-    // Not by the address: it never lets anybody see what is a client's own.
+    // The address is not used: it must not reveal data of a client.
     let id = caller.asker(front);
     let client = id.as_ref().and_then(|id| front.sessions.clients.get(id));
     as_json(&WhoAmI {
@@ -100,7 +100,8 @@ fn whoami(front: &Front, caller: &Caller, user: Option<&Pass>) -> Response<Respo
     })
 }
 
-/// How a client stands. Its id is its secret: it is told to who has named it, and to no cookie.
+/// The state of a client. Its id is a secret. Only a caller that has sent the id itself gets it,
+/// not one that is known by its cookie.
 fn of_asker(shared: &Arc<Shared>, caller: &Caller, client: &Client) -> ClientReport {
     let mut report = report::client(shared, client, now());
     if caller.named.is_none() {
@@ -109,7 +110,7 @@ fn of_asker(shared: &Arc<Shared>, caller: &Caller, client: &Client) -> ClientRep
     report
 }
 
-/// Whether everything about a client points to one backend.
+/// Whether everything about a client is on one backend.
 #[derive(Debug, Serialize)]
 struct Validation {
     consistent: bool,
@@ -149,7 +150,7 @@ fn validate(front: &Front, caller: &Caller) -> Validation {
     Validation { consistent, bound, link, api, reason }
 }
 
-/// Why things are as they are, for the asking client or one of its prompts.
+/// Explains the state of the caller's client or of a prompt.
 #[derive(Debug, Serialize)]
 struct Explanation {
     client: Option<ClientReport>,
@@ -161,8 +162,8 @@ fn explain(front: &Front, caller: &Caller, query: &str) -> Response<ResponseBody
     let prompt = parameter(query, "prompt").and_then(|text| PromptId::parse(&text).ok());
     let prompt = prompt.and_then(|prompt| {
         let record = front.shared.records.prompt(&prompt)?;
-        // Another user's is not there. An id is a secret of its client's; of the prompts of others
-        // only place and state are told.
+        // For a user, another user's prompt does not exist. The id is a secret of the client, so
+        // for prompts of others only the backend and the state are shown.
         caller.realm.owns(&record.by).then(|| {
             let report = report::prompt(&front.sessions, &prompt, &record, now());
             match client.is_some() && caller.named.is_some() && caller.named == record.by.client {
@@ -177,7 +178,7 @@ fn explain(front: &Front, caller: &Caller, query: &str) -> Response<ResponseBody
     })
 }
 
-/// What a reset did.
+/// The result of a reset.
 #[derive(Debug, Serialize)]
 struct ResetDone {
     released: bool,
@@ -197,7 +198,7 @@ fn reset(front: &Arc<Front>, caller: &Caller, query: &str) -> Answer {
     Ok(as_json(&ResetDone { released: true, cut_off }))
 }
 
-/// It may be loaded by any page of this host, so it is told where this front is.
+/// Any page of this host may load the script, so it contains the path of this front.
 fn console(shared: &Shared) -> Response<ResponseBody> {
     let base = format!("const BASE = \"{}\";", shared.config().server.base_path.prefix());
     let mut response = Response::new(ResponseBody::whole(CONSOLE.replacen(NO_BASE, &base, 1)));
@@ -207,7 +208,7 @@ fn console(shared: &Shared) -> Response<ResponseBody> {
     response
 }
 
-/// Our own types always serialise.
+/// Our own types can always be serialised.
 fn as_json(value: &impl Serialize) -> Response<ResponseBody> {
     json(serde_json::to_vec(value).unwrap_or_default())
 }

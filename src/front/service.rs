@@ -1,5 +1,4 @@
-//! The front as a service: reads that are only passed on take the passthrough, all other requests
-//! hyper.
+//! The front as a service: the passthrough answers plain reads, and hyper all other requests.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -28,7 +27,7 @@ impl Service for FrontService {
     }
 
     fn refused(&self, refusal: Refusal, read: &[u8]) -> Response<ResponseBody> {
-        // How much of another head has come depends on the moment; its answer may not.
+        // How much of the head has arrived depends on timing; the form of the answer must not.
         let asker = if refusal.is_of_size() { Asker::of_bytes(read) } else { Asker::program() };
         let error = GatewayError::BadRequest(refusal);
         let response = failed_for(&self.0.shared, &error, asker);

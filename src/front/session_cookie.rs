@@ -1,4 +1,4 @@
-//! The sessions that cookies name.
+//! Finds the sessions in cookies.
 
 use std::sync::Arc;
 
@@ -7,8 +7,8 @@ use super::caller::{Door, IdentityHints};
 use super::own_cookies::OwnCookie;
 use crate::auth::Session;
 
-/// The session of a request, if its cookies name one that holds. Of two users' sessions, one of
-/// which somebody may have planted, neither counts.
+/// The session of a request, if its cookies contain a valid one. If there are sessions of two
+/// users, an attacker may have set one of them, so neither counts.
 #[must_use]
 pub fn session_of(
     admission: &Admission,
@@ -21,8 +21,8 @@ pub fn session_of(
     sessions.all(|other| other.user == first.user).then(|| Arc::new(first))
 }
 
-/// The line of cookies that came last on a connection, and the session that it names: a signature
-/// costs more than to compare.
+/// The last line of cookies on a connection, and its session: comparing it costs less than checking
+/// a signature.
 #[derive(Debug)]
 pub struct SessionCache {
     line: Vec<u8>,
@@ -48,7 +48,7 @@ impl SessionCache {
             [line] => self.line == line && self.door == door,
             _ => false,
         };
-        // What was none may have become one: another key, for example.
+        // A session that was not valid may be valid now, for example with another key.
         let holds = |session: &Arc<Session>| admission.holds(session);
         if !is_known || !self.session.as_ref().is_some_and(holds) {
             self.session = session_of(admission, door, hints);

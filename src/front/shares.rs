@@ -1,5 +1,4 @@
-//! A bounded number of places, of which nobody takes more than a share: whoever wants to keep all
-//! others out takes his share and no more.
+//! A limited number of places. Nobody gets more than a share, so nobody can keep all others out.
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -7,7 +6,7 @@ use std::sync::Arc;
 
 use crate::lock::Lock;
 
-/// Places for those that have a `K`.
+/// Places, counted for each `K`.
 #[derive(Debug)]
 pub struct Shares<K, const RANK: u8> {
     all: usize,
@@ -22,14 +21,14 @@ struct Taken<K> {
 }
 
 impl<K: Ord + Clone, const RANK: u8> Shares<K, RANK> {
-    /// `all` places, of which each may have `each`.
+    /// `all` places. Each `K` may have `each` of them.
     #[must_use]
     pub fn new(all: usize, each: usize) -> Arc<Self> {
         let taken = Taken { count: 0, each: BTreeMap::new() };
         Arc::new(Self { all, each, taken: Lock::new(taken) })
     }
 
-    /// A place, until it is dropped. `None` if all are taken, or as many as one may have.
+    /// Takes a place until it is dropped. `None` if all places, or all of this share, are taken.
     #[must_use]
     pub fn take(self: &Arc<Self>, whose: &K) -> Option<Place<K, RANK>> {
         let mut taken = self.taken.lock();
@@ -69,7 +68,7 @@ impl<K: Ord + Clone, const RANK: u8> Drop for Place<K, RANK> {
     }
 }
 
-/// The network of an address, with so many bits of IPv4 and of IPv6.
+/// The network of an address, with this many bits for IPv4 and for IPv6.
 #[must_use]
 pub fn network(address: IpAddr, (v4, v6): (u32, u32)) -> IpAddr {
     match address.to_canonical() {
@@ -84,7 +83,7 @@ pub fn network(address: IpAddr, (v4, v6): (u32, u32)) -> IpAddr {
     }
 }
 
-/// Who has this address: of IPv6 the network of 64 bits, which one household or machine has.
+/// The household or machine of an address: for IPv6 it is the network of 64 bits.
 #[must_use]
 pub fn holder(address: IpAddr) -> IpAddr {
     network(address, (32, 64))

@@ -1,17 +1,16 @@
 //! The last good copies of what the home backend sent (promise R9).
 //!
-//! They are for the time when the home is down, and do not save it requests: while it is up, it
-//! answers. All copies together are bounded, including bodies that are being copied; the least
-//! recently used copy goes first. Files with a hash in their name are kept by
-//! [`super::asset_cache`].
+//! The copies are used only while the home is down. While it is up, it answers every request
+//! itself. The total size is limited, including bodies that are being copied; the least recently
+//! used copy goes first. Files with a hash in their name are cached by [`super::asset_cache`].
 //!
 //! # Invariants
 //!
-//! - A copy is a whole answer with status 200, never a part, an error, or an answer with a cookie.
-//!   Of a 404 only the fact is kept: the stock page takes a 404 for an empty folder, and any other
-//!   error for fatal.
+//! - A copy is a complete answer with status 200, never a part, an error, or an answer with a
+//!   cookie. For a 404 only the fact is stored: ComfyUI's page takes a 404 for an empty folder, and
+//!   any other error for fatal.
 //! - A copy that is personal to one caller is not served to another: see [`CacheKey::own`].
-//! - What was there before a write that may have been done is neither kept nor given: see
+//! - Data from before a write that may have been done is neither kept nor used: see
 //!   [`super::writes`].
 
 use std::collections::{BTreeMap, HashMap, HashSet};
@@ -28,31 +27,31 @@ use super::conditional::Whole;
 use super::writes::{Outcome, Writes};
 use crate::lock::{Guard, Lock, rank};
 
-/// The largest body that is kept, in bytes; less if all copies together may have little.
+/// The largest body that is kept, in bytes. The limit is lower if the whole cache is small.
 const BODY_MAX: usize = 16 << 20;
 
-/// What an entry takes besides its texts and its body, about.
+/// The approximate size of an entry without its texts and its body.
 const ENTRY_BYTES: usize = 256;
 
-/// What the home backend had last.
+/// The last data of the home backend.
 #[derive(Clone, Debug)]
 pub enum Found {
     Whole(Whole),
     Nothing,
 }
 
-/// What the home said of a copy when it said that a caller's own is good.
+/// The result when the home confirms a caller's own copy.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Revalidated {
-    /// It is that one.
+    /// The caller's copy is the same as ours.
     Same,
-    /// It is another, so the copy is not good.
+    /// The caller's copy is another one, so ours is not good.
     Another,
-    /// Nothing: there is no copy, or no word of which one is good.
+    /// Unknown: we have no copy, or the answer does not say which one is good.
     Unsaid,
 }
 
-/// All copies.
+/// The cache of all copies.
 #[derive(Debug)]
 pub struct StaleCache {
     body_max: AtomicUsize,
@@ -64,14 +63,14 @@ pub struct StaleCache {
 struct Table {
     bytes_max: usize,
     bytes: usize,
-    /// Of bodies that are just being copied.
+    /// The size of the bodies that are being copied.
     copying: usize,
     /// Counts uses.
     turn: u64,
     entries: HashMap<Arc<CacheKey>, Entry>,
     /// The keys of `entries`, by their last use.
     by_use: BTreeMap<u64, Arc<CacheKey>>,
-    /// Those of user data, by what is written together.
+    /// The keys of user data, by their group.
     by_group: BTreeMap<Group, HashSet<Arc<CacheKey>>>,
 }
 
@@ -88,16 +87,16 @@ enum Kept {
         whole: Whole,
         since: Instant,
     },
-    /// The home backend had nothing there.
+    /// The home backend has nothing at this path.
     Missing {
         since: Instant,
     },
-    /// It cannot be kept, and need not be asked for as a whole.
+    /// The answer cannot be kept, so it need not be requested completely.
     Nothing,
 }
 
 impl StaleCache {
-    /// Room for `bytes` in all; 0 keeps none.
+    /// A cache with room for `bytes` in total. With 0 it keeps nothing.
     #[must_use]
     pub fn new(bytes: usize, writes: Arc<Writes>) -> Self {
         let table = Table { bytes_max: bytes, ..Table::default() };
@@ -116,7 +115,7 @@ impl StaleCache {
         self.body_max.load(Ordering::Relaxed)
     }
 
-    /// Another limit holds from now on, in bytes; what is too much goes, the longest unused first.
+    /// Sets another limit in bytes. If the cache is too large, the least recently used copies go.
     pub fn limit(&self, bytes: usize) {
         self.body_max.store(BODY_MAX.min(bytes / 4), Ordering::Relaxed);
         let mut table = self.table();
@@ -125,8 +124,8 @@ impl StaleCache {
         table.shrink_to(room);
     }
 
-    /// Takes so many bytes for a body that is being copied, if need be from what was not used for
-    /// longest; until [`StaleCache::give_back`].
+    /// Reserves bytes for a body that is being copied, if necessary by dropping the least recently
+    /// used copies. They are reserved until [`StaleCache::give_back`].
     #[must_use]
     pub fn take_room(&self, bytes: usize) -> bool {
         let mut table = self.table();
@@ -145,7 +144,7 @@ impl StaleCache {
         self.table().entries.contains_key(key)
     }
 
-    /// The copy, and how long ago the home backend gave or confirmed it.
+    /// The copy, and how long ago the home backend sent or confirmed it.
     #[must_use]
     pub fn get(&self, key: &CacheKey, now: Instant) -> Option<(Found, Duration)> {
         let mut table = self.table();
@@ -161,30 +160,32 @@ impl StaleCache {
         Some((found, now.duration_since(*since)))
     }
 
-    /// Keeps an answer, in place of an older one. It was asked for when there were `writes`.
+    /// Stores an answer in place of an older one. `writes` is the number of writes at the time of
+    /// the request.
     pub fn put(&self, key: CacheKey, whole: Whole, since: Instant, writes: u64) {
         self.keep(key, Kept::Copy { whole, since }, writes);
     }
 
-    /// Remembers that the home backend has nothing there.
+    /// Stores that the home backend has nothing there.
     pub fn missing(&self, key: CacheKey, since: Instant, writes: u64) {
         self.keep(key, Kept::Missing { since }, writes);
     }
 
-    /// Remembers that there can be no copy.
+    /// Stores that there can be no copy.
     pub fn refuse(&self, key: CacheKey) {
         self.table().put(key, Kept::Nothing);
     }
 
     fn keep(&self, key: CacheKey, kept: Kept, writes: u64) {
         let mut table = self.table();
-        // Under this lock: a write that ends a moment later finds it here, and ends it too.
+        // Checked under this lock, so that a write which ends a moment later finds this copy and
+        // ends it too.
         if !self.writes.may_be_old(&key, writes) {
             table.put(key, kept);
         }
     }
 
-    /// The home backend gives these validators now: if they are the copy's, it is as good as new.
+    /// The home backend sent these validators now. If they are those of the copy, it counts as new.
     pub fn confirm(&self, key: &CacheKey, headers: &HeaderMap, now: Instant) -> bool {
         let mut table = self.table();
         table.used(key);
@@ -197,8 +198,8 @@ impl StaleCache {
         }
     }
 
-    /// The home backend says that what a caller has is still good, and these are its validators.
-    /// If they are not the copy's, then that is not good any more.
+    /// The home backend confirmed a caller's copy with these validators. If ours has others, ours
+    /// is not good any more.
     pub fn revalidated(&self, key: &CacheKey, headers: &HeaderMap, now: Instant) -> Revalidated {
         if self.confirm(key, headers, now) {
             return Revalidated::Same;
@@ -213,7 +214,7 @@ impl StaleCache {
         Revalidated::Unsaid
     }
 
-    /// What the home backend has under this key is not what we think.
+    /// The copy turned out to differ from what the home backend has.
     pub fn forget(&self, key: &CacheKey) {
         let mut table = self.table();
         let says_something = |entry: &Entry| !matches!(entry.kept, Kept::Nothing);
@@ -222,11 +223,12 @@ impl StaleCache {
         }
     }
 
-    /// A write is over. If it may have been done, nobody's copies of what it changes are good any
-    /// more. Returns the writer's own.
+    /// A write is over. If it may have been done, all callers' copies of what it changes are ended.
+    /// Returns the copies of the writer.
     pub fn written(&self, write: &CacheKey, outcome: Outcome) -> Vec<CacheKey> {
         let groups = write.changes();
-        // In one step: nobody finds a copy after the write is over, and before it is ended.
+        // This is one step, so that nobody can use a copy after the write is over and before the
+        // copy has ended.
         let mut table = self.table();
         self.writes.end(&groups, outcome);
         match outcome {
@@ -240,7 +242,7 @@ impl StaleCache {
         stale.iter().filter(|key| key.is_of_asker(write)).map(|key| CacheKey::clone(key)).collect()
     }
 
-    /// The home is another backend now: what people saved at the one before is not there.
+    /// The home is another backend now, which does not have what users saved on the previous one.
     pub fn forget_user_data(&self) {
         let mut table = self.table();
         self.writes.forget_all();
@@ -255,7 +257,7 @@ impl StaleCache {
     }
 }
 
-/// Strong validators only: a weak one says that the meaning is the same, not the bytes.
+/// Only strong validators count: equal weak ones do not mean equal bytes.
 fn is_same(kept: &HeaderMap, given: &HeaderMap) -> bool {
     let tag = kept.get(ETAG).filter(|tag| !tag.as_bytes().starts_with(b"W/"));
     tag.is_some() && tag == given.get(ETAG)
@@ -285,7 +287,7 @@ impl Table {
         debug_assert_eq!(self.entries.len(), self.by_use.len(), "one use for each entry");
     }
 
-    /// Drops what was not used for longest until so many bytes are free, if they can be.
+    /// Drops the least recently used copies until this many bytes are free, if that is possible.
     fn make_room(&mut self, bytes: usize) -> bool {
         if self.bytes_max < self.copying + bytes {
             return false;
@@ -294,7 +296,7 @@ impl Table {
         true
     }
 
-    /// Drops what was not used for longest until the rest has so many bytes at most.
+    /// Drops the least recently used copies until the rest has at most this many bytes.
     fn shrink_to(&mut self, bytes: usize) {
         while bytes < self.bytes {
             let Some((_, oldest)) = self.by_use.first_key_value() else { break };
@@ -318,7 +320,7 @@ impl Table {
         }
     }
 
-    /// Those that a write to this group changes.
+    /// The keys that a write to this group changes.
     fn of(&self, group: &Group) -> Vec<Arc<CacheKey>> {
         if **group != *ALL_FILES {
             return self.by_group.get(group).into_iter().flatten().cloned().collect();
@@ -469,7 +471,7 @@ mod tests {
         assert_eq!(kept, [false, false, false, true], "a folder may have been moved");
     }
 
-    /// Sixteen are read anew after a write, the first ones.
+    /// Sixteen are read again after a write, the first ones.
     #[test]
     fn a_list_is_read_anew_before_the_files_that_it_names() {
         let (copies, t) = (cache(400_000), crate::net::now());

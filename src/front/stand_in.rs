@@ -1,10 +1,11 @@
-//! Who answers for the home while it is away, and has no copy (promise R9)?
+//! Decides which backend answers for the home while it is away and there is no copy (promise R9).
 //!
-//! The page and its files must be of one version of the frontend, or the page asks for scripts that
-//! nobody has. Two pages are of one version if their text is the same: it names the page's scripts,
-//! whose names contain their hashes. So the page comes from a backend whose page is the home's,
-//! which is remembered over a restart. If nobody knows what the home's was, it comes from any, and
-//! from then on from that one or one with the same page, for as long as the home is away.
+//! The page and its files must be of the same version of the frontend; otherwise the page asks for
+//! scripts that do not exist. Two pages are of the same version if their text is equal, because it
+//! contains the names of the page's scripts with their hashes. So the page comes from a backend
+//! with the same page as the home's, which is remembered over a restart. If the home's page is not
+//! known, it comes from any backend, and after that from the same one or from one with an equal
+//! page, until the home is back.
 
 use std::sync::Arc;
 
@@ -22,13 +23,13 @@ use crate::body::ResponseBody;
 use crate::routing::decision::Reason;
 use crate::routing::ids::BackendId;
 
-/// Which backend is the home, in answers that another one or a copy gives for it.
+/// The name of the home backend, in answers that another backend or a copy gives for it.
 pub const HOME: HeaderName = HeaderName::from_static("mooring-home");
 
-/// How many backends are asked for the page that the home had.
+/// How many backends are asked for the home's page.
 const PAGES_MAX: usize = 16;
 
-/// Who gave the page last in place of the home.
+/// Which backend last gave the page in place of the home.
 #[derive(Debug, Default)]
 pub struct StandIn(ArcSwapOption<Given>);
 
@@ -38,18 +39,18 @@ struct Given {
     page: String,
 }
 
-/// How well a page goes with what tabs have.
+/// How well a page fits the open tabs.
 #[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
 pub enum Fit {
-    /// Of another version than the home's, and than the one given last.
+    /// It has another version than the home's page and the last one that was given.
     Other,
-    /// Of the version that was given last, and not the home's.
+    /// It has the version that was given last, which is not the home's.
     AsBefore,
-    /// Of the home's, or nobody knows what that was.
+    /// It has the home's version, or that version is not known.
     Same,
 }
 
-/// Judges a page by the home's and by the one given last.
+/// Compares a page with the home's and with the one that was given last.
 #[must_use]
 pub fn fit(page: &str, home: Option<&str>, before: Option<&str>) -> Fit {
     match (home, before) {
@@ -62,14 +63,14 @@ pub fn fit(page: &str, home: Option<&str>, before: Option<&str>) -> Fit {
 }
 
 impl StandIn {
-    /// The home is there again.
+    /// The home is back.
     pub fn is_over(&self) {
         if self.0.load().is_some() {
             self.0.store(None);
         }
     }
 
-    /// Judges a page of a backend that is not the home.
+    /// Checks the page of a backend that is not the home.
     #[must_use]
     pub fn fit(&self, front: &Front, page: &str) -> Fit {
         let before = self.0.load();
@@ -77,20 +78,20 @@ impl StandIn {
         fit(page, front.shared.records.home_page().as_deref(), before)
     }
 
-    /// This page was given.
+    /// Notes that this page was given.
     pub fn gave(&self, by: BackendId, page: String) {
         self.0.store(Some(Arc::new(Given { by, page })));
     }
 }
 
-/// What tells pages apart.
+/// The mark that distinguishes pages.
 #[must_use]
 pub fn digest(page: &[u8]) -> String {
     let digest = Sha256::digest(page);
     digest.iter().take(16).map(|byte| format!("{byte:02x}")).collect()
 }
 
-/// The home gave a whole answer: if it is its page, that is remembered.
+/// The home sent a complete answer. If it is its page, it is remembered.
 pub fn saw_page(front: &Front, home: BackendId, key: &CacheKey, whole: &Whole) {
     let is_plain = whole.headers.get(CONTENT_ENCODING).is_none_or(|coding| coding == "identity");
     if key.path() == "/" && is_plain {
@@ -98,7 +99,7 @@ pub fn saw_page(front: &Front, home: BackendId, key: &CacheKey, whole: &Whole) {
     }
 }
 
-/// Whoever may answer in place of the home, who gave its page first.
+/// The backends that may answer for the home. The one that gave its page comes first.
 #[must_use]
 pub fn others(front: &Front) -> Vec<Target> {
     let home = front.shared.home().map(|home| home.id);
@@ -108,17 +109,17 @@ pub fn others(front: &Front) -> Vec<Target> {
     others
 }
 
-/// The answer of another backend to a read that is the home's.
+/// The answer of another backend to a read that belongs to the home.
 pub async fn answer(front: &Front, parts: &Parts) -> Option<Response<ResponseBody>> {
     let mut others = others(front);
     others.truncate(failover::OTHERS_MAX);
     failover::ask(&front.shared, others, parts).await
 }
 
-/// The same answer to a read, which says so if it is not the home's own.
+/// The same answer, with a mark if it is not from the home.
 ///
 /// # Errors
-/// It is none.
+/// The answer was an error.
 pub fn marked(front: &Front, answer: Answer) -> Answer {
     let mut response = answer?;
     let headers = response.headers();

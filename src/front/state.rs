@@ -1,5 +1,5 @@
-//! What the front keeps besides the sessions: its browsers, cached answers of backends, and limits
-//! for what may be held at the same time.
+//! What the front keeps besides the sessions: browsers, cached answers of backends, and limits for
+//! what may be held at the same time.
 
 use std::fmt;
 use std::net::IpAddr;
@@ -38,10 +38,10 @@ use crate::session::Sessions;
 use crate::shared::Shared;
 use crate::tasks::Tasks;
 
-/// How many files may be copied from backend to backend at one time.
+/// How many files may be copied between backends at the same time.
 const COPIES_MAX: usize = 8;
 
-/// Answers paths below `/-/` that are not the front's own.
+/// Answers paths below `/-/` that the front itself does not have.
 pub trait Annex: fmt::Debug + Send + Sync {
     /// # Errors
     /// Nothing is there.
@@ -58,44 +58,44 @@ pub trait Annex: fmt::Debug + Send + Sync {
 pub struct Front {
     pub shared: Arc<Shared>,
     pub sessions: Arc<Sessions>,
-    /// Who is let in.
+    /// Who may come in.
     pub admission: Arc<Admission>,
-    /// Who logs in and out.
+    /// Logins and logouts.
     pub logins: Logins,
     pub browsers: Browsers,
-    /// Who compresses files of the page now.
+    /// Compresses files of the page.
     pub press: Press,
     /// When copies were made of what a page needs to start.
     pub starts: Starts,
     /// Signs the page cookie.
     pub cookie_signer: CookieSigner,
-    /// Last good copies of what the home backend gave.
+    /// Last good copies of answers of the home backend.
     pub stale_cache: StaleCache,
-    /// The page's hashed files.
+    /// The page's files with a hash in their name.
     pub asset_cache: Arc<AssetCache>,
-    /// The same of user data, on the disk.
+    /// Copies of user data on the disk.
     pub copies: Copies,
-    /// What is being written at the home.
+    /// Writes to user data at the home.
     pub writes: Arc<Writes>,
-    /// Which backend was the home when it was last looked at.
+    /// The home backend at the last check.
     home: ArcSwapOption<BackendId>,
-    /// Who answered for the home last.
+    /// Which backend answered for the home last.
     pub stand_in: StandIn,
-    /// How many writes have what they changed read anew.
+    /// How many writes have their changes read again at the same time.
     pub reading_anew: Arc<Semaphore>,
-    /// Writes to user data that are not over, by who has sent them.
+    /// Writes to user data that are not over, by the address of their sender.
     pub saving: Arc<Shares<IpAddr, { rank::SAVES }>>,
     /// History entries that were fetched for lists.
     pub history_cache: HistoryCache,
-    /// Who had ids looked for that nobody knows.
+    /// Who had unknown ids looked up.
     pub lookups: LookupLimiter,
-    /// Bytes of collected bodies that are held at this moment.
+    /// Bytes of collected bodies that are in memory now.
     pub bodies: BodyBudget,
-    /// How many files may be copied from backend to backend at one time.
+    /// Limits how many files are copied between backends at the same time.
     pub copying: Semaphore,
-    /// What the backends last said of their nodes.
+    /// The last answers of the backends about their nodes.
     pub nodes: NodeInfos,
-    /// Who is known to each server that tells users apart.
+    /// The users that each server with several users knows.
     pub users: Users,
     /// Set in the demo only.
     pub annex: Option<Arc<dyn Annex>>,
@@ -153,7 +153,7 @@ impl Front {
         })
     }
 
-    /// The configuration was replaced.
+    /// Applies a new configuration.
     pub fn reconfigure(&self) {
         let config = self.shared.config();
         self.shared.metrics.guests.may_come(config.auth.users.len());
@@ -166,9 +166,9 @@ impl Front {
         self.copies.limit(config.copies_on_disk());
     }
 
-    /// The home is this backend now. If it was another before, what people saved is not there.
+    /// Notes the current home. If it was another one before, the saved data of users is not there.
     pub fn notice_home(&self, id: BackendId) {
-        // Looked at first: mostly it is the same, and then nothing is written.
+        // Checked first: it is mostly the same, and then nothing is written.
         if self.home.load().as_deref() == Some(&id) {
             return;
         }
@@ -179,12 +179,12 @@ impl Front {
         }
     }
 
-    /// Starts what looks after the front for as long as the process runs, and what writes for it
-    /// until the last request is answered.
+    /// Starts the tasks that look after the front while the process runs, and those that write for
+    /// it until the last request is answered.
     pub fn start(self: &Arc<Self>, writers: &Tasks) {
         let config = self.shared.config();
         if config.auth.mode == AuthMode::Keys && config.auth.users.is_empty() {
-            warn!("Nobody can come in: the file of users has none. `mooring users add` adds one.");
+            warn!("Nobody can log in: the file of users is empty. `mooring users add` adds one.");
         }
         if config.auth.mode == AuthMode::Keys
             && config.auth.session_key.is_none()

@@ -1,27 +1,27 @@
-//! The page's files that have a hash in their name, served from memory (promise F3).
+//! The page's files with a hash in their name, served from memory (promise F3).
 //!
-//! ComfyUI 0.33 sends `no-store` for all scripts, so that each page load would fetch 16 MB from the
+//! ComfyUI 0.33 sends `no-store` for all scripts, so each page load would fetch 16 MB from the
 //! home, uncompressed. A file whose name contains its hash never changes: it is fetched once, and
-//! browsers cache it for ever. Its type is taken from its name and not from the server's registry,
+//! browsers cache it for ever. Its type is derived from its name and not taken from the server,
 //! because a wrong type would stay in browsers (ComfyUI #12911).
 //!
-//! - [`names`]: which paths those are
-//! - [`types`]: what they are
+//! - [`names`]: which paths are such files
+//! - [`types`]: their types
 //! - [`press`]: their codings
-//! - [`keeping`]: which answers are kept, and what of them
+//! - [`keeping`]: which answers are kept, and which parts of them
 //!
 //! # Rules
 //!
-//! - Only what is asked for without a query. Only whole answers with status 200 and a length, of
-//!   the type that the name implies, without `Set-Cookie`, and neither `private` nor
-//!   `no-transform`. All others are passed on as they come.
-//! - What is kept for all is nobody's own. It is asked for without the cookies and the
-//!   `Authorization` of whoever asks first, and of its headers only those of a file are kept.
-//! - When the home's frontend is another one, or its page, each file is fetched again, so that the
+//! - Only requests without a query are served. Only complete answers with status 200 and a length
+//!   are kept, if they have the type that the name implies, no `Set-Cookie`, and neither `private`
+//!   nor `no-transform`. All others are passed on unchanged.
+//! - What is kept for everybody belongs to nobody. It is requested without the cookies and the
+//!   `Authorization` of the first caller, and only headers of a file are kept.
+//! - When the home has another frontend or another page, each file is fetched again, so that the
 //!   files of a broken installation are replaced.
-//! - A tab that was loaded before still gets its files: from any backend that has them, those with
+//! - A tab that was loaded earlier still gets its files: from any backend that has them, those with
 //!   the home's frontend first, or from a copy.
-//! - Who checks that a request may be answered at all does so before it comes here.
+//! - The caller of this module has checked that the request may be answered at all.
 
 pub mod keeping;
 pub mod names;
@@ -59,13 +59,13 @@ use keeping::{Reader, dress, forget_credentials, is_good, lasting};
 use press::Patience;
 use types::Kind;
 
-/// How long all other backends together may take to say whether they have an asset.
+/// How long all other backends together may take to say whether they have a file.
 const ELSEWHERE: Duration = Duration::from_secs(5);
 
-/// Less is not worth to be compressed, in bytes.
+/// Smaller files are not worth compressing, in bytes.
 const COMPRESSED_MIN: usize = 1 << 10;
 
-/// What is asked for.
+/// The request of the caller.
 struct Asked {
     path: Arc<str>,
     kind: Kind,
@@ -73,43 +73,43 @@ struct Asked {
     conditional: Conditional,
 }
 
-/// What a backend is asked for.
+/// The request to a backend.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 enum Way {
-    /// All of it, to be kept.
+    /// The complete file, to be kept.
     Whole,
-    /// What the caller asked for, which is passed on.
+    /// What the caller asked for, to be passed on.
     AsAsked,
 }
 
-/// What was found.
+/// The result of the search.
 enum Found {
     File(File),
-    /// Something else, as it came.
+    /// Something else, unchanged.
     Other(Response<ResponseBody>),
 }
 
-/// A whole file, as it is.
+/// A complete file, uncompressed.
 struct File {
     whole: Whole,
     key: AssetKey,
     reason: Reason,
-    /// How long ago it was good, if it may not be any more.
+    /// How long ago it was known to be good, if it may not be good any more.
     stale: Option<Duration>,
 }
 
-/// How well it is known that no other backend has a file.
+/// How certain it is that no other backend has a file.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 enum Absence {
-    /// All that were asked say so.
+    /// All backends that were asked said so.
     Sure,
-    /// Nobody is up, or somebody did not say: in an outage a tab is not to be kept from its files
-    /// for longer than that lasts.
+    /// No backend is up, or one did not answer. Then the file is looked up again soon, so that a
+    /// tab gets its files when the outage is over.
     Unsaid,
 }
 
 impl Absence {
-    /// By what those say who were asked; `None` is no answer.
+    /// From the statuses of the backends that were asked. `None` means no answer.
     fn of(said: &[Option<StatusCode>]) -> Self {
         let is_missing = |said: &Option<StatusCode>| *said == Some(StatusCode::NOT_FOUND);
         let is_sure = !said.is_empty() && said.iter().all(is_missing);
@@ -121,7 +121,7 @@ impl Absence {
 ///
 /// # Errors
 /// The home backend does not answer, nor does any other that has it, and there is no copy. Or the
-/// caller refuses every form that it could have.
+/// caller refuses every form that the file could have.
 pub async fn asset(front: &Arc<Front>, from: IpAddr, request: Request<Incoming>) -> Answer {
     let path = request.uri().path();
     let kind = names::hashed(path).filter(|_| request.uri().query().is_none());
@@ -140,18 +140,19 @@ pub async fn asset(front: &Arc<Front>, from: IpAddr, request: Request<Incoming>)
     }
 }
 
-/// True for a path of a file that has a hash in its name.
+/// True for the path of a file with a hash in its name.
 #[must_use]
 pub fn is_hashed(path: &str) -> bool {
     names::hashed(path).is_some()
 }
 
-/// The frontend of a server; empty if it was never asked.
+/// The frontend version of a server. Empty if it is not known yet.
 fn version_of(backend: Option<&Backend>) -> Arc<str> {
     backend.and_then(Backend::frontend).unwrap_or_else(|| "".into())
 }
 
-/// From memory in the coding that the caller reads best, whether the file as it is is kept or not.
+/// The file from memory in the coding that the caller prefers, even if the uncompressed file is
+/// gone.
 fn coded_before(front: &Front, asked: &Asked, key: &AssetKey) -> Option<Response<ResponseBody>> {
     let Choice::Coded { coding, .. } = asked.conditional.form(asked.kind.worth) else {
         return None;
@@ -161,7 +162,7 @@ fn coded_before(front: &Front, asked: &Asked, key: &AssetKey) -> Option<Response
     Some(dressed(&front.shared, asked.conditional.answer(&coded), Reason::Kept))
 }
 
-/// The file from memory, or from a backend: one asker fetches it for all who ask meanwhile.
+/// The file from memory or from a backend. One caller fetches it for all who ask in the meantime.
 async fn find_once(
     front: &Arc<Front>,
     asked: &Asked,
@@ -185,7 +186,7 @@ async fn find_once(
                 match outcome.wait_for(|it| !matches!(it, Outcome::Underway)).await.as_deref() {
                     Ok(Outcome::Made(key, whole)) => return Ok(kept(key, whole.clone())),
                     Ok(Outcome::Nothing) => break,
-                    // Whoever fetched it has left.
+                    // The caller that was fetching it is gone.
                     Ok(Outcome::Underway) | Err(_) => {}
                 }
             }
@@ -217,7 +218,7 @@ fn count_bytes(front: &Front) {
     front.shared.metrics.assets.bytes.set(i64::try_from(weight).unwrap_or(i64::MAX));
 }
 
-/// In the form that the caller reads best.
+/// The file in the form that the caller prefers.
 async fn given(front: &Arc<Front>, asked: &Asked, file: File) -> Answer {
     let (conditional, plain) = (&asked.conditional, &file.whole);
     let worth = if plain.body.len() < COMPRESSED_MIN { Worth::Nothing } else { asked.kind.worth };
@@ -241,14 +242,14 @@ async fn given(front: &Arc<Front>, asked: &Asked, file: File) -> Answer {
         let headers = response.headers_mut();
         headers.insert(headers::STALE, HeaderValue::from(age.as_secs()));
         headers.insert(WARNING, HeaderValue::from_static("110 mooring \"Response is Stale\""));
-        // No browser is to keep it longer than it is needed.
+        // A browser must not keep it longer than necessary.
         headers::keep_private(headers);
         front.shared.metrics.stale_answers.inc();
     }
     Ok(response)
 }
 
-/// With what is not the file's, but the answer's own.
+/// Adds the headers that belong to the answer and not to the file.
 fn dressed(
     shared: &Shared,
     mut response: Response<ResponseBody>,
@@ -262,7 +263,7 @@ fn dressed(
     response
 }
 
-/// From the home; if that does not have it, a copy, or from another backend.
+/// The file from the home. If the home does not have it, from a copy or another backend.
 async fn find(
     front: &Arc<Front>,
     asked: &Asked,
@@ -287,8 +288,8 @@ async fn find(
     elsewhere(front, asked, (key, way)).await.map_or(first, Ok)
 }
 
-/// The newest that is kept under this path, of any version. It is as good as new if a server is
-/// there that has this version.
+/// The newest copy of this path, of any version. It counts as new if a server with this version
+/// exists.
 fn copy(front: &Front, path: &str, now: Instant) -> Option<File> {
     let found = front.asset_cache.of_any_version(path)?;
     let has_it = |backend: Arc<Backend>| backend.frontend().as_ref() == Some(&found.version);
@@ -317,7 +318,7 @@ async fn fetch(
     let (response, lease) =
         exchange(&front.shared, target, request, &ClientFault::default()).await?;
     if !is_good(&response, asked.kind) || response.body().size_hint().exact().is_none() {
-        // It may be given to this caller and not to everybody. A login does not say 404.
+        // It may be only for this caller. But a login page does not answer 404.
         if reader == Reader::One && response.status() != StatusCode::NOT_FOUND {
             return passed_on(&front.shared, target, asked).await;
         }
@@ -342,7 +343,7 @@ async fn fetch(
     Ok(Found::File(File { whole, key, reason: target.reason, stale: None }))
 }
 
-/// One that cannot be kept: as it comes.
+/// A file that cannot be kept is passed on unchanged.
 async fn passed_on(shared: &Shared, target: &Target, asked: &Asked) -> Result<Found, GatewayError> {
     let request = to_backend(target, asked.parts.clone(), RequestBody::Empty);
     let mut response = send(shared, target, request).await?;
@@ -369,7 +370,7 @@ async fn elsewhere(front: &Front, asked: &Asked, how: (&AssetKey, Way)) -> Optio
 }
 
 async fn look(front: &Front, asked: &Asked, how: (&AssetKey, Way)) -> Result<Found, Absence> {
-    // Whoever gave the page first, unless the home's frontend is known.
+    // The backend that gave the page comes first, unless the home's frontend is known.
     let mut others = stand_in::others(front);
     if let Some(version) = front.shared.home().and_then(|home| home.frontend()) {
         others.sort_by_key(|other| other.backend.frontend().as_ref() != Some(&version));

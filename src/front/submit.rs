@@ -1,4 +1,4 @@
-//! `POST /prompt`: from the body to a true answer (promises P1, P2, P4, P8).
+//! `POST /prompt`: from the body to a correct answer (promises P1, P2, P4, P8).
 //!
 //! A submission has an id before its first byte is sent and is pending from then on. It is sent
 //! once, by a task of its own that runs to a known outcome whether its client waits or not. If the
@@ -57,7 +57,7 @@ const ANSWER_MAX: u64 = 64 << 20;
 
 const JSON: HeaderValue = HeaderValue::from_static("application/json");
 
-/// Takes a submission, sends it, and answers with what came of it.
+/// Handles a submission: sends it, and answers with the result.
 ///
 /// # Errors
 /// It was refused, could not be placed or sent, or its state is not known within the limit.
@@ -110,8 +110,8 @@ pub async fn submit(front: &Arc<Front>, caller: &Caller, request: Request<Incomi
     outcome(front, sending, parts, body).await
 }
 
-/// Who submits: the client that is named, or else the one that was made for it, and the person
-/// behind it. Whoever says nothing at all is whoever asks from there without a name.
+/// Who submits: the named client or the one that was created, and the person behind it. A caller
+/// without any name is the same as other such callers at the address.
 fn submitter(front: &Front, caller: &Caller, named: Option<&ClientId>, id: &ClientId) -> Submitter {
     let nameless = match named {
         Some(client) => {
@@ -140,7 +140,7 @@ async fn outcome(front: &Arc<Front>, sending: Sending, parts: Parts, body: Bytes
     let (tell, told) = oneshot::channel();
     front.shared.tasks.spawn(async move {
         let answer = sending.run(parts, body).await;
-        // The client may have left; what it would have been told is in the ledger.
+        // The client may be gone. The ledger has what it would have been told.
         let _ = tell.send(answer);
     });
     let limit = front.shared.config().prompts.answer_limit;
@@ -150,12 +150,13 @@ async fn outcome(front: &Arc<Front>, sending: Sending, parts: Parts, body: Bytes
             Response::from_parts(parts, tee(body, Box::new(answered)))
         }),
         Ok(Err(_)) if front.shared.is_leaving() => Err(GatewayError::Stopping),
-        // Its task has ended without a word.
+        // The task ended without a result.
         Ok(Err(_)) | Err(_) => Err(unknown),
     }
 }
 
-/// A submission whose answer is not written yet. However that ends, its events may follow.
+/// A submission whose answer is not written yet. When that is over, in whatever way, its events may
+/// follow.
 struct AcceptanceTee {
     front: Arc<Front>,
     client: Arc<Client>,
@@ -183,8 +184,8 @@ struct Wish<'a> {
     near: &'a Nearness,
 }
 
-/// Gives the submission its place: the id is taken in the ledger, the prompt is pending, and the
-/// client's link is on its way.
+/// Places the submission: its id is reserved in the ledger, the prompt is pending, and the client's
+/// link is being opened.
 fn decide(
     front: &Arc<Front>,
     caller: &Caller,
@@ -194,7 +195,7 @@ fn decide(
 ) -> Result<(Arc<Client>, Target, Placed), GatewayError> {
     let has_come_back = front.sessions.adoption.has(id);
     if has_come_back {
-        // Before the id is taken: it may be one that runs already.
+        // Checked before the id is reserved, because a prompt with this id may be running already.
         admit(&front.sessions, id)?;
     }
     let reserved = front.shared.records.reserve(prompt, wish.by.clone());
@@ -223,7 +224,7 @@ fn decide(
     Ok((client, Target { backend, reason: decision.reason }, placed))
 }
 
-/// A submission on its way.
+/// A submission that is being sent.
 struct Sending {
     front: Arc<Front>,
     client: Arc<Client>,
@@ -231,20 +232,20 @@ struct Sending {
     target: Target,
     link: Arc<Link>,
     expected: Expected,
-    /// Says how it ended, should it end before it is answered.
+    /// Is told its end, if it ends before it is answered.
     completion: Arc<Completion>,
     /// The files that it uses.
     inputs: Inputs,
-    /// Whose files plain names are.
+    /// The clients whose files plain names refer to.
     askers: Vec<Maker>,
-    /// When it was sent; a backend that was gone after this does not have it.
+    /// When it was sent. A backend process that ended after this does not have it.
     sent: Instant,
     /// Its body counts against the budget until it is sent and answered.
     share: Option<BodyShare>,
 }
 
-/// A prompt whose task has ended in a panic is nobody's business any more: its backend is asked
-/// what became of it. Else it would be pending, and its client held, for ever.
+/// If the task of a prompt panicked, its backend is asked what happened to the prompt. Otherwise
+/// the prompt would stay pending and its client held for ever.
 impl Drop for Sending {
     fn drop(&mut self) {
         if std::thread::panicking() && self.expected.is_open() {
@@ -256,19 +257,19 @@ impl Drop for Sending {
     }
 }
 
-/// What became of sending it.
+/// The result of sending it.
 enum Sent {
-    /// A complete 2xx or 4xx: the answer.
+    /// A complete answer with a status 2xx or 4xx.
     Answered(ResponseParts, Bytes),
-    /// It provably never left.
+    /// It was certainly not sent.
     Never(GatewayError),
-    /// Anything else: nobody knows yet.
+    /// Anything else: the result is not known yet.
     Unclear,
 }
 
 impl Sending {
-    /// Waits until it may be sent: it is in the journal, so that a crash cannot forget it (P1), and
-    /// the link is there to hear its events (B5).
+    /// Waits until it may be sent: it must be in the journal, so that a crash cannot forget it
+    /// (P1), and the link must be open to receive its events (B5).
     async fn is_ready(&self) -> Result<(), GatewayError> {
         let limit = self.front.shared.config().prompts.link_timeout;
         let opened = async {
@@ -292,9 +293,9 @@ impl Sending {
 
     async fn send(&self, mut parts: Parts, body: Bytes) -> Sent {
         self.front.shared.metrics.submissions.inc();
-        // ComfyUI decodes by the charset that is said here: what was checked is UTF-8.
+        // ComfyUI decodes the body with this charset. The checked body is UTF-8.
         parts.headers.insert(CONTENT_TYPE, JSON);
-        // The answer has to be read, also where ComfyUI compresses.
+        // The answer must be readable, so the server must not compress it.
         parts.headers.remove(ACCEPT_ENCODING);
         let request = to_backend(&self.target, parts, RequestBody::whole(body));
         let limit = self.front.shared.config().server.answer_timeout;
@@ -332,7 +333,7 @@ impl Sending {
             self.taken().await;
             return Ok(pass(&self.target, parts, body));
         }
-        // A 500 may have been queued all the same, and a 502 is of something in between.
+        // After a 500 the prompt may still be queued, and a 502 comes from a proxy in between.
         debug!(prompt = %self.prompt, %status, "An answer does not show if a prompt was queued.");
         self.look().await
     }
@@ -350,19 +351,19 @@ impl Sending {
         }
     }
 
-    /// The backend has it, as far as anybody knows. False if it ended before that was known.
+    /// The backend has it, as far as is known. False if it ended before that.
     fn is_there(&mut self) -> bool {
         let is_pending = self.client.accepted(&self.front.sessions, &self.prompt);
         match is_pending {
             true => self.expected.taken(),
-            // Its end came before its answer: its backend has not to count it any more.
+            // Its end came before its answer, so its backend must not count it any more.
             false => self.expected.not_taken(),
         }
         is_pending
     }
 
-    /// It was told to be lost while it was on its way, and may be there, or arrive: nobody wants
-    /// it.
+    /// The client was told that it is lost while it was being sent. If it is there or arrives
+    /// later, it must be removed.
     fn revoke_if_lost(&self, end: Option<End>) {
         if let Some(End::Lost(_)) = end {
             control::revoke(&self.front.sessions, self.backend(), &self.prompt);
@@ -374,7 +375,7 @@ impl Sending {
         Err(error)
     }
 
-    /// It is nowhere: no trace of it stays (P4).
+    /// It is nowhere, and nothing of it is kept (P4).
     fn gone(&mut self) {
         self.expected.not_taken();
         self.client.withdraw(&self.front.sessions, &self.prompt);
@@ -389,7 +390,7 @@ impl Sending {
     }
 }
 
-/// A backend's answer, as it came.
+/// The answer of a backend, unchanged.
 fn pass(target: &Target, mut parts: ResponseParts, body: Bytes) -> Response<ResponseBody> {
     headers::to_client(&mut parts.headers, &target.backend, target.reason);
     parts.headers.insert(CONTENT_LENGTH, HeaderValue::from(body.len()));

@@ -1,8 +1,8 @@
 //! Sockets of node packs: checked like any request, and then passed through (promise S11).
 //!
 //! The backend answers the handshake itself, so the packs' own protocols and extensions work end to
-//! end. Bytes flow only after a 101 with the right `Sec-WebSocket-Accept`. Any other answer is that
-//! of an ordinary request, and nothing that the client sends after it is passed on.
+//! end. Bytes are passed on only after a 101 with the right `Sec-WebSocket-Accept`. Any other
+//! answer is that of an ordinary request, and nothing that the client sends after it is passed on.
 
 use std::sync::Arc;
 
@@ -29,11 +29,11 @@ use crate::tunnels::splice::{Ends, Patience, splice};
 use crate::tunnels::{Farewell, Owner, Place};
 use crate::ws::{self, Upgrade};
 
-/// Opens a socket of a backend's for a client.
+/// Opens a socket of a backend for a client.
 ///
 /// # Errors
-/// It is no handshake, it may be `/ws` for somebody behind us, there are too many, or the backend
-/// does not answer as it should.
+/// It is not a handshake, a server behind us may take it for `/ws`, there are too many, or the
+/// backend does not answer correctly.
 pub async fn tunnel(
     front: &Arc<Front>,
     caller: &Caller,
@@ -51,7 +51,7 @@ pub async fn tunnel(
     let place =
         front.sessions.tunnels.enter(owner, target.backend.id, &front.shared.config().sockets)?;
     let client = Upgrade::of(&mut request);
-    // The tunnel is the connection that it was, and counts as one until it ends.
+    // The tunnel continues the connection, and counts as one until it ends.
     let seat = request.extensions_mut().remove::<Seat>();
     let pass = request.extensions_mut().remove::<Pass>();
     let (parts, _no_body) = request.into_parts();
@@ -61,7 +61,7 @@ pub async fn tunnel(
     let (response, lease) =
         answered.map_err(|error| GatewayError::exchange(&target.backend.name(), error))?;
     if matches!(target.reason, Reason::Placed | Reason::Moved) {
-        // The answer tells of a binding that a restart must not forget.
+        // The answer reveals a binding, which must survive a restart.
         let _ = front.shared.records.journal.durable().await;
     }
     if response.status() != StatusCode::SWITCHING_PROTOCOLS {
@@ -80,8 +80,8 @@ pub async fn tunnel(
     Ok(answer)
 }
 
-/// The client's handshake as the backend gets it: its own but for what ends at this hop, and for
-/// what names the client to us.
+/// The client's handshake for the backend: unchanged, without headers of this hop and without the
+/// client's id.
 fn handshake(target: &Target, mut parts: Parts) -> Request<RequestBody> {
     parts.uri = unnamed(&parts.uri);
     let mut request = to_backend(target, parts, RequestBody::Empty);
@@ -91,7 +91,7 @@ fn handshake(target: &Target, mut parts: Parts) -> Request<RequestBody> {
     request
 }
 
-/// The path and query of a URL without the client that it names to us.
+/// The path and the query of a URL without the client's id.
 fn unnamed(uri: &Uri) -> Uri {
     let Some(with) =
         uri.query().filter(|query| query.contains('%') || query.contains(SOCKET_CLIENT))

@@ -1,9 +1,9 @@
-//! The page that somebody gets who opens an address and cannot be given what is there: words
-//! instead of JSON, the reason, and the name of the request, which stands in the log too. While
-//! waiting helps it loads itself again (promise R12).
+//! The page for a person who opens an address that cannot be answered. It gives the reason in words
+//! instead of JSON, and the id of the request, which is in the log too. While waiting helps, the
+//! page loads itself again (promise R12).
 //!
-//! It does so only if nothing was sent, or if it was a read that is known to do nothing. Any other
-//! may have been what broke the server, and would break it again every few seconds.
+//! It does so only if nothing was sent, or if the read is known to have no effect. Any other
+//! request may be the reason why the server failed, and could break it again every few seconds.
 
 use std::net::IpAddr;
 
@@ -30,7 +30,7 @@ const AGAIN: u16 = 4;
 
 const PAGE: &str = include_str!("unavailable.html");
 
-/// What it says while waiting helps.
+/// The text while waiting helps.
 const ADVICE: &str = "<p>This page loads itself again every few seconds, until one does.</p>\n\
                       <p>Your jobs are not forgotten: once their server is back you see what has \
                       become of them.</p>\n";
@@ -38,12 +38,13 @@ const ADVICE: &str = "<p>This page loads itself again every few seconds, until o
 /// Forbids everything that the page does not need.
 const POLICY: &str = "default-src 'none'; style-src 'unsafe-inline'; frame-ancestors 'self'";
 
-/// Who reads an answer.
+/// The reader of an answer.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Reader {
-    /// Somebody opens an address.
+    /// A person opens an address.
     Person,
-    /// Somebody sends a form: to load that again would be to send it again.
+    /// A person sends a form. The page must not load itself again, because that would send the form
+    /// again.
     Sender,
     /// A script, or a part of a page.
     Program,
@@ -58,7 +59,7 @@ impl Reader {
         Self::by(is_read, mode, || accepted.any(|it| asks_for_a_page(it.as_bytes())))
     }
 
-    /// The same of a head that is none, as far as it can be read.
+    /// The same for a head that is not valid, as far as it can be read.
     #[must_use]
     pub fn of_bytes(read: &[u8]) -> Self {
         let mut lines = read.split(|byte| *byte == b'\n').map(<[u8]>::trim_ascii);
@@ -82,17 +83,18 @@ impl Reader {
             Some(b"navigate") if is_read => Self::Person,
             Some(b"navigate") => Self::Sender,
             Some(_) => Self::Program,
-            // Browsers say no more over plain HTTP, and only they ask for HTML first.
+            // Over plain HTTP browsers say no more than this, and only browsers ask for HTML first.
             None if is_read && wants_page() => Self::Person,
             None => Self::Program,
         }
     }
 }
 
-/// What a read asks for.
+/// The kind of a read.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Question {
-    /// The page, or what a page reads before it shows anything: known to do nothing.
+    /// The page, or a read that a page makes before it shows anything. It is known to have no
+    /// effect.
     Harmless,
     Any,
 }
@@ -109,12 +111,12 @@ impl Question {
     }
 }
 
-/// Who is to be told of a failure.
+/// The reader of an error.
 #[derive(Clone, Debug)]
 pub struct Asker {
     pub reader: Reader,
     pub question: Question,
-    /// What a proxy calls the request.
+    /// The id that a proxy gave the request.
     pub named: Option<String>,
 }
 
@@ -138,15 +140,15 @@ impl Asker {
         Self { reader: Reader::Program, question: Question::Any, named: None }
     }
 
-    /// The same of a head that is none.
+    /// The same for a head that is not valid.
     #[must_use]
     pub fn of_bytes(read: &[u8]) -> Self {
         Self { reader: Reader::of_bytes(read), question: Question::Any, named: None }
     }
 }
 
-/// True for what is over when a server is back or when there is room again, and of which no server
-/// has seen anything.
+/// True for an error that is over when a server is back or when there is room again, if no server
+/// has received anything.
 fn was_kept_back(error: &GatewayError) -> bool {
     let has_no_room = matches!(
         error,
@@ -162,13 +164,13 @@ fn was_kept_back(error: &GatewayError) -> bool {
     has_no_room || failover::is_away(error)
 }
 
-/// True if waiting helps, and asking again hurts nobody.
+/// True if waiting helps and another attempt does no harm.
 fn is_to_be_asked_again(error: &GatewayError, asker: &Asker) -> bool {
     let is_ours = matches!(error.fault(), Fault::Backend | Fault::Gateway);
     was_kept_back(error) || (is_ours && asker.question == Question::Harmless)
 }
 
-/// Makes a page of the answer that tells of a failure.
+/// Turns the answer that reports an error into a page.
 #[must_use]
 pub fn page(
     error: &GatewayError,

@@ -1,4 +1,4 @@
-//! `/ws`: answered at once (promise S6). The client's link is the backend's side of it.
+//! `/ws`: accepted at once (promise S6). The client's link is the connection to the backend.
 
 use std::sync::Arc;
 
@@ -20,23 +20,24 @@ use crate::session::registry::{admit, with_client};
 use crate::session::socket;
 use crate::ws;
 
-/// Accepts a browser socket: 101 now, and everything else behind it.
+/// Accepts a browser socket: the 101 is sent now, and everything else happens afterwards.
 ///
 /// # Errors
-/// It is no opening handshake, it comes from this gateway itself, the table of clients is full, or
-/// this one has sockets enough.
+/// It is not an opening handshake, it comes from this gateway itself, the table of clients is full,
+/// or this client has its maximum of sockets.
 pub fn upgrade(front: &Arc<Front>, caller: &Caller, mut request: Request<Incoming>) -> Answer {
     let (response, promised) = ws::accept(&mut request)?;
     if caller.named.as_ref().is_some_and(|id| front.shared.fleet.is_own_watch(id)) {
         return Err(GatewayError::Ourselves);
     }
-    // The stock page's first socket has no name; it takes the one that its first status gives.
+    // The first socket of ComfyUI's page has no name. The page takes the name from the first
+    // status.
     let id = caller.named.clone().unwrap_or_else(|| caller.realm.client(mint()));
     caller.is(front, &id);
-    // Seen to be possible before the 101 is on its way.
+    // Checked before the 101 is sent.
     admit(&front.sessions, &id)?.may_open_socket(&front.sessions.shared)?;
     let limits = socket::limits(&front.shared.config().sockets);
-    // The socket is the connection that it was, and counts as one until it ends.
+    // The socket continues the connection, and counts as one until it ends.
     let seat = request.extensions_mut().remove::<Seat>();
     let pass = request.extensions_mut().remove::<Pass>();
     let barred = front.admission.until_socket_over(pass);
@@ -60,7 +61,7 @@ pub fn upgrade(front: &Arc<Front>, caller: &Caller, mut request: Request<Incomin
     Ok(response)
 }
 
-/// A socket that is open from an address.
+/// An open socket from an address.
 struct Here {
     front: Arc<Front>,
     spot: Spot,
@@ -80,7 +81,7 @@ impl Drop for Here {
     }
 }
 
-/// A new client's name: 128 random bits, in the form that ComfyUI gives.
+/// The name of a new client: 128 random bits, in the form that ComfyUI uses.
 #[must_use]
 pub fn mint() -> ClientName {
     let text = new_id().simple().to_string();

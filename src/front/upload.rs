@@ -1,6 +1,7 @@
-//! Uploads go where their client's next prompt will go, and are remembered (promises B3, R2 to R4).
+//! Uploads go to the backend of their client's next prompt, and are remembered (promises B3, R2 to
+//! R4).
 //!
-//! A mask is painted over an original that must be on the same backend; if it is not, ComfyUI
+//! A mask is painted over an original that must be on the same backend. If it is not, ComfyUI
 //! answers 200 and writes nothing (`server.py`, `upload_mask`). So the original is copied there
 //! first.
 
@@ -39,14 +40,14 @@ const ANSWER_MAX: u64 = 1 << 20;
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum What {
     Image,
-    /// With the name of the picture that it is painted over.
+    /// A mask, with the name of the picture that it is painted over.
     Mask,
 }
 
-/// Takes an upload.
+/// Handles an upload.
 ///
 /// # Errors
-/// It cannot be placed, its original cannot be brought, or as for [`super::forward::forward`].
+/// It cannot be placed, its original cannot be copied, or the error of [`super::forward::forward`].
 pub async fn upload(
     front: &Arc<Front>,
     caller: &Caller,
@@ -69,12 +70,13 @@ pub async fn upload(
     let (answer, seen) = send(front, &target, what, &makers, request).await?;
     held.arrived(answer.parts.status.is_success());
     drop(held);
-    // Whose an upload is that says nothing is a guess: it is the address's as well.
+    // If the request does not name its sender, the owner is a guess, so the address is an owner as
+    // well.
     let known = if caller.asker(front).is_some() { &makers[..known] } else { &makers[..] };
     named(&front.shared, &target, known, (answer, seen)).await
 }
 
-/// An upload of nobody in particular waits, for its address, for the prompt that will name it.
+/// An upload without a name waits, under its address, for the prompt that will use it.
 async fn nameless(
     front: &Arc<Front>,
     caller: &Caller,
@@ -102,7 +104,7 @@ async fn nameless(
     named(&front.shared, &target, &maker, (answer, seen)).await
 }
 
-/// The answer, with the name that clients are given.
+/// The answer, with the name for clients.
 async fn named(
     shared: &Shared,
     target: &Target,
@@ -113,7 +115,7 @@ async fn named(
     if answer.parts.status == StatusCode::OK {
         body = shared.records.name_upload(target.backend.id, makers, body, seen);
     }
-    // The reservation and the name are acknowledged with it. A disk that fails is said by others.
+    // The answer confirms the reservation and the name. A failing disk is reported elsewhere.
     let _ = shared.records.journal.durable().await;
     Ok(answer.answer(body))
 }
@@ -143,13 +145,13 @@ async fn send(
     Ok((answer, seen))
 }
 
-/// The field of an upload that says so, and the values that ComfyUI takes for yes (`server.py`,
-/// `image_upload`). It stands in a form that is not compressed.
+/// Finds the field of an upload that allows to overwrite, with the values that ComfyUI accepts as
+/// yes (`server.py`, `image_upload`). The form is not compressed.
 fn overwrite() -> FieldSearch {
     FieldSearch::new("overwrite", &["true", "1"])
 }
 
-/// The same request; what is returned with it says whether it may overwrite, once it was sent.
+/// The same request. The returned flag says, once it was sent, whether it may overwrite a file.
 fn looked_at(request: Request<RequestBody>) -> (Request<RequestBody>, Arc<AtomicBool>) {
     let overwrites = Arc::new(AtomicBool::new(false));
     let (found, mut search) = (Arc::clone(&overwrites), overwrite());
@@ -177,7 +179,7 @@ async fn mask(
     let body = bodies::whole(&mut parts, body, limits, Some(share)).await?;
     let overwrites = Arc::new(AtomicBool::new(overwrite().finds(&body)));
     let Some(at) = original_at(&parts, &body) else {
-        // ComfyUI says what is wrong with it.
+        // ComfyUI reports what is wrong with it.
         return Ok((to_backend(target, parts, RequestBody::whole(body)), overwrites));
     };
     let brought = match original(&front.shared, askers, &body[at.clone()]).await {
@@ -189,14 +191,14 @@ async fn mask(
     Ok((to_backend(target, parts, RequestBody::whole(body)), overwrites))
 }
 
-/// Where the name of the original stands in the body.
+/// The position of the original's name in the body.
 fn original_at(parts: &Parts, body: &[u8]) -> Option<std::ops::Range<usize>> {
     let kind = parts.headers.get(CONTENT_TYPE)?.to_str().ok()?;
     let found = multipart::parts(body, multipart::boundary(kind)?)?;
     found.into_iter().find(|part| part.name == "original_ref").map(|part| part.content)
 }
 
-/// The file that a mask is painted over, if it is known or found.
+/// The original of a mask, if it is known or found.
 async fn original(shared: &Shared, askers: &[Maker], text: &[u8]) -> Option<Located> {
     let name = files::of_original_ref(text)?;
     let (file, backend) = (name.file, name.backend);
@@ -211,7 +213,7 @@ async fn original(shared: &Shared, askers: &[Maker], text: &[u8]) -> Option<Loca
     }
 }
 
-/// Lets go of the binding however the upload ends, also when its client hangs up.
+/// Releases the binding when the upload ends in any way, also when its client hangs up.
 pub(super) struct HeldByUpload<'a> {
     front: &'a Front,
     client: &'a Arc<Client>,
@@ -224,7 +226,7 @@ impl<'a> HeldByUpload<'a> {
         Self { front, client, began, has_arrived: false }
     }
 
-    /// What was sent has its answer.
+    /// The upload has its answer.
     pub(super) fn arrived(&mut self, has_arrived: bool) {
         self.has_arrived = has_arrived;
     }

@@ -1,8 +1,8 @@
-//! Settings, saved workflows, users: read from the home or from its copies, written to the home
-//! alone (promise R9).
+//! Settings, saved workflows, users: read from the home or from its copies, written only to the
+//! home (promise R9).
 //!
-//! What is written through us changes what was copied: see [`super::writes`]. So its copies end
-//! (`saving`), and what the writer sees is read anew in the background (`read_anew`).
+//! A write through us changes what was copied: see [`super::writes`]. So the copies end (`saving`),
+//! and what the writer sees is read again in the background (`read_anew`).
 
 mod read_anew;
 mod saving;
@@ -43,7 +43,7 @@ pub async fn user_data(front: &Arc<Front>, caller: &Caller, request: Request<Inc
         return forward(&front.shared, &home, request).await;
     }
     if !home.backend.is_up() {
-        // What cannot be sent is not to be on its way: copies of it are given, and a page without
+        // A write that cannot be sent must not end copies: they are still used, and a page without
         // its home writes a lot.
         return Err(not_saved(front, GatewayError::not_asked(&home.backend)));
     }
@@ -52,18 +52,18 @@ pub async fn user_data(front: &Arc<Front>, caller: &Caller, request: Request<Inc
     answer.map_err(|error| not_saved(front, error))
 }
 
-/// Nothing was sent, and that is what the writer has to know.
+/// The error for a write that was not sent.
 fn not_saved(front: &Front, error: GatewayError) -> GatewayError {
     if !failover::is_away(&error) {
         return error;
     }
     let is_off = matches!(error, GatewayError::BackendOff { .. });
-    // Where there never was a home, there is no backend either, and that is what to say.
+    // If there never was a home, there is no backend, and the error must say that.
     let Some(name) = front.shared.records.home_name() else { return error };
     GatewayError::NotSaved { backend: name.to_string(), is_off }
 }
 
-/// The home is busy with a write to what is read: whoever reads asks again.
+/// The error while the home is busy with a write to the same data: the reader should ask again.
 pub fn busy(front: &Front, error: GatewayError) -> GatewayError {
     match front.shared.records.home_name() {
         Some(name) if error.status() != StatusCode::SERVICE_UNAVAILABLE => {
@@ -73,7 +73,7 @@ pub fn busy(front: &Front, error: GatewayError) -> GatewayError {
     }
 }
 
-/// The copy on the disk, marked as such, for what is user data.
+/// The copy on the disk, marked as a copy, for user data.
 pub async fn kept_copy(
     front: &Front,
     key: &CacheKey,
@@ -85,7 +85,8 @@ pub async fn kept_copy(
     if let Some(home) = front.shared.home() {
         headers::mark(&mut whole.headers, &home, Reason::Home);
     }
-    // The next one is given it from memory; if it is older than this machine runs, from the disk.
+    // The next request gets it from memory; from the disk again if the copy is older than the
+    // machine's uptime.
     if let Some(since) = now().checked_sub(age) {
         front.stale_cache.put(key.clone(), whole.clone(), since, writes);
     }

@@ -1,29 +1,30 @@
-//! Which file of a user does a name in a path mean? Pure.
+//! Finds the user's file that a name in a path means. Pure.
 //!
 //! ComfyUI 0.33 (`app/user_manager.py`) decodes the name a second time and resolves it below the
-//! user's folder, so one file has many names. Here all of them are one. Names that are the same on
-//! some systems only are one too (case, backslashes, dots and blanks at an end, streams behind a
-//! colon): then a write ends a copy more than it would have to, and none too few.
+//! user's folder, so one file has many names. Here all of them are one. Names that are equal on
+//! some systems only are also one (case, backslashes, dots and blanks at an end, streams behind a
+//! colon). So a write may end a copy more than necessary, but never one too few.
 
 use percent_encoding::percent_decode_str;
 
-/// In it are a user's settings.
+/// The file with a user's settings.
 const SETTINGS: &str = "comfy.settings.json";
 
-/// What a name means.
+/// The meaning of a name.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub(super) enum Meaning {
     /// A file or a folder, by its path below the user's folder.
     File(Box<str>),
-    /// The file that has the settings.
+    /// The file with the settings.
     Settings,
     /// The user's folder.
     Root,
-    /// Any of these: it leaves the folder and may come back, or is spelled as nobody does.
+    /// Possibly any of these: the path leaves the folder and may return, or it has an unusual
+    /// spelling.
     Odd,
 }
 
-/// Reads a name as it stands in a path.
+/// Reads a name in a path.
 pub(super) fn meaning(name: &str) -> Meaning {
     let decoded = decode(&decode(name)).to_lowercase().replace('\\', "/");
     let is_drive = decoded.as_bytes().get(1) == Some(&b':');

@@ -1,4 +1,5 @@
-//! How servers are set up: the users that each knows (`--multi-user`), and whether it has assets.
+//! How servers are configured: the users that each knows (`--multi-user`), and whether it has
+//! assets.
 //!
 //! A server assigns the ids of its own users, and no other server knows them: there, every route
 //! that identifies the user fails with 500 (`app/user_manager.py`, `get_request_user_id`). So such
@@ -16,26 +17,27 @@ use crate::lock::{Guard, Lock, rank};
 use crate::net::now;
 use crate::routing::ids::BackendId;
 
-/// Who asks without `Comfy-User`.
+/// The user of a request without `Comfy-User`.
 pub const DEFAULT: &str = "default";
 
 /// How soon a server is asked again for a user that it did not know.
 const ASK_AGAIN_AFTER: Duration = Duration::from_secs(5);
 
-/// What is known of each backend.
+/// What is known about each backend.
 #[derive(Debug, Default)]
 pub struct Users {
     known: Lock<HashMap<BackendId, Known>, { rank::USERS }>,
-    /// Which of those that do not say so have assets, and how often each had turned.
+    /// Which of the backends whose features do not say so have assets, and the turn count at that
+    /// time.
     assets: Lock<HashMap<BackendId, (bool, u64)>, { rank::ASSET_USERS }>,
 }
 
 #[derive(Clone, Debug)]
 struct Known {
     backend: Arc<Backend>,
-    /// `None` where users are not told apart.
+    /// `None` if there are no separate users.
     users: Option<Arc<HashSet<String>>>,
-    /// How often the backend had turned: it may be set up otherwise since.
+    /// The turn count of the backend: after a turn its configuration may differ.
     times: u64,
     asked: Instant,
 }
@@ -47,7 +49,7 @@ impl Known {
 }
 
 impl Users {
-    /// True if a server takes this user for one. Asked if it is not known.
+    /// True if a server accepts this user. The server is asked if that is not known.
     pub async fn has(&self, backend: &Arc<Backend>, user: &str, limit: Duration) -> bool {
         let known = self.known().get(&backend.id).cloned();
         let known = known.filter(|known| known.times == backend.up_state().times);
@@ -71,14 +73,14 @@ impl Users {
             Err(error) => {
                 let backend = backend.name();
                 debug!(%backend, %error, "A server did not list its users.");
-                // Where it is not known the worst is an error that says so.
+                // If it is not known, the worst result is an error from the server.
                 known.is_none()
             }
         }
     }
 
-    /// True if a server has assets whose features say nothing of them. One that has answers this
-    /// question to anybody. Asked once for each time that it comes up.
+    /// True if a server whose features do not mention assets has them. A server with assets answers
+    /// this request to anybody. It is asked once after each start.
     pub async fn has_assets(&self, backend: &Backend, limit: Duration) -> bool {
         let times = backend.up_state().times;
         let known = self.assets().get(&backend.id).copied();
@@ -92,7 +94,7 @@ impl Users {
         status == 200
     }
 
-    /// True if users are told apart there, as far as it is known.
+    /// True if the server has separate users, as far as is known.
     #[must_use]
     pub fn are_told_apart(&self, backend: BackendId) -> bool {
         self.known().get(&backend).is_some_and(|known| known.users.is_some())
@@ -109,7 +111,7 @@ impl Users {
     }
 }
 
-/// The ids of the users; `None` where there is one user for all.
+/// The ids of the users. `None` if there is one user for all.
 fn read(body: &[u8]) -> Option<HashSet<String>> {
     #[derive(Deserialize)]
     struct Told {

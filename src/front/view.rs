@@ -1,7 +1,7 @@
 //! Files that clients view come from the backend that has them, whoever asks (promises R1, R3).
 //!
-//! The name says where the file is: by the backend in it, else by the ledger. An unknown file is
-//! looked for where the caller's other reads go, then, once in a while, on all other backends.
+//! The backend is known from the name itself or from the ledger. An unknown file is looked up where
+//! the caller's other reads go, and then, from time to time, on all other backends.
 
 use std::sync::Arc;
 
@@ -27,17 +27,17 @@ use crate::routing::files::{Maker, Seen, Strangers};
 use crate::routing::ids::{BackendId, FileRef, Folder, Located};
 use crate::shared::Shared;
 
-/// `GET /view` and its like.
+/// `GET /view` and similar routes.
 ///
 /// # Errors
-/// The backend that has the file is down or did not answer.
+/// The backend of the file is down or did not answer.
 pub async fn view(front: &Arc<Front>, caller: &Caller, request: Request<Incoming>) -> Answer {
     let (parts, _no_body) = request.into_parts();
     let hash = files::hash_of_query(parts.uri.query().unwrap_or(""));
     let mut answer = match files::of_query(parts.uri.query().unwrap_or("")) {
         Some(view) => match meaning(front, caller, &view) {
             Meaning::At(at) => from_ledger(&front.shared, &at, &view, &parts).await?,
-            // No stranger is asked for it.
+            // No other backend is asked for it.
             Meaning::Gone(url) => return Err(gone(&view.file, &url)),
             Meaning::Unknown => unknown(front, caller, &view, &parts).await?,
         },
@@ -46,12 +46,12 @@ pub async fn view(front: &Arc<Front>, caller: &Caller, request: Request<Incoming
             None => read(&front.shared, &reading(front, caller)?, &parts).await?,
         },
     };
-    // What a URL names can be another picture tomorrow, and on another backend.
+    // The URL may mean another picture tomorrow, and on another backend.
     headers::keep_private(answer.headers_mut());
     Ok(answer)
 }
 
-/// Any other route whose query names a file that is known; `None` if it names none.
+/// Any other route whose query names a known file. `None` if it names none.
 #[must_use]
 pub fn named_by(
     front: &Front,
@@ -59,7 +59,7 @@ pub fn named_by(
     request: &Request<Incoming>,
 ) -> Option<(Arc<Backend>, Uri)> {
     let query = request.uri().query().filter(|query| query.contains("filename="))?;
-    // A name alone may be anything's: a model's, a workflow's.
+    // A name alone may be that of a model or a workflow.
     if !query.contains("type=") && !query.contains("subfolder=") {
         return None;
     }
@@ -69,8 +69,8 @@ pub fn named_by(
     Some((backend, with_query(request.uri(), &view.query)))
 }
 
-/// What a name in a query means. A plain one means the same to everyone, but that an input is the
-/// caller's own if he has one of that name, as it is in his graphs.
+/// The meaning of a name in a query. A plain name means the same to everyone, except that the
+/// caller's own input of that name comes first, as in the caller's graphs.
 fn meaning(front: &Front, caller: &Caller, view: &View) -> Meaning {
     let (folder, path) = (view.file.folder, view.file.path());
     let tag = front.shared.config().files.tag;
@@ -105,9 +105,9 @@ fn meaning(front: &Front, caller: &Caller, view: &View) -> Meaning {
     }
 }
 
-/// From the backend that has it, or from one that has a copy. One that does not have it any more
-/// and one that cannot be asked, though nobody has noticed yet, are the same: the next one is
-/// asked. If nobody has it, the first one's word counts.
+/// Reads the file from its backend or from one that has a copy. If a backend does not have it any
+/// more, or cannot be asked although it looks up, the next one is asked. If none has it, the first
+/// answer counts.
 async fn from_ledger(shared: &Shared, at: &Located, view: &View, parts: &Parts) -> Answer {
     let is_up = |source: &Located| shared.fleet.get(source.backend).is_up();
     let mut first = None;
@@ -118,7 +118,7 @@ async fn from_ledger(shared: &Shared, at: &Located, view: &View, parts: &Parts) 
         }
         first = Some(found);
     }
-    // Copies are looked up only when it is not there.
+    // Copies are looked up only if the file is not there.
     let sources = shared.records.files_of(&at.file).sources(at);
     for source in sources.into_iter().skip(1).filter(is_up) {
         let query = files::renamed_query(&view.query, &source.file);
@@ -142,8 +142,8 @@ async fn read_at(shared: &Shared, backend: BackendId, query: &str, parts: &Parts
     read(shared, &of_ledger(&shared.fleet.get(backend))?, &parts).await
 }
 
-/// A file that nobody has told of: where the caller's reads go, then on all the others. Found
-/// nowhere, it is ComfyUI's own 404.
+/// A file that is not known: it is requested where the caller's reads go, then on all other
+/// backends. If it is not found, the answer is ComfyUI's own 404.
 async fn unknown(front: &Front, caller: &Caller, view: &View, parts: &Parts) -> Answer {
     let target = reading(front, caller);
     let asked = target.as_ref().ok().map(|target| target.backend.id);
@@ -173,8 +173,8 @@ async fn unknown(front: &Front, caller: &Caller, view: &View, parts: &Parts) -> 
     }
 }
 
-/// Looks for a file on all backends that are up, but for one, at most once a minute; learned if it
-/// is found.
+/// Looks for a file on all backends that are up, except one, at most once a minute. If it is found,
+/// that is stored.
 pub async fn search(shared: &Shared, file: &FileRef, but: Option<BackendId>) -> Option<BackendId> {
     if !shared.records.files_of(file).may_search(file, now()) {
         return None;
@@ -194,15 +194,15 @@ async fn read(shared: &Shared, target: &Target, parts: &Parts) -> Answer {
     send(shared, target, to_backend(target, parts.clone(), RequestBody::Empty)).await
 }
 
-/// A file of a backend that is not configured any more.
+/// The error for a file of a backend that is not configured any more.
 fn gone(file: &FileRef, url: &str) -> GatewayError {
     GatewayError::FileGone { file: for_people(file).into_owned(), backend: url.to_owned() }
 }
 
-/// Passes a request on whose query names a file.
+/// Passes on a request whose query names a file.
 ///
 /// # Errors
-/// As for [`forward`].
+/// Those of [`forward`].
 pub async fn pass(
     shared: &Shared,
     (backend, uri): (Arc<Backend>, Uri),
@@ -215,6 +215,6 @@ pub async fn pass(
 /// The same path with another query, byte for byte.
 fn with_query(uri: &Uri, query: &str) -> Uri {
     let text = format!("{}?{query}", uri.path());
-    // It was a URI before, and all that is new is escaped.
+    // It was a URI before, and everything new in it is escaped.
     PathAndQuery::try_from(text).map_or_else(|_| uri.clone(), Uri::from)
 }

@@ -1,8 +1,8 @@
-//! Which prompts a caller is shown, and which of them it may end by their ids (promises R5, R6).
+//! Which prompts a caller can see, and which of them it may end by their ids (promises R5, R6).
 //!
 //! Pending prompts are shown if they belong to the calling clients, or to clients of the same
-//! person that have no socket any more, because their tabs are gone. Of ended prompts all of the
-//! person's are shown.
+//! person without an open socket, because their tabs are gone. Ended prompts are shown if they
+//! belong to the person.
 
 use std::collections::BTreeMap;
 
@@ -18,21 +18,21 @@ use crate::routing::realm::Realm;
 use crate::session::Client;
 use crate::session::Sessions;
 
-/// For whom prompts are shown or ended.
+/// The caller for whom prompts are shown or ended.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub struct VisibleOwners {
-    /// The client that is named, or all of one browser. It may have none yet.
+    /// The named client, or all clients of one browser. There may be none yet.
     clients: Vec<ClientId>,
     person: Option<Person>,
-    /// The client that the request itself names: it knows that id already.
+    /// The client that the request itself names, so it knows that id already.
     named: Option<ClientId>,
-    /// Nothing of another realm is there for them.
+    /// Nothing of another realm exists for the caller.
     realm: Realm,
 }
 
 impl VisibleOwners {
-    /// The address says whose prompts are meant for those only that were sent from there without
-    /// any name, and only while nobody with a name is there.
+    /// By the address alone, only prompts without a name from there are included, and only while no
+    /// client with a name is there.
     #[must_use]
     pub fn of(front: &Front, caller: &Caller) -> Self {
         let (clients, named) = (caller.askers(front), caller.named.clone());
@@ -40,8 +40,8 @@ impl VisibleOwners {
         Self { clients, person, named, realm: caller.realm.clone() }
     }
 
-    /// The clients of what is pending that was sent without a name, for who asks from there without
-    /// one.
+    /// The clients of pending prompts without a name, for a caller without a name at the same
+    /// address.
     #[must_use]
     pub fn nameless_clients(front: &Front, caller: &Caller) -> Vec<ClientId> {
         let Some(here) = nameless_at(front, caller) else { return Vec::new() };
@@ -51,20 +51,20 @@ impl VisibleOwners {
         records.filter_map(|record| record.by.client).collect()
     }
 
-    /// True if nobody in particular asks.
+    /// True for a caller without a name.
     #[must_use]
     pub fn is_nobody(&self) -> bool {
         self.clients.is_empty() && self.person.is_none()
     }
 
-    /// Under whom histories list what is theirs.
+    /// The owners under which histories list the caller's prompts.
     #[must_use]
     pub fn owners(&self) -> Vec<Owner> {
         let clients = self.clients.iter().cloned().map(Owner::Client);
         clients.chain(self.person.clone().map(Owner::Person)).collect()
     }
 
-    /// What they have pending.
+    /// The caller's pending prompts.
     #[must_use]
     pub fn pending(&self, sessions: &Sessions) -> BTreeMap<PromptId, (ClientId, Pending)> {
         let clients = self.clients.iter().filter_map(|id| sessions.clients.get(id));
@@ -96,13 +96,13 @@ impl VisibleOwners {
         pending
     }
 
-    /// True if a prompt is theirs to end or to delete by its id.
+    /// True if the caller may end or delete a prompt by its id.
     #[must_use]
     pub fn may_end(&self, sessions: &Sessions, record: &Record) -> bool {
         if !self.realm.owns(&record.by) {
             return false;
         }
-        // One that was found on a backend is nobody's.
+        // A prompt that was found on a backend has no owner.
         if record.by.client.as_ref().is_none_or(|client| self.clients.contains(client)) {
             return true;
         }
@@ -114,21 +114,21 @@ impl VisibleOwners {
             }
     }
 
-    /// Of what histories list, that which they empty: another tab that is there keeps its own.
+    /// The part of the listed history that the caller may clear: another open tab keeps its own.
     #[must_use]
     pub fn may_clear(&self, sessions: &Sessions, listed: &Listed) -> bool {
         listed.by.client.as_ref().is_some_and(|client| self.clients.contains(client))
             || self.is_of_gone(sessions, &listed.by)
     }
 
-    /// What they are told of the id of the client that submitted something: all of it if the
-    /// request named that client itself.
+    /// How much of the submitting client's id the caller gets: all of it if the request named that
+    /// client itself.
     #[must_use]
     pub fn told(&self, by: &Submitter) -> Told<'_> {
         by.client.as_ref().map_or(Told::Nothing, |client| self.told_of(client))
     }
 
-    /// The same of a client.
+    /// The same for a client.
     #[must_use]
     pub fn told_of(&self, client: &ClientId) -> Told<'_> {
         match self.named.as_ref().filter(|named| *named == client) {

@@ -1,8 +1,8 @@
-//! Writes to user data: which are on their way, and which were there lately? What is known of
-//! settings and files from before a write is not good any more (promise R9).
+//! Writes to user data: those that are being sent, and recent ones. What is known about settings
+//! and files from before a write must not be used any more (promise R9).
 //!
-//! A write that is on its way may have been done already, so nothing that it may change is known
-//! until its answer is here, or is given up.
+//! A write that is being sent may have been done already. So nothing that it may change counts as
+//! known until its answer has arrived or is given up.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -14,63 +14,64 @@ use super::cache_key::{CacheKey, Group};
 use crate::lock::{Guard, Lock, rank};
 use crate::net;
 
-/// How many writes are remembered. What was asked before them is not kept.
+/// How many writes are remembered. Answers to requests before them are not kept.
 const RECENT_MAX: usize = 256;
 
-/// What became of a write, as far as copies go.
+/// The outcome of a write, as far as copies are concerned.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Outcome {
-    /// It was refused, or never sent: all is as it was.
+    /// It was refused or never sent: nothing has changed.
     NotDone,
-    /// It was done, or nobody knows.
+    /// It was done, or the outcome is unknown.
     MayBeDone,
 }
 
 /// All writes of this process.
 #[derive(Debug, Default)]
 pub struct Writes {
-    /// How many there were.
+    /// The number of writes that are over.
     number: AtomicU64,
-    /// How many were begun, whatever became of them.
+    /// The number of writes that have begun, with any outcome.
     begun: AtomicU64,
-    /// A home works no more on one.
+    /// A home has stopped working on a write.
     stopped: Notify,
     table: Lock<Table, { rank::WRITES }>,
 }
 
 #[derive(Debug, Default)]
 struct Table {
-    /// What is being written, and by how many.
+    /// The groups that are being written, and the number of these writes.
     on_their_way: HashMap<Group, usize>,
-    /// What a home is at work on, by how many writes, and when the last one began.
+    /// The groups that a home is working on, with the number of writes and the start of the last
+    /// one.
     at_work: HashMap<Group, (usize, Instant)>,
-    /// What the last ones changed, and their numbers.
+    /// The groups that the last writes changed, with their numbers.
     recent: VecDeque<(u64, Vec<Group>)>,
-    /// The last one of which that is not known any more.
+    /// The number of the last write whose groups are forgotten.
     forgotten: u64,
 }
 
 impl Writes {
-    /// How many there were. An answer to what is asked now is to be judged by it.
+    /// The number of writes. An answer must be compared with the number at the time of its request.
     #[must_use]
     pub fn number(&self) -> u64 {
         self.number.load(Ordering::SeqCst)
     }
 
-    /// How many there were before somebody looked who the home is, and what that one saw: if the
-    /// home changes in between, what the old one gives is not good.
+    /// The number of writes before `look`, and its result, which says who the home is. If the home
+    /// changes in between, the answers of the old one are not used.
     pub fn number_before<T>(&self, look: impl FnOnce() -> T) -> (u64, T) {
         (self.number(), look())
     }
 
-    /// How many were begun. Who looks for a copy of what is being written finds none: if this is
-    /// another number then, the look is to be repeated.
+    /// The number of writes that have begun. During a write no copy is found. If this number
+    /// changes meanwhile, the lookup must be repeated.
     #[must_use]
     pub fn begun(&self) -> u64 {
         self.begun.load(Ordering::SeqCst)
     }
 
-    /// A write to these is about to be sent.
+    /// A write to these groups is about to be sent.
     pub fn begin(&self, groups: &[Group], now: Instant) {
         let mut table = self.table();
         self.begun.fetch_add(1, Ordering::SeqCst);
@@ -81,8 +82,8 @@ impl Writes {
         }
     }
 
-    /// The home works on it no more: what it did was read, or it will not answer. Called once for
-    /// each that began.
+    /// The home does not work on it any more: its changes were read, or it will not answer. This is
+    /// called once for each write that began.
     pub fn stops(&self, groups: &[Group]) {
         let mut table = self.table();
         for group in groups {
@@ -96,7 +97,7 @@ impl Writes {
         self.stopped.notify_waiters();
     }
 
-    /// It is over. Called once for each that began.
+    /// The write is over. This is called once for each write that began.
     pub fn end(&self, groups: &[Group], outcome: Outcome) {
         let mut table = self.table();
         groups.iter().for_each(|group| count_down(&mut table.on_their_way, group));
@@ -109,15 +110,15 @@ impl Writes {
         }
     }
 
-    /// Nothing that was asked before now is good any more.
+    /// No answer to an earlier request may be used any more.
     pub fn forget_all(&self) {
         let mut table = self.table();
         table.forgotten = self.number.fetch_add(1, Ordering::SeqCst) + 1;
         table.recent.clear();
     }
 
-    /// True if an answer to what was asked when there were so many writes may be what was there
-    /// before one of them.
+    /// True if the answer to a request from when `number` writes were over may be older than one of
+    /// the later writes.
     #[must_use]
     pub fn may_be_old(&self, key: &CacheKey, number: u64) -> bool {
         if !key.is_user_data() {
@@ -142,8 +143,8 @@ impl Writes {
         written_with.iter().any(|group| table.on_their_way.contains_key(group))
     }
 
-    /// True if the home is at work on it since less than `busy_for`, as far as we know: it may only
-    /// be busy.
+    /// True if the home has been working on it for less than `busy_for`, as far as is known: it may
+    /// only be busy.
     #[must_use]
     pub fn is_at_work(&self, key: &CacheKey, now: Instant, busy_for: Duration) -> bool {
         if !key.is_user_data() {
@@ -156,10 +157,10 @@ impl Writes {
         work.any(|(_, (_, since))| now < *since + busy_for)
     }
 
-    /// Waits until it is at work on it no more. Cancel safe.
+    /// Waits until the home does not work on it any more. Cancel safe.
     pub async fn until_it_stops(&self, key: &CacheKey, busy_for: Duration) {
         loop {
-            // Before the look: no end is missed.
+            // Registered before the check, so that no end is missed.
             let stopped = self.stopped.notified();
             if !self.is_at_work(key, net::now(), busy_for) {
                 return;

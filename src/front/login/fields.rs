@@ -1,9 +1,9 @@
-//! What stands in the form of the login page.
+//! The fields of the login form.
 
 use super::credentials::Said;
 use crate::front::error::GatewayError;
 
-/// What was typed, and what the page had put there.
+/// What was typed, and what the page had filled in.
 #[derive(Debug, Default)]
 pub(super) struct Fields {
     pub token: String,
@@ -13,7 +13,7 @@ pub(super) struct Fields {
     key: Hidden,
 }
 
-/// A text that is shown in no log.
+/// A text that is never logged.
 #[derive(Default)]
 struct Hidden(String);
 
@@ -24,10 +24,10 @@ impl std::fmt::Debug for Hidden {
 }
 
 impl Fields {
-    /// Reads the body of a form. What it has besides is not looked at.
+    /// Reads the body of a form. Unknown fields are ignored.
     ///
     /// # Errors
-    /// A field is there twice: which counts is for nobody to guess.
+    /// A field appears twice. It must not be left to a guess which one counts.
     pub(super) fn read(body: &[u8]) -> Result<Self, GatewayError> {
         let mut fields = Self::default();
         let mut seen = Vec::new();
@@ -42,17 +42,18 @@ impl Fields {
             };
             *field = value.into_owned();
             if seen.contains(&name) {
-                return Err(GatewayError::BadForm("a field of the form is there twice"));
+                return Err(GatewayError::BadForm("a field of the form appears twice"));
             }
             seen.push(name);
         }
         Ok(fields)
     }
 
-    /// Who it is said to be. Keyboards of telephones put a blank after a name.
+    /// The credentials that were typed. Keyboards of phones add a blank after a name, which is
+    /// removed.
     ///
     /// # Errors
-    /// Too little is filled in.
+    /// Fields are missing.
     pub(super) fn said(&self) -> Result<Said, GatewayError> {
         let (name, key) = (self.name.trim(), self.key.0.trim());
         match (key.is_empty(), name.is_empty() || self.password.0.is_empty()) {
@@ -66,14 +67,14 @@ impl Fields {
     }
 }
 
-/// True for the type of a form that a browser sends without files.
+/// True for the type of a form without files.
 #[must_use]
 pub(super) fn is_form(content_type: &[u8]) -> bool {
     let kind = content_type.split(|byte| *byte == b';').next().unwrap_or(content_type);
     kind.trim_ascii().eq_ignore_ascii_case(b"application/x-www-form-urlencoded")
 }
 
-/// In a time that does not depend on what they are.
+/// Compares in a time that does not depend on the content.
 #[must_use]
 pub(super) fn is_same(one: &str, other: &str) -> bool {
     let pairs = one.bytes().zip(other.bytes());

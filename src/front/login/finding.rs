@@ -1,4 +1,4 @@
-//! Who is at the form, and may he guess?
+//! Finds the user at the form, if another attempt is allowed.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -17,7 +17,7 @@ use crate::front::error::GatewayError;
 use crate::front::identity_hints::IdentityHints;
 use crate::net::now;
 
-/// The user who is at the form, if he may guess at all.
+/// The user at the form. Checks first whether another attempt is allowed.
 pub(super) async fn find(
     front: &Front,
     peer: IpAddr,
@@ -28,7 +28,8 @@ pub(super) async fn find(
     let hints = IdentityHints::of(&request);
     let server = &front.shared.config().server;
     let address = caller::address(server, peer, &hints);
-    // Nobody guesses a key of 256 bits: whoever has one is not kept out by others at his address.
+    // Nobody can guess a key of 256 bits. So a user with a key is not blocked by the guesses of
+    // others at the same address.
     let by_key = by_key(&front.admission.users(), &said);
     let found = match by_key {
         Some(user) => Ok(user),
@@ -42,13 +43,13 @@ pub(super) async fn find(
     match &found {
         Ok(user) => info!(user = %user.name, %address, "Somebody has logged in."),
         Err(GatewayError::TooManyGuesses { .. }) => {}
-        // What stands where a name should may be a password.
+        // A password may have been typed instead of the name.
         Err(error) => info!(%address, code = error.code(), "A login was refused."),
     }
     found
 }
 
-/// Checks what somebody says of himself, who may not be wrong too often.
+/// Checks the credentials of somebody who may not be wrong too often.
 async fn guess(
     front: &Front,
     (guesser, asker): (Guesser, Asker),
@@ -59,14 +60,14 @@ async fn guess(
         seconds: u16::try_from(wait.as_secs() + 1).unwrap_or(u16::MAX),
     })?;
     let found = front.logins.checker.user(&front.admission, said, &asker).await;
-    // Of one for whom there was no place nobody has looked whether he was right.
+    // If there was no place, the credentials were not checked.
     if matches!(found, Ok(_) | Err(GatewayError::LoginsBusy)) {
         guesses.was_right(guesser, now());
     }
     found
 }
 
-/// The browser, if this user has been let in from there before.
+/// The browser, if this user was let in from there before.
 fn known_browser(
     front: &Front,
     door: Door,

@@ -1,5 +1,5 @@
-//! The pages with which one logs in and out. They work without JavaScript, ask for nothing else,
-//! and may be shown in no frame.
+//! The pages for login and logout. They work without JavaScript, load nothing else, and cannot be
+//! shown in a frame.
 
 use http::header::{
     CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE, HeaderMap, REFERRER_POLICY,
@@ -14,7 +14,7 @@ use crate::net::new_id;
 
 const PAGE: &str = include_str!("login.html");
 
-/// With the path of the front, what is to be shown after it, the token, and the name.
+/// With the path of the front, the page to show afterwards, the token, and the name.
 const FORM: &str = "\
 {{said}}<form method=\"post\" action=\"{{prefix}}/-/login\">
 <input type=\"hidden\" name=\"next\" value=\"{{next}}\">
@@ -41,20 +41,20 @@ const ACCOUNT: &str = "\
 <button class=\"other\">Log out in all browsers</button></form>
 ";
 
-/// With a key there is nothing to end.
+/// With a key there is no session to end.
 const BY_KEY: &str = "\
 <p>You are <strong>{{name}}</strong> <span class=\"soft\">({{role}})</span>. Your requests have a \
 key, so there is nothing to log out of.</p>
 <p><a href=\"{{prefix}}/\">Go to ComfyUI</a></p>
 ";
 
-/// What a page says above its form.
+/// The text above the form.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Notice<'a> {
     None,
-    /// What went well.
+    /// Something succeeded.
     Done(&'a str),
-    /// What went wrong.
+    /// Something failed.
     Problem(&'a str),
 }
 
@@ -69,12 +69,12 @@ impl Notice<'_> {
     }
 }
 
-/// What the form is filled with.
+/// The values that are filled into the form.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Form<'a> {
-    /// The path of the front, without the slash at its end.
+    /// The path of the front, without a slash at its end.
     pub prefix: &'a str,
-    /// Where to go afterwards.
+    /// Where to go after the login.
     pub next: &'a str,
     pub token: &'a str,
     /// The name that was typed before.
@@ -82,14 +82,14 @@ pub(super) struct Form<'a> {
     pub notice: Notice<'a>,
 }
 
-/// How somebody came in.
+/// How the user was let in.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(super) enum By {
     Session,
     Key,
 }
 
-/// Puts the form into an answer; its status stays.
+/// Puts the form into an answer. The status of the answer stays.
 pub(super) fn form(response: &mut Response<ResponseBody>, form: Form<'_>) {
     let Form { prefix, next, token, name, notice } = form;
     let body = filled(
@@ -105,7 +105,7 @@ pub(super) fn form(response: &mut Response<ResponseBody>, form: Form<'_>) {
     put(response, "Log in", &body);
 }
 
-/// Tells a user who he is, and lets him log out.
+/// Shows users who they are, with a button to log out.
 pub(super) fn account(response: &mut Response<ResponseBody>, user: &User, by: By, prefix: &str) {
     let (page, title) = match by {
         By::Session => (ACCOUNT, "You are logged in"),
@@ -123,7 +123,7 @@ fn put(response: &mut Response<ResponseBody>, title: &str, body: &str) {
     dress(response.headers_mut(), &nonce);
 }
 
-/// Browsers say of which page a form is only if its policy for referrers lets them.
+/// Browsers name the page of a form only if its referrer policy allows that.
 fn dress(headers: &mut HeaderMap, nonce: &str) {
     let policy = format!(
         "default-src 'none'; style-src 'nonce-{nonce}'; form-action 'self'; base-uri 'none'; \

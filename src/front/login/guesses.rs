@@ -1,9 +1,9 @@
-//! How often somebody may guess a password.
+//! Limits how often somebody may guess a password.
 //!
-//! An address may be wrong five times at once, and then once in twelve seconds: that is at most ten
-//! times in any minute. A login that succeeds costs nothing, so that many people behind one address
-//! come in. Who has logged in from a browser before has a count of his own there: however many
-//! guess from his address, he comes in ("Device cookies", OWASP).
+//! An address may be wrong five times at once, and then once in twelve seconds: at most ten times
+//! in any minute. A login that succeeds does not count, so that many people behind one address can
+//! log in. A browser from which a user has logged in before has a count of its own. So this user
+//! can log in however many others guess from the same address ("Device cookies", OWASP).
 
 use std::collections::HashMap;
 use std::net::IpAddr;
@@ -14,19 +14,19 @@ use crate::lock::{Lock, rank};
 use crate::net::now;
 use crate::routing::token_bucket::{Rate, TokenBucket};
 
-/// What each may be wrong.
+/// How often each guesser may be wrong.
 const EACH: Rate = Rate { burst: 5, every: Duration::from_secs(12) };
 
-/// What all of those may be wrong together who are too many to be remembered.
+/// How often all guessers together may be wrong that have no count of their own.
 const OTHERS: Rate = Rate { burst: 60, every: Duration::from_secs(1) };
 
-/// How many are remembered.
+/// How many guessers have a count of their own.
 const GUESSERS_MAX: usize = 100_000;
 
-/// Who guesses.
+/// A source of guesses.
 #[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
 pub(super) enum Guesser {
-    /// Of IPv6 it is the network of 64 bits, which one household or machine has.
+    /// For IPv6 this is the network of 64 bits, which belongs to one household or machine.
     Address(IpAddr),
     /// A browser from which this user has logged in before.
     Browser(u128),
@@ -39,7 +39,7 @@ impl Guesser {
     }
 }
 
-/// Who was wrong lately.
+/// The guessers that were wrong recently.
 #[derive(Debug)]
 pub(super) struct GuessLimiter(Lock<Guesses, { rank::GUESSES }>);
 
@@ -69,11 +69,11 @@ impl Guesses {
 }
 
 impl GuessLimiter {
-    /// Counts a guess before it is known whether it is right: many at once are no more than one
-    /// after the other.
+    /// Counts a guess before its result is known, so that many guesses at once are not allowed more
+    /// than the same number one after the other.
     ///
     /// # Errors
-    /// It is one too many; for so long.
+    /// The limit is reached. The value says how long to wait.
     pub(super) fn guess(&self, guesser: Guesser, now: Instant) -> Result<(), Duration> {
         let mut guesses = self.0.lock();
         let (bucket, rate) = guesses.bucket(guesser, now);
@@ -84,7 +84,7 @@ impl GuessLimiter {
         Ok(())
     }
 
-    /// It was right.
+    /// The guess was right, so it does not count.
     pub(super) fn was_right(&self, guesser: Guesser, now: Instant) {
         let mut guesses = self.0.lock();
         let (bucket, rate) = guesses.bucket(guesser, now);
@@ -108,10 +108,10 @@ mod tests {
         let eve = at("192.0.2.1");
         assert_eq!(heard(eve, t), 5);
         assert_eq!(guesses.guess(eve, t), Err(Duration::from_secs(12)));
-        // Others are not touched, and a browser that was here before is its own.
+        // Other addresses are not affected, and a known browser has its own count.
         assert_eq!(heard(at("192.0.2.2"), t), 5);
         assert_eq!(heard(Guesser::Browser(7), t), 5);
-        // However often he tries, in whatever minute.
+        // The limit holds for every interval, however often somebody tries.
         let mut times = vec![0; 5];
         for second in 0..300 {
             let heard = heard(eve, t + Duration::from_secs(second));
@@ -153,7 +153,7 @@ mod tests {
             .count();
         assert_eq!(heard, GUESSERS_MAX + OTHERS.burst as usize);
         assert_eq!(guesses.0.lock().each.len(), GUESSERS_MAX);
-        // What is full again is forgotten.
+        // A guesser who has all attempts back is forgotten.
         let later = t + Duration::from_secs(12);
         assert!(guesses.guess(Guesser::Browser(u128::MAX), later).is_ok());
         assert_eq!(guesses.0.lock().each.len(), 1);

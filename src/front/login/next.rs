@@ -1,4 +1,4 @@
-//! Where somebody goes who has logged in: to what he had asked for, if that is a page of ours.
+//! Where to go after the login: to the page that was requested, if it is one of ours.
 
 use std::borrow::Cow;
 
@@ -9,13 +9,13 @@ use crate::auth::head::TOKEN;
 use crate::comfy::query;
 use crate::config::{BasePath, PlaceBelow};
 
-/// More than an address of a page has.
+/// Longer than the address of a page.
 const BYTES_MAX: usize = 2_048;
 
-/// What is there for whoever asked for nothing in particular.
+/// The page if nothing in particular was requested.
 const START: &str = "/";
 
-/// A path that was asked for, as the browser has it; without a key, which must stand on no page.
+/// The requested path as the browser knows it, without a key, which must not be shown on a page.
 /// `uri` is below the base path.
 #[must_use]
 pub(super) fn of_request(uri: &Uri, base: &BasePath) -> String {
@@ -27,11 +27,11 @@ pub(super) fn of_request(uri: &Uri, base: &BasePath) -> String {
     if below(&next, base).is_some() { next } else { base.to_string() }
 }
 
-/// Where to go: below the base path, which is put before it later.
+/// The path to go to, below the base path, which is added later.
 ///
-/// What is no page of ours is the start: another host (`//host`, `https://host`, and what browsers
-/// take for it, such as `/\host` and whatever has a tab or a line break in it), what lies beside
-/// the base path, also by `..`, and the login page itself.
+/// Anything that is not one of our pages is replaced by the start: another host (`//host`,
+/// `https://host`, and what browsers treat like this, such as `/\host` or any text with a tab or a
+/// line break), a path outside the base path, also by `..`, and the login page itself.
 #[must_use]
 pub(super) fn checked<'a>(next: &'a str, base: &BasePath) -> &'a str {
     below(next, base).unwrap_or(START)
@@ -57,7 +57,7 @@ fn below<'a>(next: &'a str, base: &BasePath) -> Option<&'a str> {
     is_ours.then_some(rest)
 }
 
-/// True for an absolute path, which is none with two slashes (RFC 3986 section 4.2).
+/// True for an absolute path, which does not begin with two slashes (RFC 3986 section 4.2).
 fn is_path(text: &str) -> bool {
     text.starts_with('/') && !text.starts_with("//")
 }
@@ -140,7 +140,7 @@ mod tests {
     proptest! {
         #![proptest_config(ProptestConfig::with_cases(3_000))]
 
-        /// Whatever is made of what means something in an address: it stays on this host.
+        /// However special characters of URLs are combined, the result stays on this host.
         #[test]
         fn no_text_leads_elsewhere(
             next in "(/comfy)?[/\\\\.:@?#%a2eEfFcC5 \t\n]{0,12}(evil\\.example|login)?",

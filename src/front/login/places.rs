@@ -1,8 +1,8 @@
-//! Who waits for a password to be checked.
+//! Places for requests whose password is being checked.
 //!
-//! Each check takes a core for tens of milliseconds, so few run at one time and the others wait.
-//! Whoever wants to keep others out could take all places. So browsers from which a user came in
-//! before have places of their own, and no network and no user takes more than a share.
+//! Each check takes a core for tens of milliseconds, so only a few run at the same time and the
+//! others wait. An attacker could take all places. So browsers from which a user has logged in
+//! before have places of their own, and no network and no user gets more than a share.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -11,21 +11,22 @@ use crate::auth::UserName;
 use crate::front::shares::{Place, Shares, network};
 use crate::lock::rank;
 
-/// How many wait, or are being checked: of each of the two kinds.
+/// How many requests of each of the two kinds may wait or be checked.
 pub(super) const PLACES: usize = 64;
 
-/// How many of those one network or one user has.
+/// How many of these one network or one user may have.
 const SHARE: usize = 16;
 
-/// Who has many addresses has neighbouring ones. Of IPv6 a site gets such a network.
+/// Somebody who has many addresses has neighbouring ones. With IPv6 a site has a network of this
+/// size.
 const NETWORK_BITS: (u32, u32) = (24, 48);
 
-/// Who waits.
+/// Who takes a place.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub(super) enum Asker {
-    /// A browser from which this user has come in before.
+    /// A browser from which this user has logged in before.
     Known(UserName),
-    /// Somebody in this network.
+    /// Any other client in this network.
     In(IpAddr),
 }
 
@@ -42,7 +43,7 @@ pub(super) struct Places {
     strangers: Arc<Shares<IpAddr, { rank::LOGIN_PLACES }>>,
 }
 
-/// One that is taken.
+/// A place that is taken.
 #[derive(Debug)]
 pub(super) enum Taken {
     ByKnown { _place: Place<UserName, { rank::LOGIN_PLACES }> },
@@ -56,7 +57,7 @@ impl Default for Places {
 }
 
 impl Places {
-    /// A place for this one, until it is dropped. `None` if he or his kind has no more.
+    /// Takes a place until it is dropped. `None` if the asker or the kind has no free one.
     pub(super) fn take(&self, asker: &Asker) -> Option<Taken> {
         match asker {
             Asker::Known(user) => {

@@ -1,4 +1,4 @@
-//! What another backend than the caller's says of its nodes, and how long a page waits for it.
+//! Gets the nodes of backends other than the caller's, and decides how long a page waits for them.
 
 use std::future::pending;
 use std::sync::Arc;
@@ -13,17 +13,17 @@ use crate::fleet::backend::Backend;
 use crate::front::Front;
 use crate::net::sleep;
 
-/// How much later than one's own backend another may answer for which there is an older answer.
+/// How much later than the caller's backend another backend may answer, if there is an older answer
+/// of it.
 const LATER_AT_MOST: Duration = Duration::from_millis(100);
 
-/// How often another backend is asked for one page: somebody else's question may have been asked
-/// before something was uploaded there.
+/// How often another backend is asked for one page. A request that is already running may have
+/// begun before an upload there.
 const ASKED_MAX: usize = 2;
 
-/// What another backend says of its nodes: what it said lately, else it is asked now. The asking
-/// goes on when nobody waits for it any more, for the next page. A page whose own backend has
-/// answered does not wait for another that is busy, if that has said something since the last
-/// upload there.
+/// The nodes of another backend: its last answer if that is recent, or a new one. The request
+/// continues for the next page if nobody waits for it any more. Once the caller's own backend has
+/// answered, a page does not wait for a busy backend that has answered since its last upload.
 pub(super) async fn nodes_of(
     front: &Arc<Front>,
     backend: Arc<Backend>,
@@ -67,7 +67,7 @@ pub(super) async fn nodes_of(
     (backend, said)
 }
 
-/// Asks a backend, unless somebody does.
+/// Asks a backend, unless a request is running already.
 fn ask_for_nodes(front: &Arc<Front>, backend: &Arc<Backend>, writes: u64) {
     if !front.nodes.is_to_ask(backend.id) {
         return;
@@ -81,7 +81,7 @@ fn ask_for_nodes(front: &Arc<Front>, backend: &Arc<Backend>, writes: u64) {
     });
 }
 
-/// How often a file was written on a backend: what it said before does not have it.
+/// How often a file was written on a backend. Earlier answers of the backend do not contain it.
 pub(super) fn writes_on(backend: &Backend) -> u64 {
     backend.writes.load(Ordering::Relaxed)
 }

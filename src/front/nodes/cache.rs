@@ -1,4 +1,4 @@
-//! What the backends last said about their nodes, parsed once and merged once.
+//! The last answers of the backends about their nodes, parsed once and merged once.
 
 use std::collections::HashMap;
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
@@ -17,15 +17,15 @@ use crate::lock::{Guard, Lock, rank};
 use crate::net::now;
 use crate::routing::ids::BackendId;
 
-/// How long it is believed what another backend said of its nodes, while nothing is uploaded there
-/// and it is the same process. Models that are copied there are listed after that.
+/// How long an answer of another backend is used, while nothing is uploaded there and its process
+/// is the same. Models that are copied to the backend by hand appear after this time.
 pub(super) const KNOWN_FOR: Duration = Duration::from_secs(30);
 
-/// What the backends last said of their nodes.
+/// The last answers of the backends about their nodes.
 #[derive(Debug, Default)]
 pub struct NodeInfos {
     state: Lock<State, { rank::NODES }>,
-    /// The infos in `state`: every submission looks at them, and none waits for that.
+    /// The same infos as in `state`, for submissions, which read them without a lock.
     classes: ArcSwap<Infos>,
     pub(super) arrived: Notify,
 }
@@ -36,20 +36,20 @@ struct State {
     unions: Vec<(Key, Arc<Union>)>,
 }
 
-/// Whose bodies, in their order, a union is of.
+/// The backends and bodies of a union, in order.
 type Key = Vec<(BackendId, u64)>;
 
 #[derive(Debug, Default)]
 struct Known {
-    /// What it said, and the hash of it.
+    /// The answer and its hash.
     info: Option<(Arc<NodeInfo>, u64)>,
     /// When that was, and how many files had been written there.
     said: Option<(Instant, u64)>,
-    /// It is being asked.
+    /// A request is running.
     is_asked: bool,
 }
 
-/// A backend and what it said.
+/// A backend and its answer.
 pub(super) type NodeAnswer = (BackendId, Arc<NodeInfo>, u64);
 
 impl NodeInfos {
@@ -58,8 +58,8 @@ impl NodeInfos {
         self.state.lock()
     }
 
-    /// What a backend said, however long ago, if nothing was uploaded there since, and it is the
-    /// same process still: another one may have other nodes.
+    /// The last answer of a backend, of any age, if nothing was uploaded there since and its
+    /// process is the same. Another process may have other nodes.
     pub(super) fn unchanged(
         &self,
         backend: BackendId,
@@ -69,7 +69,7 @@ impl NodeInfos {
         self.state().known.get(&backend)?.if_unchanged(backend, writes, restarted)
     }
 
-    /// The same, if it was said lately.
+    /// The same, if the answer is recent.
     pub(super) fn fresh(
         &self,
         backend: BackendId,
@@ -82,18 +82,18 @@ impl NodeInfos {
         known.if_unchanged(backend, writes, restarted).filter(|_| is_fresh)
     }
 
-    /// What a backend said, however long ago.
+    /// The last answer of a backend, of any age.
     pub(super) fn last(&self, backend: BackendId) -> Option<NodeAnswer> {
         self.state().known.get(&backend)?.said_by(backend)
     }
 
-    /// What is known of the classes at this moment.
+    /// What is known about the classes now.
     #[must_use]
     pub fn classes(&self) -> KnownClasses {
         KnownClasses(self.classes.load_full())
     }
 
-    /// Forgets what those said that have left the fleet.
+    /// Forgets backends that have left the fleet.
     pub(super) fn keep(&self, is_there: impl Fn(BackendId) -> bool) {
         let mut state = self.state();
         let before = state.known.len();
@@ -103,18 +103,18 @@ impl NodeInfos {
         }
     }
 
-    /// True while somebody asks it.
+    /// True while a request is running.
     pub(super) fn is_asked(&self, backend: BackendId) -> bool {
         self.state().known.get(&backend).is_some_and(|known| known.is_asked)
     }
 
-    /// True if it is to be asked now, by whoever asks this.
+    /// True if the caller must ask the backend now.
     pub(super) fn is_to_ask(&self, backend: BackendId) -> bool {
         let mut state = self.state();
         !std::mem::replace(&mut state.known.entry(backend).or_default().is_asked, true)
     }
 
-    /// A backend said something, or nothing.
+    /// A backend has answered, or has failed to.
     pub(super) fn answered(
         &self,
         backend: BackendId,
@@ -127,7 +127,7 @@ impl NodeInfos {
         said
     }
 
-    /// Reads what a backend said; what it said before is not read again.
+    /// Parses an answer, unless it is the same as before.
     pub(super) fn read(&self, backend: BackendId, body: Bytes, writes: u64) -> Option<NodeAnswer> {
         let hash = hash_of(&body);
         let same = self.last(backend).filter(|(_, _, known)| *known == hash);
@@ -143,7 +143,7 @@ impl NodeInfos {
         Some((backend, info, hash))
     }
 
-    /// Several of them as one; made once.
+    /// Merges several answers, once.
     pub(super) fn union(&self, said: &[NodeAnswer]) -> Arc<Union> {
         let key: Key = said.iter().map(|(backend, _, hash)| (*backend, *hash)).collect();
         let made = self.state().unions.iter().find(|(known, _)| *known == key).cloned();
@@ -154,7 +154,7 @@ impl NodeInfos {
         let union = Arc::new(Union::of(&infos));
         let mut state = self.state();
         let State { known, unions } = &mut *state;
-        // What a backend does not say any more is not asked for again.
+        // An answer that a backend does not give any more will not be needed again.
         let is_current = |(backend, hash): &(BackendId, u64)| {
             let info = known.get(backend).and_then(|known| known.info.as_ref());
             info.is_some_and(|(_, current)| current == hash)
@@ -167,12 +167,12 @@ impl NodeInfos {
 
 type Infos = SmallVec<[Arc<NodeInfo>; 4]>;
 
-/// The classes that the backends have told of.
+/// The classes that the backends have reported.
 #[derive(Debug)]
 pub struct KnownClasses(Arc<Infos>);
 
 impl KnownClasses {
-    /// What any backend said last of an input of a node; `None` if none has said anything of it.
+    /// The latest information about an input of a node from any backend. `None` if there is none.
     #[must_use]
     pub fn kind(&self, class: &str, input: &str) -> Option<Kind> {
         self.0.iter().find_map(|info| info.kind(class, input))
@@ -180,7 +180,7 @@ impl KnownClasses {
 }
 
 impl Classes for KnownClasses {
-    /// The most that any of them says: a newer server may have given a class one more.
+    /// The largest number of outputs in any answer: a newer server may have added one to the class.
     fn outputs(&self, class: &str) -> Option<usize> {
         self.0.iter().filter_map(|info| info.outputs(class)).max()
     }
@@ -214,7 +214,7 @@ impl Known {
     }
 }
 
-/// A number that stands for these bytes.
+/// A hash of these bytes.
 pub(super) fn hash_of(bytes: &[u8]) -> u64 {
     let mut hasher = DefaultHasher::new();
     bytes.hash(&mut hasher);

@@ -14,51 +14,52 @@ use crate::front::own_cookies::is_own;
 use crate::server::framing::{Chunks, Framing, length_of};
 use crate::server::write::{copy_header, write_date, write_header, write_length, write_status};
 
-/// More than aiohttp with all middlewares of the known node packs.
+/// More than aiohttp sends with all middlewares of the known node packs.
 const HEADERS_MAX: usize = 100;
 
-/// What we put into a head.
+/// The headers that we add to an answer.
 #[derive(Clone, Copy, Debug)]
 pub struct OwnHeaders<'a> {
     /// Which backend answered, and why that one (V1).
     pub backend: &'a [u8],
     pub placement: &'a str,
-    /// The base path without the slash at its end: what a backend says of paths is below it.
+    /// The base path without a slash at its end. It is added to the paths of a backend.
     pub base: &'a str,
-    /// It is for who came in with a key, and for no cache of several readers.
+    /// The answer is private to a caller with a key. Shared caches must not store it.
     pub is_for_one: bool,
     /// How long it took here, and at the backend.
     pub own: Duration,
     pub at_backend: Duration,
-    /// The connection to the client ends with this answer.
+    /// The connection to the client ends after this answer.
     pub closes: bool,
 }
 
 /// A head that was passed on.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct Passed {
-    /// How many bytes it had.
+    /// Its size in bytes.
     pub bytes: usize,
     pub status: u16,
     pub body: Framing,
-    /// How long the body is, if its head says so.
+    /// The length of the body, if the head gives it.
     pub length: Option<u64>,
-    /// The backend's connection may be used again when the body is over.
+    /// The backend's connection can be used again after the body.
     pub is_kept: bool,
-    /// The client's may not: the body ends with it.
+    /// The client's connection cannot be used again: its end is the end of the body.
     pub closes_client: bool,
 }
 
-/// No head of an answer to what was asked.
+/// The data is not the head of an answer to the request.
 #[derive(Clone, Copy, Debug, Eq, PartialEq, thiserror::Error)]
 #[error("the backend's answer is not HTTP/1.1")]
 pub struct BadAnswer;
 
-/// Writes the head at the beginning of `read` as the client gets it; `None` if it is not whole
-/// yet. Interim answers (RFC 9110 section 15.2) are passed over: their bytes count to it.
+/// Writes the head at the beginning of `read` in the form for the client. `None` if it is not
+/// complete yet. Interim answers (RFC 9110 section 15.2) are skipped; their bytes are included in
+/// the size.
 ///
 /// # Errors
-/// It is no head, or does not say where its body ends.
+/// It is not a head, or it does not say where its body ends.
 pub fn pass_on(
     read: &[u8],
     is_head: bool,
@@ -95,17 +96,17 @@ pub fn pass_on(
     }
 }
 
-/// What the headers say of the answer, besides themselves.
+/// What the headers say about the answer.
 #[derive(Debug)]
 struct HeadFacts<'a> {
-    /// What each header is, in their order.
+    /// What happens to each header, in order.
     kinds: SmallVec<[AnswerHeader; 24]>,
     body: Framing,
     length: Option<u64>,
     is_chunked: bool,
     is_kept: bool,
     has_date: bool,
-    /// The values of `Connection`, if they name headers that end here.
+    /// The values of `Connection` that name headers of this hop.
     named: SmallVec<[&'a [u8]; 1]>,
 }
 
@@ -141,7 +142,7 @@ impl<'a> HeadFacts<'a> {
         }
         let is_chunked = match codings {
             Some(codings) if codings.eq_ignore_ascii_case(b"chunked") => true,
-            // Nobody asked for another coding.
+            // No other coding was requested.
             Some(_) => return Err(BadAnswer),
             None => false,
         };
@@ -150,7 +151,7 @@ impl<'a> HeadFacts<'a> {
         Ok(said)
     }
 
-    /// RFC 9112 section 6.3.
+    /// Finds the end of the body (RFC 9112 section 6.3).
     fn framing(&self, is_head: bool, status: u16) -> Framing {
         match (self.is_chunked, self.length) {
             _ if is_head || status == 204 || status == 304 => Framing::Over,
@@ -160,7 +161,7 @@ impl<'a> HeadFacts<'a> {
         }
     }
 
-    /// True for what `Connection` names (RFC 9110 section 7.6.1).
+    /// True for a header that `Connection` names (RFC 9110 section 7.6.1).
     fn is_named(&self, name: &str) -> bool {
         let parts = self.named.iter().flat_map(|named| named.split(|byte| *byte == b','));
         parts.into_iter().any(|part| part.trim_ascii().eq_ignore_ascii_case(name.as_bytes()))
@@ -184,10 +185,10 @@ fn write(
             }
             AnswerHeader::PassedOn | AnswerHeader::Date => Cow::Borrowed(header.value),
             AnswerHeader::Location => location_below(ours.base, header.value),
-            // No backend gives a browser the cookie that names it to us.
+            // A backend must not set our own cookies.
             AnswerHeader::SetCookie if is_own(pair_of(header.value)) => continue,
             AnswerHeader::SetCookie => cookie_below(ours.base, header.value),
-            // How the body is framed is ours to say, once, whatever the backend's lines were.
+            // We write the framing ourselves, once, whatever lines the backend sent.
             AnswerHeader::ContentLength | AnswerHeader::TransferEncoding => continue,
             AnswerHeader::EndsHere | AnswerHeader::Connection => continue,
         };
@@ -212,8 +213,8 @@ fn is_caching(name: &str) -> bool {
     name.eq_ignore_ascii_case("cache-control")
 }
 
-/// One line that says where the body ends, or none. A 204 has neither (RFC 9110 section 8.6, RFC
-/// 9112 section 6.1), and a length beside chunks would be another reader's end of the body.
+/// Writes one line that says where the body ends, or none. A 204 has no such line (RFC 9110 section
+/// 8.6, RFC 9112 section 6.1). A length beside chunks could make another reader find another end.
 fn write_framing(said: &HeadFacts<'_>, is_bare: bool, out: &mut Vec<u8>) {
     match said.length {
         _ if is_bare => {}
@@ -223,7 +224,7 @@ fn write_framing(said: &HeadFacts<'_>, is_bare: bool, out: &mut Vec<u8>) {
     }
 }
 
-/// As `front::headers::mark` and `front::headers::time` do, and the end of the head.
+/// Writes what `front::headers::mark` and `front::headers::time` add, and the end of the head.
 fn write_ours(ours: &OwnHeaders<'_>, out: &mut Vec<u8>) {
     write_header("mooring-backend", ours.backend, out);
     write_header("mooring-placement", ours.placement.as_bytes(), out);

@@ -1,4 +1,4 @@
-//! A client's connection: its reads that are only passed on, one after the other.
+//! A client's connection: serves its plain reads, one after the other.
 
 use std::future::{Future as _, poll_fn};
 use std::net::IpAddr;
@@ -31,7 +31,7 @@ use crate::server::write::write_own;
 use crate::server::{Left, Passthrough, Stopping};
 use http::Method;
 
-/// Buffers of a connection that are larger than this are given back when it is idle, in bytes.
+/// Buffers larger than this are freed when the connection is idle, in bytes.
 const KEPT_MAX: usize = 4 << 10;
 
 /// The passthrough of one connection.
@@ -40,28 +40,28 @@ pub struct PassthroughConnection {
     front: Arc<Front>,
     limits: ConnectionLimits,
     route_cache: RouteCache,
-    /// The head that is sent to a backend.
+    /// The head that is sent to the backend.
     request: Vec<u8>,
     scratch: Vec<u8>,
 }
 
-/// What is next on a connection.
+/// What comes next on a connection.
 #[expect(clippy::large_enum_variant, reason = "taken where it is made, once for each request")]
 enum Next {
-    /// Not even a whole head.
+    /// Not even a complete head.
     Nothing,
     Other,
     PassedRequest(PassedRequest),
 }
 
-/// What becomes of a connection after an answer.
+/// What happens to a connection after an answer.
 enum After {
     Stays,
-    /// It ends in order.
+    /// It is closed in an orderly way.
     Ends,
-    /// It is dropped as it is: not all of the answer was sent.
+    /// It is reset, because the answer is not complete.
     BreaksOff,
-    /// Nothing was answered: its backend is away, and hyper's way knows who answers then.
+    /// Nothing was answered: the backend is away, and hyper's way finds another one.
     Elsewhere,
 }
 
@@ -71,23 +71,23 @@ impl After {
     }
 }
 
-/// A request on its way.
+/// A request that is being passed on.
 struct PassedRequest {
     bytes: usize,
     is_head: bool,
     closes: bool,
     may_be_repeated: bool,
     target: Result<Target, GatewayError>,
-    /// What was taken off its path, and is put back whatever is configured meanwhile; `None` is
-    /// nothing.
+    /// The base path that was removed from its path and must be added to the answer, even if the
+    /// configuration changes. `None` if there was none.
     base: Option<BasePath>,
     came: Instant,
-    /// How long an answer may take to begin, and how long none of its body may move.
+    /// How long an answer may take to begin, and how long its body may make no progress.
     answer_timeout: Duration,
     body_timeout: Duration,
-    /// Made only if somebody reads it.
+    /// Only created if access records are logged.
     recorded: Option<access::Record>,
-    /// Who was let in; `None` is everybody.
+    /// The user who was let in. `None` if everybody may come in.
     pass: Option<Pass>,
 }
 
@@ -135,9 +135,9 @@ impl PassthroughConnection {
         }
     }
 
-    /// What was read says what is next.
+    /// Decides what comes next from the bytes that were read.
     fn next(&mut self, conn: &Buffered, head_max: usize) -> Next {
-        // Not worth a parser.
+        // Nothing to parse yet.
         if conn.read.is_empty() {
             return Next::Nothing;
         }
@@ -158,7 +158,7 @@ impl PassthroughConnection {
                     }
                 };
                 let came = now();
-                // A copy is made on hyper's way.
+                // Copies are made on hyper's way.
                 let is_due = |read| self.front.starts.are_due(read, &self.front, came);
                 if plain.start.is_some_and(is_due) {
                     return Next::Other;
@@ -190,7 +190,7 @@ impl PassthroughConnection {
             bytes: plain.bytes,
             is_head: plain.is_head,
             closes: plain.closes,
-            // Of what else a read may do nobody knows: it is not sent twice.
+            // The effect of any other read is unknown, so it is not sent twice.
             may_be_repeated: plain.start.is_some(),
             target,
             base: (!base.is_root()).then(|| base.clone()),
@@ -209,7 +209,7 @@ impl PassthroughConnection {
         }
     }
 
-    /// Passes one request and its answer on.
+    /// Passes on one request and its answer.
     async fn pass(
         &mut self,
         conn: &mut Buffered,
@@ -219,7 +219,7 @@ impl PassthroughConnection {
         let closes = asked.closes || self.front.shared.is_leaving();
         let Ok(target) = &asked.target else { return After::Elsewhere };
         if matches!(target.reason, Reason::Placed | Reason::Moved) {
-            // The answer tells of a binding that a restart must not forget.
+            // The answer reveals a binding, which must survive a restart.
             let _ = self.front.shared.records.journal.durable().await;
         }
         match self.exchange((conn, deadline), &asked, target, closes).await {
@@ -232,13 +232,13 @@ impl PassthroughConnection {
                 trace!(backend = %target.backend.name(), "An answer broke off.");
                 self.note(&asked, target, answered);
                 if answered.is_open_ended {
-                    // An orderly end would be the end of the body.
+                    // An orderly close would look like the end of the body.
                     conn.stream.break_off();
                 }
                 After::BreaksOff
             }
             Err(Failed::NotSent) => After::Elsewhere,
-            // A backend may have heard of it, so that it is not asked for again.
+            // The backend may have received the request, so it is not sent again.
             Err(Failed::Barred) => {
                 self.front.shared.metrics.guests.refused(Refusal::Unknown.as_str());
                 self.refuse(conn, &asked, &GatewayError::Unauthorized, closes).await
@@ -308,8 +308,8 @@ impl PassthroughConnection {
                     }
                     return Ok(answered);
                 }
-                // It may have been closed at the very moment of its use, and a read is safe to
-                // repeat (RFC 9110 section 9.2.2).
+                // The backend may have closed the connection just when it was used. A read may be
+                // repeated (RFC 9110 section 9.2.2).
                 Err(Broken::Unanswered(error)) if was_kept => {
                     trace!(%error, "An idle connection was stale.");
                 }
@@ -318,7 +318,7 @@ impl PassthroughConnection {
         }
     }
 
-    /// Answers with what went wrong.
+    /// Answers with an error.
     async fn refuse(
         &mut self,
         conn: &mut Buffered,
@@ -344,7 +344,7 @@ impl PassthroughConnection {
         After::of(written.is_ok() && !closes)
     }
 
-    /// Counts an answer, and keeps no large buffers for the next.
+    /// Counts an answer, and frees large buffers.
     fn note(&mut self, asked: &PassedRequest, target: &Target, answered: Answered) {
         let status = http::StatusCode::from_u16(answered.status).unwrap_or_default();
         self.front.shared.metrics.answered(status, answered.took);
@@ -363,17 +363,17 @@ impl PassthroughConnection {
     }
 }
 
-/// Why there is no answer to pass on, or not all of it.
+/// Why there is no answer, or only a part of it.
 enum Failed {
     /// There is no connection to the backend.
     NotSent,
-    /// It broke before it brought anything.
+    /// The connection broke before any answer.
     Unanswered(ExchangeError),
     Exchange(ExchangeError),
-    /// Who asked may not come in any more.
+    /// The sender may not come in any more.
     Barred,
     Cut(Answered),
-    /// The client has left.
+    /// The client is gone.
     Left,
 }
 
@@ -391,7 +391,7 @@ impl Failed {
     }
 }
 
-/// Takes off what was used.
+/// Removes the bytes that were used.
 fn take(read: &mut Vec<u8>, bytes: usize) {
     read.drain(..bytes);
     if read.is_empty() && KEPT_MAX < read.capacity() {

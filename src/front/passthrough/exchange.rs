@@ -1,9 +1,9 @@
 //! One request and its answer, on the connections of a client and of a backend.
 //!
-//! Each piece of the answer is written as soon as it is read; the next is read when it has been
-//! written. So at most one read is held in memory, and a client that does not read slows its
-//! backend down. While the answer is awaited, the client's connection is watched: if the client
-//! leaves, its request ends.
+//! Each piece of the answer is written as soon as it is read, and the next one is read when it has
+//! been written. So at most one read is held in memory, and a slow client slows its backend down.
+//! While it waits for the answer, it also watches the client's connection: if the client leaves,
+//! its request ends.
 
 use std::io::{self, IoSlice};
 use std::pin::Pin;
@@ -18,68 +18,68 @@ use crate::net::{Buffered, Stream, now, with_scratch};
 use crate::server::deadline::Deadline;
 use crate::server::framing::{BadChunk, Framing};
 
-/// A head of an answer that is longer and not whole yet is given up, in bytes.
+/// A longer head of an answer that is not complete is refused, in bytes.
 const HEAD_MAX: usize = 64 << 10;
 
-/// When so much was read of this request's head and of those after it, no more is, in bytes.
+/// When this many bytes of this and later requests were read, reading stops, in bytes.
 const AHEAD_MAX: usize = 32 << 10;
 
-/// What is the same for the whole exchange.
+/// Parameters that stay the same for the whole exchange.
 #[derive(Clone, Copy, Debug)]
 pub struct ExchangeParams<'a> {
-    /// The request as the backend gets it.
+    /// The request in the form for the backend.
     pub request: &'a [u8],
     pub is_head: bool,
     pub backend: &'a [u8],
     pub placement: &'a str,
-    /// The base path without the slash at its end.
+    /// The base path without a slash at its end.
     pub base: &'a str,
-    /// Somebody came in with a key.
+    /// The caller came in with a key.
     pub is_for_one: bool,
     pub closes: bool,
-    /// When the request had come, and when it was known where it goes.
+    /// When the request arrived, and when its backend was known.
     pub came: Instant,
     pub placed: Instant,
     /// How long the backend may take to begin its answer, and between two bytes of it.
     pub answer_timeout: Duration,
     pub body_timeout: Duration,
-    /// What hears that a new connection is answered on, before the client hears of it: a client
-    /// that has its answer may count on the backend's breaker.
+    /// Is told that a new connection works before the client gets its answer. A client that has an
+    /// answer may rely on the state of the backend's breaker.
     pub dialled: Option<&'a Breaker>,
 }
 
-/// An answer, once its head was there.
+/// What is known about an answer once its head is there.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct Answered {
     pub status: u16,
-    /// Of its body, if its head said so.
+    /// The length of its body, if the head gave it.
     pub length: Option<u64>,
-    /// From the request's head to the answer's.
+    /// The time from the head of the request to the head of the answer.
     pub took: Duration,
-    /// The backend's connection may be used again.
+    /// The backend's connection can be used again.
     pub is_kept: bool,
-    /// The client's may.
+    /// The client's connection can be used again.
     pub client_stays: bool,
-    /// The body has no end but that of the connection.
+    /// Only the end of the connection ends the body.
     pub is_open_ended: bool,
 }
 
-/// Why an exchange did not come to its end.
+/// Why an exchange was not completed.
 #[derive(Debug)]
 pub enum Broken {
-    /// The backend's connection broke, and the head of the answer was not whole.
+    /// The backend's connection broke before the head of the answer was complete.
     Unanswered(io::Error),
-    /// What came is no answer, or its head has no end.
+    /// The data is not an answer, or its head does not end.
     Malformed(BadAnswer),
-    /// Nothing came in time.
+    /// No answer came in time.
     NoAnswer,
-    /// The backend was seen to be down while its answer was awaited.
+    /// The backend went down before it answered.
     WentDown,
-    /// Who asked may not come in any more, and no answer had begun.
+    /// The sender may not come in any more, and no answer had begun.
     Barred,
-    /// The answer broke off after its head, or the client has left then.
+    /// The answer broke off after its head, or the client left then.
     Cut(Answered),
-    /// The client has left before.
+    /// The client left before the head of the answer.
     Left,
 }
 
@@ -88,15 +88,15 @@ pub enum Broken {
 pub struct Exchange {
     upstream: Stream,
     sent: usize,
-    /// The answer's head as far as it has come, if it came in pieces.
+    /// The part of the answer's head that has arrived, if it came in pieces.
     partial: Vec<u8>,
-    /// What of the answer is to be written, from `written` on.
+    /// The part of the answer that must still be written, from `written` on.
     unwritten: Vec<u8>,
     written: usize,
     head: Option<(Passed, Duration)>,
-    /// The backend's connection has ended, or has brought what nobody asked for.
+    /// The backend's connection has ended, or has sent data that was not requested.
     is_spent: bool,
-    /// Until when the backend has to send something.
+    /// When the backend must have sent something.
     due: Instant,
     patience: Patience,
 }
@@ -104,17 +104,17 @@ pub struct Exchange {
 /// How the head of an answer is awaited.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 enum Patience {
-    /// For the first moment only with a deadline.
+    /// At first only with a deadline.
     Until(Instant),
-    /// And now with a look at whether the backend is still up.
+    /// Later, the state of the backend is watched too.
     Over,
 }
 
-/// Most answers come sooner, so that what waits for them need not hear of their backend.
+/// Most answers arrive earlier, so waiting for them need not watch the state of the backend.
 const SOON: Duration = Duration::from_secs(1);
 
 impl Exchange {
-    /// On `upstream`, with `scratch` to write in.
+    /// An exchange on `upstream`. `scratch` is its buffer for writing.
     #[must_use]
     pub fn new(upstream: Stream, mut scratch: Vec<u8>, params: &ExchangeParams<'_>) -> Self {
         scratch.clear();
@@ -131,13 +131,13 @@ impl Exchange {
         }
     }
 
-    /// The backend's connection and the room, after the exchange.
+    /// The backend's connection and the buffer, after the exchange.
     #[must_use]
     pub fn into_parts(self) -> (Stream, Vec<u8>) {
         (self.upstream, self.unwritten)
     }
 
-    /// Runs it to its end.
+    /// Runs the exchange to its end.
     ///
     /// # Errors
     /// See [`Broken`].
@@ -148,7 +148,7 @@ impl Exchange {
         client: &mut Buffered,
         deadline: &mut Deadline,
     ) -> Poll<Result<Answered, Broken>> {
-        // An answer may come before the request is taken whole, or in place of that.
+        // An answer may come before the whole request was sent, or instead of the rest.
         let sent = self.poll_send(cx, params.request);
         if let Poll::Ready(passed) = self.poll_pass(cx, params, client) {
             return Poll::Ready(passed);
@@ -159,7 +159,7 @@ impl Exchange {
         if poll_left(cx, client).is_ready() {
             return Poll::Ready(Err(self.broke(params, Broken::Left)));
         }
-        // A client that takes its time is not the backend's fault.
+        // A slow client is not the backend's fault.
         let is_awaited = self.unwritten.is_empty();
         deadline.set(self.next_look());
         while is_awaited && deadline.poll_passed(cx) {
@@ -172,7 +172,7 @@ impl Exchange {
         Poll::Pending
     }
 
-    /// What it is called when who asked may not come in any more.
+    /// The error if the sender may not come in any more.
     #[must_use]
     pub fn barred(&self, params: &ExchangeParams<'_>) -> Broken {
         self.broke(params, Broken::Barred)
@@ -185,7 +185,7 @@ impl Exchange {
         }
     }
 
-    /// True if the head of the answer is awaited for longer than most are.
+    /// True if the head of the answer takes longer than most.
     #[must_use]
     pub fn takes_long(&self) -> bool {
         self.head.is_none() && self.patience == Patience::Over
@@ -202,7 +202,7 @@ impl Exchange {
         Poll::Ready(Ok(()))
     }
 
-    /// Reads and writes until the answer is over.
+    /// Reads and writes until the answer is complete.
     fn poll_pass(
         &mut self,
         cx: &mut Context<'_>,
@@ -216,7 +216,7 @@ impl Exchange {
                 return Poll::Ready(Ok(answered));
             }
             if has_written {
-                // The backend was not read meanwhile.
+                // The backend was not read during the write.
                 self.due = now() + params.body_timeout;
             }
             ready!(with_scratch(|scratch| {
@@ -245,7 +245,7 @@ impl Exchange {
         Poll::Ready(Ok(()))
     }
 
-    /// The backend's connection has ended in order: so do bodies without a length.
+    /// The backend closed its connection in an orderly way. That ends a body without a length.
     fn upstream_ended(&mut self, params: &ExchangeParams<'_>) -> Result<(), Broken> {
         self.is_spent = true;
         match &mut self.head {
@@ -290,7 +290,7 @@ impl Exchange {
         }
     }
 
-    /// Passes the head on, if it is whole: how long it was.
+    /// Passes on the head if it is complete. Returns its length.
     fn head_came(
         &mut self,
         read: &[u8],
@@ -316,7 +316,7 @@ impl Exchange {
         Ok(Some(passed.bytes))
     }
 
-    /// Writes what of `bytes` belongs to the body, after what is to be written before it.
+    /// Writes the part of `bytes` that belongs to the body, after the data that is already waiting.
     fn body_came(
         &mut self,
         cx: &mut Context<'_>,
@@ -327,7 +327,7 @@ impl Exchange {
         let Some((head, _)) = &mut self.head else { return Ok(()) };
         let count = match head.body.take(bytes) {
             Ok(count) => count,
-            // The head is not on its way yet: the client can be told.
+            // The head was not sent yet, so the client can get an error.
             Err(BadChunk) if !self.unwritten.is_empty() => {
                 return Err(Broken::Malformed(BadAnswer));
             }
@@ -356,7 +356,7 @@ impl Exchange {
         Ok(())
     }
 
-    /// What it is called when it breaks, which depends on whether an answer had begun.
+    /// The error for a broken connection, which depends on whether an answer had begun.
     fn broke(&self, params: &ExchangeParams<'_>, unanswered: Broken) -> Broken {
         self.answered(params).map_or(unanswered, Broken::Cut)
     }
@@ -365,7 +365,7 @@ impl Exchange {
         self.head.as_ref().is_some_and(|(head, _)| head.body.is_over())
     }
 
-    /// What there is to say of the answer once its head was there.
+    /// What is known about the answer, once its head was there.
     fn answered(&self, params: &ExchangeParams<'_>) -> Option<Answered> {
         let (head, took) = self.head.as_ref()?;
         Some(Answered {
@@ -379,10 +379,10 @@ impl Exchange {
     }
 }
 
-/// Small bodies leave with their head in one piece: that is less than a list of pieces costs.
+/// Small bodies are written together with their head, which costs less than a vectored write.
 const COPIED_MAX: usize = 4 << 10;
 
-/// Ready once the client has left. What it asks meanwhile is kept for later.
+/// Ready when the client is gone. Bytes that it sends meanwhile are kept for later.
 fn poll_left(cx: &mut Context<'_>, client: &mut Buffered) -> Poll<()> {
     while client.read.len() < AHEAD_MAX {
         match ready!(client.poll_more(cx)) {
@@ -419,7 +419,7 @@ mod tests {
         }
     }
 
-    /// A wire that takes `scratch` bytes, and its other end.
+    /// A connection that buffers `scratch` bytes, and its other end.
     fn wire(scratch: usize) -> (Stream, DuplexStream) {
         let (ours, theirs) = duplex(scratch);
         (Stream::simulated(ours), theirs)
@@ -441,7 +441,7 @@ mod tests {
         }
     }
 
-    /// Time is not real: it passes when nobody can do anything.
+    /// Time is simulated: it passes when no task can run.
     #[tokio::test(start_paused = true)]
     async fn a_client_that_takes_its_time_is_not_given_up_and_a_backend_is() {
         for stalls in [Stalls::Client, Stalls::Backend] {

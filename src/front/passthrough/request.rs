@@ -1,8 +1,8 @@
-//! Is a request one that is only passed on, and what does its head become? Pure.
+//! Decides whether a request is a plain read, and writes its head for the backend. Pure.
 //!
-//! Only requests that are beyond doubt qualify; all others are judged by
-//! [`crate::server::message`]. So this is a list of what is known to be safe, and never of what is
-//! forbidden.
+//! Only requests that are beyond doubt qualify; all others are checked by
+//! [`crate::server::message`]. So this is a list of what is known to be safe, and never a list of
+//! what is forbidden.
 
 use std::borrow::Cow;
 use std::mem::MaybeUninit;
@@ -27,13 +27,13 @@ use crate::server::authority;
 use crate::server::message::LINE_MAX;
 use crate::server::write::{copy_header, write_header};
 
-/// More headers than a browser sends with all its hints.
+/// More headers than a browser sends.
 const HEADERS_MAX: usize = 64;
 
-/// The largest head that is waited for here, in bytes.
+/// The largest head that is read here, in bytes.
 pub const HEAD_MAX: usize = 16 << 10;
 
-/// What the first bytes of a connection, or those after a request, are.
+/// What the bytes at the beginning of a request are.
 #[derive(Debug)]
 #[expect(
     clippy::large_enum_variant,
@@ -42,36 +42,36 @@ pub const HEAD_MAX: usize = 16 << 10;
 pub enum Parsed<'a> {
     /// The beginning of a head.
     Partial,
-    /// A read that is only passed on.
+    /// A plain read.
     Plain(Plain<'a>),
-    /// Something else, or what nobody knows yet.
+    /// Another request, or one that cannot be decided yet.
     Other,
 }
 
-/// The head of a read that is only passed on.
+/// The head of a plain read.
 #[derive(Debug)]
 pub struct Plain<'a> {
-    /// The head as it was read.
+    /// The head as it was received.
     read: &'a [u8],
-    /// How many bytes it has. There is no body.
+    /// Its size in bytes. There is no body.
     pub bytes: usize,
     pub is_head: bool,
-    /// What `Host` says: a name that may be one.
+    /// The value of `Host`. It is a valid name.
     host: &'a [u8],
     pub path: &'a str,
     target: &'a str,
     pub hints: IdentityHints<'a>,
-    /// What a page needs to start, asked for as the stock page does.
+    /// One of the reads that a page needs to start, in the form that ComfyUI's page uses.
     pub start: Option<StartRead>,
-    /// The client does not ask for anything else on this connection.
+    /// The client sends no further request on this connection.
     pub closes: bool,
     headers: SmallVec<[Header<'a>; 24]>,
-    /// What the peer says of whom it speaks for.
+    /// The headers in which the peer says for whom it speaks.
     claims: SmallVec<[Header<'a>; 2]>,
 }
 
-/// Reads a head of at most `bytes_max` bytes and `headers_max` headers; its target is what is left
-/// of it below `base`.
+/// Reads a head of at most `bytes_max` bytes and `headers_max` headers. Its target is the part
+/// below `base`.
 #[must_use]
 pub fn parse<'a>(
     read: &'a [u8],
@@ -83,7 +83,7 @@ pub fn parse<'a>(
     let mut request = httparse::Request::new(&mut []);
     match request.parse_with_uninit_headers(read, &mut headers) {
         Ok(Status::Complete(bytes))
-            // Of those that are longer a single line may be too long.
+            // In a longer head a single line may be too long.
             if bytes <= bytes_max.min(LINE_MAX) && request.headers.len() <= headers_max =>
         {
             sort(&read[..bytes], &request, bytes, base)
@@ -93,7 +93,7 @@ pub fn parse<'a>(
     }
 }
 
-/// What the headers say of the request, besides themselves.
+/// What the headers say about the request.
 #[derive(Debug, Default)]
 struct RequestFacts<'a> {
     is_special: bool,
@@ -108,17 +108,17 @@ impl<'a> RequestFacts<'a> {
             return;
         }
         self.closes = true;
-        // It may name headers that end here.
+        // It may name other headers of this hop.
         self.is_special |= !value.eq_ignore_ascii_case(b"close");
     }
 
-    /// Of any other page it is to be judged, and not here; and so is who says it twice.
+    /// Requests of other pages are not decided here, and neither are those with two such headers.
     fn note_site(&mut self, value: &[u8]) {
         self.is_special |= self.has_site || !is_own_site(value);
         self.has_site = true;
     }
 
-    /// One that names a host is there (RFC 9112 section 3.2). Its name ends here all the same.
+    /// A valid host is required (RFC 9112 section 3.2), although the header is not passed on.
     fn note_host(&mut self, value: &'a [u8]) {
         self.is_special |= self.host.is_some() || !authority::is_valid(value);
         self.host = Some(value);
@@ -162,7 +162,7 @@ fn sort<'a>(
             }
             RequestHeader::Forwarding => claims.push(*header),
             RequestHeader::Site => said.note_site(header.value),
-            // A person who opens an address is told in words what goes wrong, and given a cookie.
+            // A person who opens an address gets a page that explains errors, and a cookie.
             RequestHeader::Mode | RequestHeader::Accept if opens_a_page(header) => {
                 said.is_special = true;
             }
@@ -194,7 +194,7 @@ fn sort<'a>(
     })
 }
 
-/// Characters of targets that every reader takes as they are.
+/// Characters of targets that every reader treats alike.
 const CLEAR: [bool; 256] = {
     let all = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-._~/%?&=+:,;@!$'()*";
     let (mut clear, mut at) = ([false; 256], 0);
@@ -205,15 +205,15 @@ const CLEAR: [bool; 256] = {
     clear
 };
 
-/// For routes of which Mooring knows nothing but whose they are, and for those that a page needs to
-/// start: which of these it is.
+/// Decides whether a route needs no more than the owner's backend, or is a read that a page needs
+/// to start; and which one.
 fn passed_on(
     method: &Method,
     target: &str,
     (path, query): (&str, &str),
 ) -> Option<Option<StartRead>> {
     let is_clear = target.bytes().all(|byte| CLEAR[usize::from(byte)]);
-    // In origin form. It may name a file, and with it where it lies.
+    // In origin form. A query that names a file would also say which backend has it.
     if !path.starts_with('/') || !is_clear || query.contains("filename") {
         return None;
     }
@@ -225,7 +225,7 @@ fn passed_on(
 }
 
 impl Plain<'_> {
-    /// True if it is meant for this gateway, as [`hosts`] says.
+    /// True if the request is meant for this gateway, by the rules of [`hosts`].
     #[must_use]
     pub fn is_for_us(&self, server: &ServerConfig, peer: Peer) -> bool {
         let is_host =
@@ -234,8 +234,8 @@ impl Plain<'_> {
         hosts::foreign(server, peer, Some(self.host), forwarded).is_none()
     }
 
-    /// Who sends it, if he may come in; what lets him in is taken off. `None` if it is to be judged
-    /// by hyper's way, which says why somebody may not, and takes keys out of addresses.
+    /// The sender, if he may come in; the key is removed. `None` leaves the decision to hyper's
+    /// way, which sends refusals and removes keys from addresses.
     #[must_use]
     pub fn admit(&mut self, users: &UserTable, session: Option<&Arc<Session>>) -> Option<Pass> {
         let IdentityHints { path, query, .. } = self.hints;
@@ -251,8 +251,7 @@ impl Plain<'_> {
         Some(pass)
     }
 
-    /// Who sends it, as a proxy says that is believed, if he may come in; what says so is taken
-    /// off.
+    /// The sender that a trusted proxy names, if he may come in; the header is removed.
     #[must_use]
     pub fn admit_named(&mut self, rules: &Arc<ProxyRules>) -> Option<Pass> {
         let method = if self.is_head { Method::HEAD } else { Method::GET };
@@ -265,15 +264,15 @@ impl Plain<'_> {
         Some(pass)
     }
 
-    /// What a proxy calls this request.
+    /// The id that a proxy gave this request.
     #[must_use]
     pub fn request_id(&self) -> Option<&[u8]> {
         let is_it = |header: &&Header<'_>| header.name.eq_ignore_ascii_case(REQUEST_ID);
         self.headers.iter().find(is_it).map(|header| header.value)
     }
 
-    /// The head as the backend at `host` gets it from this peer, with that backend's `own` headers
-    /// in place of others of their names.
+    /// Writes the head for the backend at `host`, from this peer. The backend's `own` headers
+    /// replace others of their names.
     pub fn write(&self, host: &[u8], peer: Peer, own: &BackendHeaders, out: &mut Vec<u8>) {
         out.extend_from_slice(if self.is_head { b"HEAD " } else { b"GET " });
         out.extend_from_slice(self.target.as_bytes());
@@ -304,7 +303,7 @@ impl Plain<'_> {
     }
 }
 
-/// Our cookies name a browser and its user to us, and are nobody else's business.
+/// Removes our cookies, which identify a browser and its user to us only.
 fn write_cookie(read: &[u8], header: &Header<'_>, out: &mut Vec<u8>) {
     match other_cookies(header.value) {
         Cow::Borrowed(cookies) => copy_header(read, header.name, cookies, out),
@@ -313,12 +312,12 @@ fn write_cookie(read: &[u8], header: &Header<'_>, out: &mut Vec<u8>) {
     }
 }
 
-/// True for `Sec-Fetch-Mode` and `Accept` of a browser that opens an address.
+/// True for the `Sec-Fetch-Mode` and `Accept` of a browser that opens an address.
 fn opens_a_page(header: &Header<'_>) -> bool {
     header.value == b"navigate" || asks_for_a_page(header.value)
 }
 
-/// True if a page of ours asks, or none at all.
+/// True if the request comes from one of our pages, or from no page.
 fn is_own_site(value: &[u8]) -> bool {
     match Site::of(value) {
         Site::Unsaid | Site::Same | Site::Nobody => true,

@@ -1,4 +1,4 @@
-//! Who asks on a connection and which backend that goes to, remembered for the next request.
+//! The caller and the target of the last request on a connection, remembered for the next one.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -19,11 +19,11 @@ use crate::front::{packs, route};
 use crate::session::Client;
 use crate::session::registry::with_client;
 
-/// How often it is noted who is at an address, for one connection. Who was there last is a guess
-/// for the nameless; a tenth of a second does not matter to it.
+/// How often one connection notes who is at its address. The last caller there is only a guess for
+/// callers without a name, so a tenth of a second does not matter.
 const NOTED_EVERY: Duration = Duration::from_millis(100);
 
-/// Who asks on a connection. Mostly it is who asked last, and then nothing is looked up.
+/// The caller on a connection. It is mostly the same as before, and then nothing is looked up.
 #[derive(Debug)]
 pub struct RouteCache {
     peer: IpAddr,
@@ -32,12 +32,12 @@ pub struct RouteCache {
     sessions: SessionCache,
 }
 
-/// The line of cookies that came last, and what it says: a signature costs more than to compare.
+/// The last line of cookies and its meaning: comparing it costs less than checking a signature.
 #[derive(Debug)]
 struct Cookie {
     line: Vec<u8>,
     door: Door,
-    /// Who was let in with it by a key.
+    /// The user who was let in with it by a key.
     owner: Option<UserName>,
     browser: Option<BrowserId>,
 }
@@ -66,11 +66,11 @@ impl Cookie {
     }
 }
 
-/// Who asked last.
+/// The last caller.
 #[derive(Debug)]
 struct CachedCaller {
     client: Arc<Client>,
-    /// Where the last request went: nearly always where the next one goes.
+    /// The target of the last request, which is nearly always that of the next one.
     backend: Arc<Backend>,
     browser: Option<BrowserId>,
     address: IpAddr,
@@ -85,8 +85,8 @@ impl RouteCache {
         Self { peer, known: None, cookie, sessions: SessionCache::default() }
     }
 
-    /// Who sends a request, by his key, by the session of his browser, or as a proxy says, if he
-    /// may come in.
+    /// Finds the sender of a request, by a key, by a session, or by what a proxy says, if the
+    /// sender may come in.
     pub fn admit(
         &mut self,
         admission: &Admission,
@@ -107,16 +107,16 @@ impl RouteCache {
         self.peer
     }
 
-    /// Whether the other end is believed.
+    /// Whether the other end is trusted.
     #[must_use]
     pub fn peer(&self, config: &Config) -> Peer {
         Peer::of(&config.server, self.peer)
     }
 
-    /// Where a request goes that came just now. All of one request is judged by one configuration.
+    /// The target of a request that has just arrived. The whole request uses one configuration.
     ///
     /// # Errors
-    /// It names a client in a way that nobody could, or its backend is down, or there is none.
+    /// It names a client in a form that is not valid, its backend is down, or there is none.
     pub fn target(
         &mut self,
         front: &Front,
@@ -138,8 +138,8 @@ impl RouteCache {
         Ok(target)
     }
 
-    /// The target of the client that asked last on this connection; `None` if it is another one,
-    /// or was forgotten meanwhile.
+    /// The target of the last client on this connection. `None` if this is another client, or if
+    /// the target was forgotten in the meantime.
     fn target_of_known(
         &mut self,
         (front, config): (&Front, &Config),
@@ -147,7 +147,7 @@ impl RouteCache {
         (path, hints): (&str, &IdentityHints<'_>),
         now: Instant,
     ) -> Option<Result<Target, GatewayError>> {
-        // Whose a shared name is depends on the address, and a proxy speaks for many.
+        // The owner of a shared name depends on the address, and a proxy speaks for many.
         if caller::shared_by(&config.affinity.shared_ids, name).is_some() {
             return None;
         }

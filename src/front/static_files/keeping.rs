@@ -1,9 +1,9 @@
-//! Which answers are kept for everybody, and what of them.
+//! Decides which answers are kept for everybody, and which parts of them.
 //!
-//! `no-store` is not followed here. ComfyUI 0.33 says it of all its scripts, for browsers that
-//! would otherwise run those of an earlier version; a name with a hash has no earlier version. It
-//! is no word on whose the file is. `private` is (RFC 9111 section 5.2.2.7), and `no-transform`
-//! forbids the codings that we make (RFC 9110 section 7.7).
+//! `no-store` is ignored here. ComfyUI 0.33 sends it with all its scripts, because browsers would
+//! otherwise run those of an earlier version. A name with a hash has no earlier version. `no-store`
+//! does not say whether the file is personal. `private` does (RFC 9111 section 5.2.2.7), and
+//! `no-transform` forbids the codings that we make (RFC 9110 section 7.7).
 
 use bytes::Bytes;
 use http::header::{
@@ -19,26 +19,26 @@ use crate::front::page::{hash, insert_tag};
 
 const FOR_EVER: HeaderValue = HeaderValue::from_static("public, max-age=31536000, immutable");
 
-/// For what was asked for with a caller's own name: no cache of several readers may keep it.
+/// For a request with the caller's own credentials: shared caches must not store the answer.
 const FOR_EVER_FOR_ONE: HeaderValue =
     HeaderValue::from_static("private, max-age=31536000, immutable");
 
-/// The headers of an answer that are a file's, whoever reads it. All others may be of the one who
-/// asked first: his name, his request's id, a nonce. We set those of caching and type ourselves.
+/// The headers that belong to a file, whoever reads it. All others may belong to the first caller:
+/// a name, a request id, a nonce. We set the headers for caching and the type ourselves.
 const LASTING: [HeaderName; 5] = [
     CONTENT_LANGUAGE,
-    // Without these a page that is isolated from other origins cannot load a script or a worker.
+    // A page that is isolated from other origins needs these to load a script or a worker.
     HeaderName::from_static("cross-origin-embedder-policy"),
     HeaderName::from_static("cross-origin-resource-policy"),
     HeaderName::from_static("sourcemap"),
     HeaderName::from_static("timing-allow-origin"),
 ];
 
-/// Who may keep what is given.
+/// Who may store the answer.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Reader {
     Anybody,
-    /// It was asked for with the caller's own credentials.
+    /// It was requested with the caller's own credentials.
     One,
 }
 
@@ -49,13 +49,13 @@ impl Reader {
     }
 }
 
-/// True if a backend is told who asks. Our own cookie does not reach it.
+/// True if a backend would see the caller's credentials. Our own cookie does not reach it.
 fn has_credentials(headers: &HeaderMap) -> bool {
     let says_more = |line: &HeaderValue| !other_cookies(line.as_bytes()).trim_ascii().is_empty();
     headers.contains_key(AUTHORIZATION) || headers.get_all(COOKIE).iter().any(says_more)
 }
 
-/// Takes off who asks; gives who that was.
+/// Removes the credentials, and says whether there were any.
 pub fn forget_credentials(headers: &mut HeaderMap) -> Reader {
     let reader = Reader::of(headers);
     headers.remove(AUTHORIZATION);
@@ -63,7 +63,7 @@ pub fn forget_credentials(headers: &mut HeaderMap) -> Reader {
     reader
 }
 
-/// True for an answer that is the file, whole and as it is, and nobody's own.
+/// True for an answer that is the complete, uncompressed file, and is not personal.
 #[must_use]
 pub fn is_good<B>(response: &Response<B>, kind: Kind) -> bool {
     let headers = response.headers();
@@ -75,7 +75,7 @@ pub fn is_good<B>(response: &Response<B>, kind: Kind) -> bool {
         && home::may_be_kept(headers)
 }
 
-/// With or without the names of headers (`private="x"`): we have no use for the finer form.
+/// With or without names of headers (`private="x"`): the finer form is treated like the plain one.
 fn forbids_keeping(headers: &HeaderMap) -> bool {
     headers.get_all(CACHE_CONTROL).iter().any(|said| {
         said.as_bytes().split(|byte| *byte == b',').any(|word| {
@@ -85,7 +85,7 @@ fn forbids_keeping(headers: &HeaderMap) -> bool {
     })
 }
 
-/// What we say of the file in place of its backend.
+/// Sets the headers that we send for the file in place of its backend's.
 pub fn dress(headers: &mut HeaderMap, kind: Kind, reader: Reader) {
     for name in [DATE, AGE, EXPIRES, PRAGMA] {
         headers.remove(name);

@@ -1,22 +1,22 @@
-//! Which paths are files whose name has a hash of what is in them? Pure.
+//! Recognises paths of files with a hash of their content in their name. Pure.
 //!
-//! Vite names what it builds `NAME-HASH.ext`, with eight characters of base64url
-//! (`index-azSeANjR.js`). A file of that name is kept for ever, so a name in doubt is none of them:
+//! Vite names the files that it builds `NAME-HASH.ext`, with eight characters of base64url
+//! (`index-azSeANjR.js`). Such a file is cached for ever, so a doubtful name does not count:
 //! `/assets/my-pictures.png` of a node pack has eight characters after its dash too, and may have
 //! another content tomorrow.
 
 use super::types::{self, Kind};
 
-/// How long a hash is at Vite and Rolldown, if nobody says otherwise.
+/// The default length of a hash with Vite and Rolldown.
 const HASH: usize = 8;
 
-/// The longest hash that somebody asks for.
+/// The longest hash that can be configured.
 const HASH_MAX: usize = 64;
 
-/// The kind of a file with a hash in its name; `None` for every other path.
+/// The kind of a file with a hash in its name. `None` for every other path.
 #[must_use]
 pub fn hashed(path: &str) -> Option<Kind> {
-    // A path with dots or escapes may be mended on its way, and then it is another's.
+    // A path with dots or escapes may be normalised on its way, and is another path then.
     let name = path.strip_prefix("/assets/").filter(|name| name.bytes().all(is_plain_or_dot))?;
     let (stem, end) = name.rsplit_once('.')?;
     let kind = types::of_end(end)?;
@@ -33,13 +33,13 @@ fn is_plain_or_dot(byte: u8) -> bool {
     is_plain(byte) || byte == b'.'
 }
 
-/// True if the last `len` characters are a hash, after a dash and a name.
+/// True if the last `len` characters are a hash after a dash and a name.
 fn has_hash(stem: &str, len: usize, kind: Kind) -> bool {
     let Some(dash) = stem.len().checked_sub(len + 1) else { return false };
     0 < dash && stem.as_bytes()[dash] == b'-' && is_hash(&stem[dash + 1..], kind)
 }
 
-/// A longer one is told by where it begins, so it must not have a dash itself. A picture's may be
+/// A longer hash is found by its beginning, so it must not contain a dash. For a picture it may be
 /// the end of a UUID.
 fn has_longer_hash(stem: &str, kind: Kind) -> bool {
     let Some((name, hash)) = stem.rsplit_once('-') else { return false };
@@ -49,26 +49,26 @@ fn has_longer_hash(stem: &str, kind: Kind) -> bool {
         && is_hash(hash, kind)
 }
 
-/// True for what nobody writes as a name: of 250 hashes one is taken for a name, and passed on as
-/// it comes.
+/// True for what nobody would write as a name. One hash in 250 looks like a name; such a file is
+/// passed on unchanged.
 fn is_hash(text: &str, kind: Kind) -> bool {
     let is_of_hash = |byte: u8| is_plain(byte);
     let mut parts = text.split(['-', '_']);
     let is_name = match kind.is_code {
-        // Scripts that nobody built are not in this folder.
+        // This folder contains only scripts that were built.
         true => parts.all(is_word),
         false => parts.all(is_word_with_number),
     };
     text.bytes().all(is_of_hash) && !is_name
 }
 
-/// `word`, `Word` and nothing at all.
+/// `word`, `Word`, or empty.
 fn is_word(part: &str) -> bool {
     part.bytes().skip(1).all(|byte| byte.is_ascii_lowercase())
         && part.bytes().next().is_none_or(|byte| byte.is_ascii_alphabetic())
 }
 
-/// `word2`, `WORD2`, `2024` too.
+/// The same, and also `word2`, `WORD2`, `2024`.
 fn is_word_with_number(part: &str) -> bool {
     let word = part.trim_end_matches(|letter: char| letter.is_ascii_digit());
     is_word(word) || word.bytes().all(|byte| byte.is_ascii_uppercase())

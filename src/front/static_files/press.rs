@@ -1,4 +1,4 @@
-//! Makes codings of files: each once, in the background, a few at one time.
+//! Compresses files: each once, in the background, a few at the same time.
 
 use std::io::{self, Write as _};
 use std::sync::Arc;
@@ -17,18 +17,18 @@ use crate::front::conditional::Whole;
 use crate::front::page::{hash, insert_tag};
 use crate::net::now;
 
-/// How many files are compressed at one time.
+/// How many files are compressed at the same time.
 const AT_ONCE: usize = 2;
 
-/// How long somebody waits for a coding who takes the file as it is too. Most are there in a few
-/// milliseconds, and the largest in less time than it takes to send it as it is over 50 Mbit/s. On
-/// a busy machine the whole page would come uncompressed after a shorter wait.
+/// How long a caller waits for a coding if it also accepts the uncompressed file. Most are ready in
+/// a few milliseconds, and the largest in less time than it takes to send it uncompressed over 50
+/// Mbit/s. With a shorter time the whole page would come uncompressed on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(10);
 
-/// How long somebody waits who does not.
+/// How long a caller waits that does not accept the uncompressed file.
 const PATIENCE_WITHOUT_CHOICE: Duration = Duration::from_secs(60);
 
-/// Who may compress now. One for the gateway.
+/// Limits how many files are compressed at the same time. There is one for the gateway.
 #[derive(Debug)]
 pub struct Press(Semaphore);
 
@@ -38,14 +38,14 @@ impl Default for Press {
     }
 }
 
-/// How long somebody waits for a coding.
+/// How long a caller waits for a coding.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Patience {
     Short,
     Long,
 }
 
-/// A file in a coding, begun when it is first asked for; `None` if it takes too long.
+/// A file in a coding. The work begins at the first request. `None` if it takes too long.
 pub async fn coded(
     front: &Arc<Front>,
     key: &AssetKey,
@@ -75,7 +75,7 @@ pub async fn coded(
     }
 }
 
-/// Whoever asked may have left: the next one gets it.
+/// The first caller may be gone; the next one gets the result.
 async fn make(front: Arc<Front>, making: Making, key: AssetKey, coding: Coding, plain: Whole) {
     let Ok(_turn) = front.press.0.acquire().await else { return making.nothing() };
     let body = plain.body.clone();
@@ -84,13 +84,13 @@ async fn make(front: Arc<Front>, making: Making, key: AssetKey, coding: Coding, 
     let mut headers = plain.headers;
     headers.insert(CONTENT_ENCODING, HeaderValue::from_static(coding.as_str()));
     headers.remove(ACCEPT_RANGES);
-    // Another representation has a tag of its own (RFC 9110 section 8.8.3.3).
+    // Each coding has a tag of its own (RFC 9110 section 8.8.3.3).
     insert_tag(&mut headers, &hash(&pressed));
     making.made(&key.coded(coding), Whole { headers, body: pressed.into() }, now());
     super::count_bytes(&front);
 }
 
-/// As small as it gets in a few hundred milliseconds for all of the page.
+/// The best compression that takes a few hundred milliseconds for the whole page.
 fn press(plain: &Bytes, coding: Coding) -> io::Result<Vec<u8>> {
     let room = Vec::with_capacity(plain.len() / 3);
     let mut pressed = match coding {

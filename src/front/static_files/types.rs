@@ -1,16 +1,16 @@
-//! The type of a file by its name, and which types of a server mean the same. Pure.
+//! The type of a file by its name, and the types of servers that are equivalent. Pure.
 
 use http::header::{CONTENT_TYPE, HeaderMap};
 
 use crate::front::accept_encoding::Worth;
 
-/// Files whose name ends alike.
+/// Files with the same ending of their name.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct Kind {
-    /// As we say it in `Content-Type`.
+    /// The value that we send in `Content-Type`.
     pub mime: &'static str,
     pub worth: Worth,
-    /// Text that the page runs or reads.
+    /// True for text that the page runs or reads.
     pub is_code: bool,
 }
 
@@ -26,7 +26,7 @@ const fn packed(mime: &'static str) -> Kind {
     Kind { mime, worth: Worth::Nothing, is_code: false }
 }
 
-/// By the end of the name.
+/// The kinds, by the ending of the name.
 const KINDS: [(&str, Kind); 30] = [
     ("js", code("text/javascript; charset=utf-8")),
     ("mjs", code("text/javascript; charset=utf-8")),
@@ -60,7 +60,7 @@ const KINDS: [(&str, Kind); 30] = [
     ("pdf", packed("application/pdf")),
 ];
 
-/// What servers say instead: older names, and those of other registries.
+/// Types that servers send instead: older names, and those of other registries.
 const ALIASES: [(&str, &str); 16] = [
     ("application/javascript", "text/javascript"),
     ("application/x-javascript", "text/javascript"),
@@ -80,16 +80,16 @@ const ALIASES: [(&str, &str); 16] = [
     ("application/ogg", "audio/ogg"),
 ];
 
-/// The kind of the files whose name ends so.
+/// The kind of the files with this ending.
 #[must_use]
 pub fn of_end(end: &str) -> Option<Kind> {
     let found = KINDS.iter().find(|(known, _)| end.eq_ignore_ascii_case(known));
     found.map(|(_, kind)| *kind)
 }
 
-/// True if what a server says of a file is what its name says, or nothing in particular: a server
-/// whose registry does not know it says `application/octet-stream`, and on Windows `text/plain` for
-/// scripts (ComfyUI #12911).
+/// True if a server's type for a file is equivalent to the type of its name, or says nothing. If
+/// its registry does not know the file, a server sends `application/octet-stream`, and on Windows
+/// `text/plain` for scripts (ComfyUI #12911).
 #[must_use]
 pub fn is_expected(kind: Kind, headers: &HeaderMap) -> bool {
     let mut said = headers.get_all(CONTENT_TYPE).iter();
@@ -104,7 +104,7 @@ pub fn is_expected(kind: Kind, headers: &HeaderMap) -> bool {
     said == essence(kind.mime) || is_unknown || is_text
 }
 
-/// Without parameters.
+/// The type without parameters.
 fn essence(mime: &str) -> String {
     mime.split(';').next().unwrap_or("").trim().to_ascii_lowercase()
 }

@@ -1,6 +1,6 @@
-//! One submission, tried on several backends: it is sent to the first that can be reached and has
-//! the nodes and models. It is tried elsewhere only while it is certain that no backend has it
-//! (promise P2).
+//! One submission, tried on several backends: it is sent to the first one that can be reached and
+//! has the nodes and models. Another one is tried only while it is certain that no backend has the
+//! submission (promise P2).
 
 use bytes::Bytes;
 use http::request::Parts;
@@ -21,24 +21,25 @@ use crate::routing::decision::NotThere;
 use crate::routing::ids::BackendId;
 use crate::session::submissions::Placed;
 
-/// What became of an attempt.
+/// The result of an attempt.
 enum Attempted {
     /// It ended before it was sent.
     EndedMeanwhile,
-    /// A complete 2xx or 4xx.
+    /// A complete answer with a status 2xx or 4xx.
     Answered(ResponseParts, Bytes),
     NeverSent(GatewayError),
     Unclear,
 }
 
-/// Backends that a submission provably never reached, or that refused it.
+/// Backends that certainly did not get the submission, or that refused it.
 type Tried = SmallVec<[BackendId; 4]>;
 
-/// Why it goes elsewhere, or comes to nothing.
+/// Why it is tried elsewhere, or fails.
 enum Setback {
-    /// It provably never left.
+    /// It was certainly not sent.
     NeverSent(GatewayError),
-    /// Refused for want of a node or a model that another backend may have; nothing was queued.
+    /// It was refused because a node or a model is missing, which another backend may have. Nothing
+    /// was queued.
     Refused(Refusal),
 }
 
@@ -51,7 +52,7 @@ impl Setback {
     }
 }
 
-/// A refusal as it came, and by whom.
+/// A refusal, unchanged, and the backend that sent it.
 struct Refusal {
     target: Target,
     parts: ResponseParts,
@@ -69,7 +70,7 @@ impl Sending {
             let setback = match self.attempt(&parts, &body).await {
                 Attempted::EndedMeanwhile => return self.ended_meanwhile().await,
                 Attempted::Unclear => {
-                    // Looking can take long, and needs no body.
+                    // The search can take long and does not need the body.
                     drop(body);
                     self.share = None;
                     return self.look().await;
@@ -111,7 +112,7 @@ impl Sending {
         }
     }
 
-    /// Sends it once to where it is placed, with its files there.
+    /// Sends it once to its backend, after its files are there.
     async fn attempt(&mut self, parts: &Parts, body: &Bytes) -> Attempted {
         let (ready, brought) = tokio::join!(
             self.is_ready(),
@@ -125,7 +126,8 @@ impl Sending {
             // A reset ended it while its link was dialled: nothing was sent.
             return Attempted::EndedMeanwhile;
         }
-        // A process that was gone while the link was awaited is not the one it goes to.
+        // If a process ended while the link was awaited, the submission does not go to that
+        // process.
         self.sent = now();
         match self.send(parts.clone(), body).await {
             Sent::Answered(parts, body) => Attempted::Answered(parts, body),
@@ -134,9 +136,9 @@ impl Sending {
         }
     }
 
-    /// It stays where it is, for that is where its client is held, and the link there could not be
-    /// opened: waits for it once more, also while its backend is down. A server that takes no
-    /// socket for a moment, or was restarted, is no reason to throw work away.
+    /// It stays where it is, because its client is held there and the link could not be opened. It
+    /// waits for the link once more, also while the backend is down. A server that refuses a socket
+    /// for a moment, or was restarted, is no reason to lose work.
     async fn is_linked(&self) -> bool {
         let limit = self.front.shared.config().prompts.link_timeout;
         self.link.is_open_within(limit).await
@@ -152,7 +154,7 @@ impl Sending {
         is_news
     }
 
-    /// Places it elsewhere, if that makes sense.
+    /// Places it on another backend, if that makes sense.
     fn goes_on(&mut self, setback: &Setback, tried: &[BackendId]) -> bool {
         match setback {
             Setback::NeverSent(error) => {
@@ -162,13 +164,13 @@ impl Sending {
         }
     }
 
-    /// The answer of the first that refused it; no trace of it stays.
+    /// The answer of the first backend that refused it. Nothing of the submission is kept.
     fn refused(mut self, refusal: Refusal) -> Response<ResponseBody> {
         self.gone();
         pass(&refusal.target, refusal.parts, refusal.body)
     }
 
-    /// Places it anew (P2). False if it stays where it is.
+    /// Places it again (P2). False if it stays where it is.
     fn goes_elsewhere(&mut self, why: NotThere, tried: &[BackendId]) -> bool {
         let near = self.inputs.nearness();
         let placed =

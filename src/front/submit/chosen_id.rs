@@ -1,9 +1,10 @@
-//! May a user's submission have the id that it chose?
+//! Decides whether a user's submission may have the id that it chose.
 //!
-//! The ledger forgets, and without a journal a restart forgets everything; a backend may still run
-//! or have what went by that id. Whoever got the id would get that prompt: its entry in lists, its
-//! outputs, and the right to end it. So where users are asked for, no id is given out that a
-//! backend has. Among strangers a prompt id is a secret of its own, and whoever knows it may ask.
+//! The ledger forgets old prompts, and without a journal a restart forgets all of them. A backend
+//! may still run or have a prompt with that id. A user who got the id would get that prompt: its
+//! entry in lists, its outputs, and the right to end it. So if users are required, an id that a
+//! backend has is not given out. Without users a prompt id is a secret, and a caller that knows it
+//! may use it.
 
 use futures_util::future::join_all;
 
@@ -24,14 +25,14 @@ pub(super) fn another() -> PromptId {
 /// Looks for the id on all backends that are up.
 ///
 /// # Errors
-/// One of them has it, or does not say.
+/// One of them has it, or does not answer.
 pub(super) async fn check(
     front: &Front,
     realm: &Realm,
     chosen: Option<&PromptId>,
 ) -> Result<(), GatewayError> {
     let Some(prompt) = chosen else { return Ok(()) };
-    // It may have been another's, whom the ledger has forgotten.
+    // It may have belonged to another user, and the ledger has forgotten it.
     front.history_cache.forget(prompt);
     if *realm == Realm::Everybody {
         return Ok(());

@@ -1,8 +1,7 @@
 //! Copies a whole folder of files to the backend of a prompt that takes it (promise R4).
 //!
-//! A node that takes a folder takes all files in it, under their names. So the copies keep their
-//! names; if the folder already contains other clients' files, they go into a folder of their own
-//! beside it.
+//! A node that takes a folder uses all files in it, by their names. So the copies keep their names.
+//! If the folder already contains other clients' files, the copies go into a new folder beside it.
 
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::sync::Arc;
@@ -15,10 +14,10 @@ use crate::routing::files::Within;
 use crate::routing::ids::{FileRef, Folder, Located};
 use crate::shared::Shared;
 
-/// The name of a folder on `target` that has these files and no others that are known.
+/// The name of a folder on `target` that has these files and no other known ones.
 ///
 /// # Errors
-/// A file could not be brought; see [`copy_file::bring`].
+/// A file could not be copied; see [`copy_file::bring`].
 pub(super) async fn bring(
     front: &Front,
     (folder, files): (&str, &[Located]),
@@ -62,14 +61,14 @@ async fn bring_into(
     Ok(true)
 }
 
-/// True if the folder has files there that are none of these, nor copies of them.
+/// True if the folder has other files than these and their copies.
 fn has_others(shared: &Shared, (folder, files): (&str, &[Located]), target: &Backend) -> bool {
     let mut all = shared.records.all_files();
     let is_other = |within: &Within| !files.contains(&within.at);
     all.any(|known| known.in_subfolder_of(folder, target.id).iter().any(is_other))
 }
 
-/// A folder for these files in the state that they are in now.
+/// A folder for these files in their current state.
 fn own_folder(shared: &Shared, folder: &str, files: &[Located]) -> String {
     let mut written = vec![None; files.len()];
     shared.records.look_up(files.iter().map(|at| at.file.path()), |known, place| {

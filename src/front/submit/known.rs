@@ -1,4 +1,4 @@
-//! What is known of the strings of a graph that may name files, looked up at once.
+//! What is known about the strings of a graph that may name files. All are looked up at once.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
@@ -13,11 +13,11 @@ use crate::routing::files::{Files, Maker, Strangers, Within, meant_of};
 use crate::routing::ids::{BackendId, ContentHash, FileRef, Folder, Located};
 use crate::shared::Shared;
 
-/// A file that is known.
+/// A known file or folder.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub(super) enum Input {
     At(Located),
-    /// A subfolder, and the files in it.
+    /// A subfolder and the files in it.
     Folder(String, Vec<Located>),
     /// Its name, and the server that had it.
     Gone(FileRef, Arc<str>),
@@ -32,15 +32,16 @@ impl Input {
     }
 }
 
-/// A string that may name a file, to be looked up with others.
+/// A string that may name a file. It is looked up together with others.
 pub(super) struct Lookup {
     folder: Folder,
     path: String,
-    /// The backend that it names; a name that is no backend's leads nowhere.
+    /// The backend in the name. If it is not a known backend, nothing is found.
     backend: Option<Bearer>,
-    /// The string says itself in which folder it is.
+    /// The string says which folder the file is in.
     is_annotated: bool,
-    /// Of a hash, which bytes it means, if it can be read: no file has that name, whatever it says.
+    /// Set if the string is a hash: the content that it means, if it is valid. It is never a file
+    /// name.
     of_hash: Option<Option<ContentHash>>,
 }
 
@@ -55,8 +56,8 @@ impl Lookup {
         }
     }
 
-    /// What is known of it as a file. One that was told with its backend as a bare output
-    /// (`Preview3D` puts what it told into its own input again) is that output.
+    /// What is known about the file of this name. If a backend once reported a bare output under
+    /// this name (`Preview3D` puts its output into its own input again), it is that output.
     fn file(&self, files: &Files, askers: &[Maker]) -> Option<Input> {
         if let Some(bearer) = &self.backend {
             let file = FileRef::of_path(self.folder, &self.path)?;
@@ -78,8 +79,8 @@ impl Lookup {
         }
     }
 
-    /// The subfolder of the inputs that it may name, and the backend with it; a name that is no
-    /// backend's leads nowhere.
+    /// The subfolder of the inputs that it may name, and the backend in the name. If that is not a
+    /// known backend, nothing is found.
     fn subfolder(&self, shared: &Shared) -> Option<(&str, Option<BackendId>)> {
         if self.folder != Folder::Input || self.of_hash.is_some() {
             return None;
@@ -94,14 +95,15 @@ impl Lookup {
     }
 }
 
-/// Which backends have a file, as itself or as a copy.
+/// The backends that have a file, as the original or as a copy.
 pub(super) type Places = HashMap<Located, SmallVec<[BackendId; 2]>>;
 
-/// What is known of strings, all looked up at once: each shard of the ledger is locked once.
+/// What is known about the strings. All are looked up at once, so that each shard of the ledger is
+/// locked only once.
 pub(super) struct Known {
     pub(super) inputs: Vec<Option<Input>>,
     pub(super) places: Places,
-    /// What the shards have in subfolders that may be meant, by the place of the string.
+    /// The files of possible subfolders, by the position of the string.
     within: BTreeMap<usize, Vec<Within>>,
 }
 
@@ -111,7 +113,7 @@ impl Known {
         let shard = |(asked, input): (&Lookup, &Option<Input>)| match (input, asked.of_hash) {
             (Some(Input::At(at)), _) => Some(shared.records.shard_of(at.file.path())),
             (_, None) => Some(shared.records.shard_of(&asked.path)),
-            // Bytes that nobody knows.
+            // The content of this hash is not known.
             (_, Some(_)) => None,
         };
         let shards: Vec<Option<usize>> = asked.iter().zip(&inputs).map(shard).collect();
@@ -133,7 +135,7 @@ impl Known {
         known
     }
 
-    /// The files that have the bytes that are asked for.
+    /// The files with the requested content.
     fn of_hashes(shared: &Shared, asked: &[Lookup]) -> Vec<Option<Input>> {
         let hashes: Vec<ContentHash> = asked.iter().filter_map(|it| it.of_hash?).collect();
         let files = shared.records.files_of_hashes(&hashes);
@@ -151,7 +153,7 @@ impl Known {
         }
     }
 
-    /// What one shard has in the subfolders that may be meant.
+    /// What one shard has in the possible subfolders.
     fn look_into(&mut self, shared: &Shared, files: &Files, asked: &[Lookup], askers: &[Maker]) {
         for (place, asked) in asked.iter().enumerate() {
             let within = match asked.subfolder(shared) {
@@ -166,7 +168,7 @@ impl Known {
         }
     }
 
-    /// What names no file may name a folder.
+    /// A string that names no file may name a folder.
     fn take_folders(&mut self, shared: &Shared, asked: &[Lookup]) {
         for (place, within) in std::mem::take(&mut self.within) {
             let name = asked[place].subfolder(shared).map(|(name, _)| name.to_owned());

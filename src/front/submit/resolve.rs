@@ -1,5 +1,5 @@
-//! Finds out what became of a submission whose answer is missing or proves nothing: its backend is
-//! asked until it is known (promise P2).
+//! Finds out what happened to a submission whose answer is missing or proves nothing: its backend
+//! is asked until the result is known (promise P2).
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -15,25 +15,25 @@ use crate::net::{now, sleep};
 use crate::routing::pending::{ABSENT_LOOKS_APART, End};
 use crate::session::control;
 
-/// For how long a submission's own task looks for it. Beyond any `prompts.answer_limit` that a
-/// client waits for.
+/// How long the submission's own task asks. This is longer than any `prompts.answer_limit`, which
+/// is how long a client waits.
 const LOOKS_FOR: Duration = Duration::from_secs(3_600);
 
-/// How long after a prompt has left the pending ones its end may be untold. It takes two locks.
+/// How soon after a prompt is not pending any more its end must be known. That takes two locks.
 const SETTLES_WITHIN: Duration = Duration::from_secs(1);
 
-/// The pause between two questions while a backend does not answer them.
+/// The pause between two requests while a backend does not answer them.
 const LOOK_AGAIN: Duration = Duration::from_millis(250);
 
-/// What came of looking.
+/// The result of the search.
 enum Looked {
-    /// The backend has it: waiting, at this place if it says so, or further.
+    /// The backend has it. It waits at this position if the backend says so, or is further along.
     There(Option<f64>),
-    /// It is nowhere, and provably so.
+    /// It is certainly nowhere.
     Nowhere,
-    /// It ended meanwhile: its events said so, or it was given up.
+    /// It ended in the meantime: its events said so, or it was given up.
     Ended(End),
-    /// Nobody waits for this any more.
+    /// Nobody waits for the result any more.
     Unknown,
 }
 
@@ -82,7 +82,7 @@ impl Sending {
         Looked::Unknown
     }
 
-    /// Its client was told long ago that nobody knows; the reconciler goes on asking.
+    /// The client was told long ago that the result is unknown. The reconciler continues to ask.
     async fn left_to_asking(mut self) -> Answer {
         self.taken().await;
         self.client.must_ask(&self.front.sessions, self.backend().id);
@@ -90,17 +90,17 @@ impl Sending {
         Err(GatewayError::StateUnknown { backend, prompt: self.prompt.to_string() })
     }
 
-    /// It is said not to be queued; should that turn out wrong, it is stopped.
+    /// The client is told that it is not queued. If it appears later all the same, it is stopped.
     fn not_there(mut self) -> Answer {
         let backend = self.backend().name().to_string();
-        // Before the id is free: one who uses it again must not find it disowned after that.
+        // This comes before the id is free: a new prompt with this id must not be disowned.
         self.client.disown(&self.prompt);
         let answer = self.withdraw(GatewayError::NotQueued { backend });
         control::watch_late_arrival(&self.front.sessions, self.backend(), &self.prompt);
         answer
     }
 
-    /// It is not pending any more, without having been sent.
+    /// It is not pending any more, and was not sent.
     pub(super) async fn ended_meanwhile(self) -> Answer {
         match self.settled_end().await {
             Some(end) => self.ended(end).await,
@@ -114,8 +114,8 @@ impl Sending {
         timeout(SETTLES_WITHIN, completion.end()).await.ok()
     }
 
-    /// It ended, and not by an answer. Its events said so, and only what was taken has events; or
-    /// it was given up, or cut off by force.
+    /// It ended without an answer. Either its events said so, which only exist for accepted
+    /// prompts, or it was given up, or it was ended by force.
     async fn ended(mut self, end: End) -> Answer {
         match end {
             End::Succeeded | End::Failed | End::Interrupted | End::Deleted => {

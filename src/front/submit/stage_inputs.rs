@@ -1,4 +1,4 @@
-//! The files that a prompt uses, named as its backend knows them (promise R4).
+//! The files that a prompt uses, under the names that its backend knows (promise R4).
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -27,35 +27,35 @@ use crate::routing::placement::{BackendView, CopyWeights, head_start};
 use crate::session::submissions::Nearness;
 use crate::shared::Shared;
 
-/// How long the sizes of files are awaited: a prompt must not wait long to be placed.
+/// How long to wait for the sizes of files, because the placement must not take long.
 const WEIGHED_WITHIN: Duration = Duration::from_millis(500);
 
-/// How many files are asked about.
+/// For how many files the size is requested.
 const WEIGHED_MAX: usize = 64;
 
 /// The files that the graph of a submission names.
 #[derive(Debug)]
 pub(super) struct Inputs {
     mentions: Vec<Mention<Input>>,
-    /// The backends that have most of them.
+    /// The backends that have most of the files.
     near: SmallVec<[BackendId; 4]>,
-    /// How many prompts longer a queue may be where they lie.
+    /// How many more prompts the queue of these backends may have.
     margin: u32,
 }
 
-/// The submission without names of backends in what is kept of it. A picture that is opened
-/// elsewhere, or here after a change of the fleet, names no server.
+/// The submission without names of backends in the text that is stored. A picture that is opened on
+/// another installation, or here after a change of the fleet, must not name a server.
 #[must_use]
 pub(super) fn untagged(shared: &Shared, body: Bytes) -> Bytes {
     files::without_backends(body, |name| shared.records.is_of_backend(name))
 }
 
 impl Inputs {
-    /// Looks the strings of a graph up in the ledger of files. `askers` are its client and its
-    /// address; `nodes` is what the backends say of their nodes.
+    /// Looks up the strings of a graph in the ledger of files. `askers` are its client and its
+    /// address; `nodes` is what the backends report about their nodes.
     ///
-    /// The graph is read first, then all is looked up at once, and only if something was found is
-    /// it read again: whoever holds the ledger keeps everybody waiting.
+    /// The graph is read first, then everything is looked up at once, and the graph is read again
+    /// only if something was found. A lock on the ledger blocks everybody else.
     #[must_use]
     pub(super) fn of(shared: &Shared, body: &[u8], askers: &[Maker], nodes: &KnownClasses) -> Self {
         let mut asked = Vec::new();
@@ -80,7 +80,7 @@ impl Inputs {
         inputs
     }
 
-    /// The backends that have most of them.
+    /// The backends that have most of the files.
     #[must_use]
     pub(super) fn nearness(&self) -> Nearness {
         Nearness { backends: self.near.clone(), margin: self.margin }
@@ -101,8 +101,8 @@ impl Inputs {
         counts.iter().filter(is_near).map(|(backend, _)| *backend).collect()
     }
 
-    /// Weighs what would have to be copied against the wait. Asked only where it decides: while a
-    /// backend that has them is idle, they lie well, and so they do if there is no other.
+    /// Compares the cost of copying with the cost of waiting. Only needed if it makes a difference:
+    /// not while a backend with the files is idle, and not if there is no other backend.
     pub(super) async fn weigh(&mut self, shared: &Shared) {
         if self.near.is_empty() {
             return;
@@ -135,11 +135,10 @@ impl Inputs {
         self.margin = head_start(&sizes, weights);
     }
 
-    /// The submission as `target` understands it: every file is there, under the name that stands
-    /// in the graph.
+    /// The submission for `target`: every file exists there under the name in the graph.
     ///
     /// # Errors
-    /// A file could not be brought; see [`copy_file::bring_known`].
+    /// A file could not be copied; see [`copy_file::bring_known`].
     pub(super) async fn brought(
         &self,
         front: &Front,
@@ -168,7 +167,7 @@ impl Inputs {
             async move {
                 let file = match known {
                     Some(it) => copy_file::bring_known(front, (&original, it), target).await?,
-                    // It lies there itself.
+                    // The original itself is there.
                     None => original.file.clone(),
                 };
                 Ok::<_, GatewayError>((original, file))
@@ -191,9 +190,9 @@ impl Inputs {
         Ok(files::with_renamed(body, &parts))
     }
 
-    /// `target` said that files are not there. Forgets copies that were thought to be, and looks
-    /// for names that nobody knew on the other backends. True if something is known now that was
-    /// not, so that submitting again makes sense.
+    /// `target` reported missing files. Forgets copies that were expected there, and looks for
+    /// unknown names on the other backends. True if something new is known, so that another attempt
+    /// makes sense.
     pub(super) async fn find_missing(
         &self,
         shared: &Shared,
@@ -205,14 +204,14 @@ impl Inputs {
         for name in lacks.files.iter().chain(&lacks.values) {
             let Some(spelled) = files::spelled(name) else { continue };
             if spelled.is_hash() {
-                // No file has that name, and none must get it.
+                // No file has that name, and no file must get it.
                 continue;
             }
             let Some(file) = FileRef::of_path(spelled.folder, &spelled.path) else { continue };
             is_news |= self.forget_copies(shared, target, &file);
             let asked = [Lookup::of(shared, &spelled)];
             let is_unknown = Known::of(shared, &asked, askers).inputs.iter().all(Option::is_none);
-            // A value is more often a model's name than a file's.
+            // A value is more often the name of a model than of a file.
             if is_unknown && lacks.files.contains(name) {
                 is_news |= view::search(shared, &file, Some(target.id)).await.is_some();
             }
@@ -220,7 +219,7 @@ impl Inputs {
         is_news
     }
 
-    /// True if one was thought to be there.
+    /// True if a copy was expected there.
     fn forget_copies(&self, shared: &Shared, target: &Backend, file: &FileRef) -> bool {
         let mut is_news = false;
         for original in self.located().filter(|at| at.backend != target.id) {
@@ -233,7 +232,7 @@ impl Inputs {
         is_news
     }
 
-    /// What is known of those that do not lie there themselves.
+    /// What is known about the files whose original is not there.
     fn to_bring(
         &self,
         shared: &Shared,
@@ -253,7 +252,7 @@ impl Inputs {
         if max < to_copy { Err(GatewayError::TooManyInputs { max }) } else { Ok(known) }
     }
 
-    /// All files, those of folders too.
+    /// All files, including those of folders.
     fn located(&self) -> impl Iterator<Item = &Located> {
         self.mentions.iter().flat_map(|mention| match &mention.known {
             Input::At(at) => std::slice::from_ref(at),
@@ -262,7 +261,7 @@ impl Inputs {
         })
     }
 
-    /// The files that are named one by one.
+    /// The files that are named individually.
     fn single(&self) -> impl Iterator<Item = &Located> {
         self.mentions.iter().filter_map(|mention| match &mention.known {
             Input::At(at) => Some(at),
@@ -271,8 +270,8 @@ impl Inputs {
     }
 }
 
-/// True if the string stands where a file is meant. One that carries a backend was picked from
-/// names of ours, and is meant wherever it stands.
+/// True if a file is expected at the place of this string. A name with a backend was chosen from
+/// our lists, so it is a file wherever it is.
 fn is_meant(
     nodes: &KnownClasses,
     classes: &HashMap<String, String>,

@@ -1,6 +1,5 @@
-//! What a write has changed is read anew when the write is over, as far as its writer sees it: the
-//! newest workflow is there when the home is away, although nobody has opened it since it was
-//! saved.
+//! After a write, what it has changed is read again, as far as its writer can see it. So the newest
+//! workflow is available while the home is away, even if nobody has opened it since it was saved.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -20,16 +19,16 @@ use crate::front::forward::{Target, send, to_backend};
 use crate::front::home::{self, Asked};
 use crate::front::{Front, failover};
 
-/// How many answers are read anew after one write.
+/// How many answers are read again after one write.
 const READ_ANEW_MAX: usize = 16;
 
-/// How many writes may have theirs read anew at one time. Others wait.
+/// How many writes may have their changes read at the same time. The others wait.
 pub const READING_MAX: usize = 64;
 
 /// How often a home is asked that breaks off.
 const TRIES: usize = 3;
 
-/// Headers that are the write's own.
+/// Headers that belong to the write only.
 const OF_A_WRITE: [HeaderName; 12] = [
     CONTENT_ENCODING,
     CONTENT_LENGTH,
@@ -45,10 +44,10 @@ const OF_A_WRITE: [HeaderName; 12] = [
     TRANSFER_ENCODING,
 ];
 
-/// What is to be read after a write, and as whom.
+/// What to read after a write, and on whose behalf.
 pub(super) struct ReadAnew {
     home: Target,
-    /// What the write says it changes.
+    /// The keys that the write itself changes.
     written: Vec<CacheKey>,
     headers: HeaderMap,
     from: IpAddr,
@@ -65,13 +64,13 @@ impl ReadAnew {
         Self { home: home.clone(), written, headers, from }
     }
 
-    /// Reads it, and what else its writer had. A home that was busy with the write may look down
-    /// still: it has as long as an answer may take to be up again.
+    /// Reads these keys, and the other copies that the writer had. A home that was busy with the
+    /// write may still look down: it may take as long to come up as an answer may take.
     pub(super) async fn read(self, front: &Arc<Front>, stale: Vec<CacheKey>) {
         if !front.stale_cache.is_on() {
             return;
         }
-        // What was written comes first: a move makes all that its writer has opened stale.
+        // The keys of the write come first: a move ends all copies that its writer has.
         let mut keys = self.written.clone();
         keys.extend(stale.into_iter().filter(|key| !self.written.contains(key)));
         keys.truncate(READ_ANEW_MAX);
@@ -84,7 +83,7 @@ impl ReadAnew {
         tokio::select! {
             biased;
             () = front.shared.tasks.stopping() => {}
-            // What fails is not copied, and that is all.
+            // What fails is not copied; nothing else happens.
             _all_or_too_late = timeout(within, reading) => {}
         }
     }
@@ -93,14 +92,14 @@ impl ReadAnew {
         for _ in 0..TRIES {
             self.home.backend.is_up_again().await;
             let Ok(_turn) = front.reading_anew.acquire().await else { return };
-            // Somebody may have read it meanwhile.
+            // Somebody may have read it in the meantime.
             if front.stale_cache.knows(key) || self.is_answered(front, key).await {
                 return;
             }
         }
     }
 
-    /// False if it is to be asked again.
+    /// False if it must be asked again.
     async fn is_answered(&self, front: &Arc<Front>, key: &CacheKey) -> bool {
         let Ok(mut request) = Request::builder().uri(key.target()).body(()) else { return true };
         request.headers_mut().clone_from(&self.headers);

@@ -1,9 +1,9 @@
-//! One write to user data, from before it is sent until it is known what the home made of it.
+//! One write to user data, from before it is sent until its result at the home is known.
 //!
-//! It runs in a task of its own: its sender may leave, as a page does that is closed, and the
-//! home's answer tells all the same when what it changed is known again. If there is no answer, the
-//! home may carry it out later: nothing is known of what it changes for as long again as an answer
-//! may take.
+//! It runs in a task of its own, because its sender may leave, as a page does that is closed; the
+//! home's answer then still says when the changed data can be used again. If there is no answer,
+//! the home may do the write later. Then the changed data is not used for as long again as an
+//! answer may take.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -24,19 +24,19 @@ use crate::front::{Answer, Front, failover};
 use crate::net::{now, sleep};
 use crate::records::home::HomeServer;
 
-/// How many writes may be on their way at one time, with those that nobody has answered and those
-/// of which what they changed is being read anew.
+/// How many writes may be open at the same time. This includes writes without an answer, and those
+/// whose changes are being read again.
 pub const SAVING_MAX: usize = 1024;
 
-/// How many of them one address may have: who sends slowly, or while the home is silent, keeps no
+/// How many of them one address may have, so that a slow sender, or a silent home, does not keep
 /// others from saving.
 pub const SAVING_EACH_MAX: usize = SAVING_MAX / 4;
 
-/// Sends a write to the home, and has what it changed read anew when that is over.
+/// Sends a write to the home, and reads its changes again afterwards.
 ///
 /// # Errors
-/// It was not answered, or not sent: too many are on their way, the operator wants nothing saved
-/// that a crash would forget, or the process stops.
+/// It was not answered, or it was not sent: too many are open, the operator does not allow a write
+/// that a crash could forget, or the process stops.
 pub(super) async fn save(
     front: &Arc<Front>,
     home: Target,
@@ -58,20 +58,20 @@ pub(super) async fn save(
     told.await.unwrap_or(Err(GatewayError::Stopping))
 }
 
-/// What is heard of a write.
+/// What the answer says about a write.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 enum Heard {
-    /// It was refused, or never sent: all is as it was.
+    /// It was refused or never sent: nothing has changed.
     Refused,
-    /// The home has done with it.
+    /// The home has completed it.
     Done,
-    /// Nothing: the home may do it later.
+    /// Nothing is known: the home may do it later.
     Nothing,
 }
 
-/// A proxy before the home may say of a write that took too long, or whose sender left, that it was
-/// refused (408, and nginx's 499) or that there is no answer (502 and above), although the home has
-/// it.
+/// If a write took too long or its sender left, a proxy in front of the home may report a refusal
+/// (408, and nginx's 499) or a missing answer (502 and above), although the home has received the
+/// write.
 fn heard(answer: &Answer) -> Heard {
     match answer {
         Ok(response) => match response.status().as_u16() {
@@ -80,29 +80,29 @@ fn heard(answer: &Answer) -> Heard {
             _ => Heard::Done,
         },
         Err(error) if failover::is_away(error) => Heard::Refused,
-        // The home gets no more of it: what it did it has done.
+        // The home gets no more of it, so it has done what it will do.
         Err(GatewayError::BodyBroken) => Heard::Done,
         Err(_) => Heard::Nothing,
     }
 }
 
-/// A write, until what it changed is known again. It is over when this is dropped, at the latest.
+/// A write until its changes are known again. It is over when this is dropped, at the latest.
 struct Write {
     front: Arc<Front>,
     home: Target,
-    /// Which server that is, for its copies.
+    /// The identity of the server, for its copies.
     server: HomeServer,
     key: CacheKey,
     groups: Vec<Group>,
-    /// What would come of it if it were over now.
+    /// The outcome if it were over now.
     outcome: Outcome,
-    /// The home is at work on it, as far as we hear, or what it did is not read yet.
+    /// The home is working on it, as far as is known, or its changes were not read yet.
     is_at_work: bool,
     is_over: bool,
 }
 
 impl Write {
-    /// From here on nothing is given of what it changes.
+    /// From now on no copy is used of what it changes.
     fn begin(front: &Arc<Front>, home: Target, key: CacheKey) -> Self {
         let (front, server) = (Arc::clone(front), HomeServer::of(&home.backend));
         let groups = key.changes();
@@ -112,10 +112,10 @@ impl Write {
         Self { front, home, server, key, groups, outcome, is_at_work: true, is_over: false }
     }
 
-    /// Waits until the disk says so too, for who starts after a crash.
+    /// Waits until the note for a process that starts after a crash is on the disk.
     ///
     /// # Errors
-    /// It does not, and the operator wants nothing then that a crash would forget.
+    /// The disk failed, and the operator does not allow a write that a crash could forget.
     async fn is_marked(&self) -> Result<(), GatewayError> {
         match self.front.copies.is_marked(&self.server, &self.groups).await {
             Ok(()) => Ok(()),
@@ -126,8 +126,8 @@ impl Write {
         }
     }
 
-    /// Sends it, and tells what came of it. Returns the copies that its writer had and that are not
-    /// good any more; `None` if it changed nothing.
+    /// Sends it, and reports its result. Returns the copies of its writer that have ended. `None`
+    /// if it changed nothing.
     async fn run(
         &mut self,
         request: Request<Incoming>,
@@ -136,7 +136,7 @@ impl Write {
         self.outcome = Outcome::MayBeDone;
         let answer = forward(&self.front.shared, &self.home, request).await;
         let heard = heard(&answer);
-        // Before it is told: what its writer reads then is what was saved.
+        // This comes before the writer gets the answer, so that it then reads what was saved.
         let stale = match heard {
             Heard::Refused => {
                 self.outcome = Outcome::NotDone;
@@ -159,7 +159,7 @@ impl Write {
         }
     }
 
-    /// The home may do it later, and nobody will hear: it has as long as an answer may take.
+    /// The home may do it later, and nobody will know: it gets as much time as an answer may take.
     async fn until_it_is_done(&self) {
         let within = self.front.shared.config().server.answer_timeout;
         tokio::select! {
@@ -175,7 +175,7 @@ impl Write {
         }
     }
 
-    /// It is over. Returns the copies that its writer had, and that are not good any more.
+    /// The write is over. Returns the copies of its writer that have ended.
     fn ends(&mut self) -> Vec<CacheKey> {
         self.is_over = true;
         let stale = self.front.stale_cache.written(&self.key, self.outcome);
@@ -189,7 +189,7 @@ impl Drop for Write {
         if !self.is_over {
             let _nobody_reads_anew = self.ends();
         }
-        // At last: who waits for it looks for a copy then.
+        // This is last, because those who wait for it then look for a copy.
         self.stops();
     }
 }
