@@ -6,14 +6,14 @@ use crate::fleet::backend::Backend;
 use crate::routing::ids::BackendId;
 use crate::shared::Shared;
 
-/// What a backend told of prompts, as its clients are told: the files are learned of, and those
-/// whose plain name is another backend's carry theirs.
+/// A backend's text about prompts, in the form for clients. Its files are stored in the ledger. If
+/// a plain name belongs to another backend, the name gets that of this backend.
 #[must_use]
 pub fn outgoing(shared: &Shared, backend: &Backend, text: Bytes) -> Bytes {
     shared.records.name_outputs(backend.id, &[], text)
 }
 
-/// The same of what several have told, looked up at once.
+/// The same for the texts of several backends, looked up at once.
 #[must_use]
 pub fn all_outgoing(shared: &Shared, texts: Vec<(BackendId, Bytes)>) -> Vec<Bytes> {
     shared.records.name_all_outputs(texts)
