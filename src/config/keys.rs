@@ -44,15 +44,15 @@ sections! {
         max_connections: Count { min: 1, max: 1_000_000 } = "10000", Live;
         /// The time from the first byte of a request to the end of its headers.
         header_timeout: Span { min: 100 * MS, max: H } = "10s", Live;
-        /// The size of the request line and the headers together. ComfyUI takes 8 KiB a line.
+        /// The size of the request line and the headers together. ComfyUI accepts 8 KiB per line.
         max_header_bytes: Size { min: 8 * KIB, max: MIB } = "16KiB", Live;
         /// How many headers a request may have. ComfyUI has the same limit.
         max_headers: Count { min: 16, max: 1024 } = "128", Live;
         /// How long a connection is kept open without a request. It should be longer than in
         /// proxies in front of Mooring, so that they do not send a request on a connection that
-        /// Mooring just closes.
+        /// Mooring is closing.
         idle_timeout: Span { min: S, max: H } = "180s", Live;
-        /// How long a body may stand still before it is given up.
+        /// How long a body may make no progress before it is given up.
         body_timeout: Span { min: S, max: H } = "60s", Live;
         /// How long a backend may take to begin its answer. The time counts from the last byte that
         /// was sent to it.
@@ -60,14 +60,14 @@ sections! {
         /// Pages of other origins that may call Mooring; they get CORS answers. Applications
         /// (`app://obsidian.md`) and `null` can be listed too.
         allowed_origins: Origins = "", Live;
-        /// Proxies in front of Mooring whose `X-Forwarded-*` headers are believed.
+        /// Proxies in front of Mooring whose `X-Forwarded-*` headers are trusted.
         trusted_proxies: Networks = "", Live;
-        /// The names by which Mooring is asked, such as `comfy.example.org` or `*.example.org`,
-        /// against pages that make their own names lead here. On a loopback address only
-        /// `localhost`, addresses and these are answered; elsewhere every name, until one is
-        /// listed.
+        /// The host names of Mooring, such as `comfy.example.org` or `*.example.org`. They protect
+        /// against pages that point their own name to Mooring. On a loopback address only
+        /// `localhost`, IP addresses and these names are accepted; on other addresses every name,
+        /// until one is listed.
         hosts: HostNames = "", Live;
-        /// How long a stop takes at most. Whatever is still open then is closed.
+        /// How long a stop may take. Everything that is still open then is closed.
         drain_timeout: Span { min: 0, max: DAY } = "30s", Live;
         /// How long, as a part of `drain_timeout`, the listeners stay open while readiness fails,
         /// so that balancers send new clients elsewhere.
@@ -77,7 +77,7 @@ sections! {
         drain_pending: Span { min: 0, max: DAY } = "0s", Live;
         /// Lets clients use routes that install, update and restart, as those of ComfyUI-Manager.
         allow_manager: Switch = "false", Live;
-        /// Lets clients read the log of their own backend and where its folders are (`/internal`).
+        /// Lets clients read the log and the folder paths of their own backend (`/internal`).
         allow_logs: Switch = "false", Live;
         /// Lets clients unload the models of their backend (`/free`). Otherwise the answer is 200
         /// and nothing is done.
@@ -85,8 +85,8 @@ sections! {
         /// Lets clients start and stop a server's scan for assets, and remove assets whose files
         /// are gone.
         allow_asset_scans: Switch = "false", Live;
-        /// The backend that keeps settings, workflows and the page. If it is empty, it is the first
-        /// by name, and from then on that one is remembered.
+        /// The backend that keeps settings, workflows and the page. If it is empty, the first
+        /// backend by name is chosen and remembered.
         home: BackendName = "", Live;
         /// The path under which Mooring is reached, such as `/comfy/`. Proxies in front must not
         /// remove it.
@@ -94,21 +94,21 @@ sections! {
         /// Adds a script to the page, so that each of its tabs is a client of its own.
         page_script: Toggle = "on", Live;
         /// Simple reads are copied from connection to connection as bytes. `off` sends them through
-        /// the HTTP library, as all others.
+        /// the HTTP library, like all other requests.
         passthrough: Toggle = "on", Live;
         /// Memory for the last good copies of the home's page and user data; 0 keeps none.
         stale_cache: Size { min: 0, max: 64 * GIB } = "64MiB", Live;
         /// Memory for files of the page with a hash in their name, compressed too; 0 keeps none.
         asset_cache: Size { min: 0, max: 64 * GIB } = "64MiB", Live;
     }
-    /// TLS at the listener for clients. Without a certificate it speaks plain HTTP.
+    /// TLS at the listener for clients. Without a certificate it uses plain HTTP.
     ["server.tls"] RawServerTls server_tls {
-        /// A file with the certificate of the listener, and behind it those up to its authority.
+        /// A file with the certificate of the listener, followed by its chain.
         cert: PemPath = "", Live;
         /// A file with the key of that certificate. Both are read again when they change.
         key: PemPath = "", Live;
         /// A file with certificates of authorities. If it is given, only clients with a certificate
-        /// of one of them come in.
+        /// from one of them are let in.
         client_ca: PemPath = "", Live;
     }
     /// The listener for operators.
@@ -117,46 +117,46 @@ sections! {
         listen: ListenOrOff = "127.0.0.1:8181", Live;
         /// Operators send it as `Authorization: Bearer`. It is needed if other hosts can connect.
         token: Token = "", Live;
-        /// A file that holds the token, so that it does not stand in the configuration.
+        /// A file that contains the token, so that it is not in the configuration.
         token_file: SecretFile = "", ByValue;
-        /// The folder that holds the secrets of backends that are added at run time. If it is
-        /// empty, those have none.
+        /// The folder with the secrets of backends that are added at run time. If it is empty,
+        /// these backends cannot have secrets.
         secrets_dir: FilePath = "", Live;
     }
-    /// TLS at the listener for operators, by the same keys.
+    /// TLS at the listener for operators, with the same keys.
     ["admin.tls"] RawAdminTls admin_tls {
-        /// As `server.tls.cert`.
+        /// Like `server.tls.cert`.
         cert: PemPath = "", Live;
-        /// As `server.tls.key`.
+        /// Like `server.tls.key`.
         key: PemPath = "", Live;
-        /// As `server.tls.client_ca`.
+        /// Like `server.tls.client_ca`.
         client_ca: PemPath = "", Live;
     }
     /// Who is let in at the listener for clients.
     ["auth"] RawAuth auth {
-        /// `off` lets everybody in who reaches the listener. `keys` lets in the users of
-        /// `users_file`, each with a key of his own, or with a name and a password on the login
-        /// page. `header` lets in whom a proxy of `server.trusted_proxies` names in `header`. It
-        /// has to be written somewhere if `server.listen` is not on loopback.
+        /// `off` lets everybody in who can reach the listener. `keys` lets in the users of
+        /// `users_file`, with a key, or with a name and a password on the login page. `header` lets
+        /// in the users that a proxy of `server.trusted_proxies` names in `header`. It must be set
+        /// if `server.listen` is not on loopback.
         mode: Mode = "off", Live;
-        /// The file of users, which `mooring users` makes and changes. It is needed with `keys`,
-        /// and read again within a second of each change.
+        /// The file of users, which `mooring users` creates and changes. It is required with
+        /// `keys`, and it is read again within a second after a change.
         users_file: FilePath = "", Live;
         /// How long a browser stays logged in.
         session_lifetime: Span { min: 60 * S, max: 30 * DAY } = "12h", Live;
-        /// A file with 32 characters or more that nobody can guess, which sign the sessions of
-        /// browsers. If it is empty, a key in `state.dir` does. Several gateways that have the same
-        /// file of users and this one take each other's sessions.
+        /// A file with at least 32 characters that nobody can guess. They sign the sessions of
+        /// browsers. If it is empty, a key in `state.dir` is used. Gateways with the same file of
+        /// users and the same key accept each other's sessions.
         session_key_file: SecretFile = "", Live;
-        /// With `header`: where the proxy says the name of the user, such as `Remote-User`. It has
-        /// to take this header off what clients send.
+        /// With `header`: the header in which the proxy sends the user's name, such as
+        /// `Remote-User`. The proxy must remove this header from the requests of clients.
         header: HeaderText = "", Live;
-        /// With `header`: where it says the user's groups, divided by commas, such as
+        /// With `header`: the header with the user's groups, separated by commas, such as
         /// `Remote-Groups`.
         groups_header: HeaderText = "", Live;
-        /// What the members of a group may do. Who is in several may do the most of these.
+        /// The roles of members of groups. A user in several groups gets the highest role.
         group_roles: GroupRoles = "", Live;
-        /// What those may do who are in none of these groups. `none` lets them not in.
+        /// The role of users who are in none of these groups. `none` does not let them in.
         default_role: DefaultRole = "artist", Live;
     }
     /// How long clients and their bindings are kept.
@@ -167,8 +167,8 @@ sections! {
         reservation: Span { min: S, max: 30 * DAY } = "10m", Live;
         /// How long the socket to a backend stays open after the client's last socket has closed.
         link_linger: Span { min: 0, max: H } = "30s", Live;
-        /// How many clients are known at one time. For a new one the longest idle is forgotten. If
-        /// all have a socket, work or a reservation, the new one is refused.
+        /// How many clients are known at the same time. A new client replaces the one that was idle
+        /// longest. If all have a socket, work or a reservation, the new one is refused.
         max_clients: Count { min: 1, max: 10_000_000 } = "100000", Live;
         /// clientIds that many people use. Each address that uses one is a client of its own.
         shared_ids: SharedIds = "", Live;
@@ -179,7 +179,7 @@ sections! {
         /// queue is this many prompts longer.
         tunnel_margin: Count { min: 0, max: 1_000 } = "1", Live;
         /// Copying this many bytes counts as much as one waiting prompt. If there is less to copy,
-        /// an idle backend always goes before a busy one.
+        /// an idle backend is always preferred to a busy one.
         input_bytes: Size { min: MIB, max: 64 * GIB } = "256MiB", Live;
         /// A backend whose node packs the client has used is preferred, even if its queue is this
         /// many prompts longer.
@@ -187,9 +187,9 @@ sections! {
     }
     /// Health of the backends, and connections to them.
     ["fleet"] RawFleet fleet {
-        /// How often a silent backend is asked whether it is there.
+        /// How often a silent backend is probed.
         probe_interval: Span { min: 100 * MS, max: H } = "5s", Live;
-        /// How long a backend may take to answer that question.
+        /// How long a backend may take to answer a probe.
         probe_timeout: Span { min: 100 * MS, max: H } = "10s", Live;
         /// After this many good probes in a row a backend is up.
         rise: Positive { max: 100 } = "1", Live;
@@ -200,17 +200,17 @@ sections! {
         /// How long it may take to open a connection to a backend. It should be longer than one
         /// second, after which a lost first segment is sent again (RFC 6298).
         connect_timeout: Span { min: 10 * MS, max: 60 * S } = "2s", Live;
-        /// How often a new connection to a backend is tried while it works. While it takes none, it
-        /// is tried at each `probe_interval`.
+        /// How often a new connection to a backend is tried while new connections work. While they
+        /// fail, one is tried at each `probe_interval`.
         dial_interval: Span { min: 100 * MS, max: H } = "30s", Live;
         /// How long an unused connection to a backend is kept. ComfyUI closes it after 60 seconds
         /// or more.
         pool_idle: Span { min: 0, max: 59 * S } = "30s", Live;
-        /// How many unused connections are kept for each backend. The number holds for simple reads
-        /// and for all other requests separately.
+        /// How many unused connections are kept for each backend. The limit applies to simple reads
+        /// and to all other requests separately.
         max_idle_connections: Count { min: 0, max: 10_000 } = "64", Live;
-        /// How long one backend may delay a list that is made of several. After that it is left
-        /// out, and the answer names it.
+        /// How long one backend may delay a list that is made from several backends. After that it
+        /// is left out, and the answer names it.
         list_timeout: Span { min: 100 * MS, max: 5 * 60 * S } = "3s", Live;
         /// After this much silence of a running prompt its backend is suspect: it gets new work
         /// only if no other has room.
@@ -223,17 +223,17 @@ sections! {
         silent_limit: Span { min: 0, max: 7 * DAY } = "0s", Live;
         /// How long a backend may be away or wedged before its prompts are presumed lost.
         grace: Span { min: S, max: 7 * DAY } = "60s", Live;
-        /// Whether the gateway is ready while there is no backend at all. It is for fleets whose
-        /// backends start only when somebody asks for one. A backend that a discovery found, and
-        /// that has not served yet, does not count as one.
+        /// Whether the gateway is ready while there is no backend at all. This is for fleets whose
+        /// backends start only when they are needed. A discovered backend that has not served yet
+        /// does not count.
         ready_when_empty: Switch = "false", Live;
     }
     /// Submissions, and what is remembered of them.
     ["prompts"] RawPrompts prompts {
         /// The largest submission. A larger one is answered with 413.
         max_body: Size { min: KIB, max: 4 * GIB } = "100MiB", Live;
-        /// How many bytes of bodies all requests together may hold in memory. More are answered
-        /// with 503.
+        /// How many bytes of bodies all requests together may hold in memory. Further requests are
+        /// answered with 503.
         max_bodies_total: Size { min: KIB, max: 1024 * GIB } = "512MiB", Live;
         /// How many prompts are remembered after their end, so that their results are found.
         ledger_prompts: Count { min: 1, max: 100_000_000 } = "100000", Restart;
@@ -245,7 +245,7 @@ sections! {
         history_wait: Span { min: 0, max: 60 * S } = "1s", Live;
         /// Memory for entries of ended prompts, for lists and histories; 0 keeps none.
         history_cache: Size { min: 0, max: 64 * GIB } = "256MiB", Live;
-        /// How long a submission waits for its outcome. Then it is told that the outcome is
+        /// How long a submission waits for its outcome. Then the client is told that the outcome is
         /// unknown.
         answer_limit: Span { min: S, max: H } = "45s", Live;
         /// How long a submission waits for the client's socket to its backend.
@@ -255,8 +255,8 @@ sections! {
     }
     /// Names of files, and copies of them.
     ["files"] RawFiles files {
-        /// When a file's name says its backend: `ambiguous` is if another backend has a file of the
-        /// same name, `never` is not at all.
+        /// When the name of a file contains its backend: with `ambiguous` if another backend has a
+        /// file of the same name, with `never` not at all.
         tag: Tags = "ambiguous", Restart;
         /// How many names of files are remembered. One takes about 420 bytes.
         ledger: Count { min: 1, max: 100_000_000 } = "1000000", Restart;
@@ -267,14 +267,14 @@ sections! {
         assets: Count { min: 1, max: 100_000_000 } = "200000", Restart;
         /// The largest file that is copied to another backend for a prompt that uses it.
         copy_bytes: Size { min: KIB, max: 64 * GIB } = "1GiB", Live;
-        /// How long such a copy may stand still, and how long its answer may take.
+        /// How long such a copy may make no progress, and how long its answer may take.
         copy_timeout: Span { min: S, max: H } = "30s", Live;
         /// How many files are copied for one prompt. A prompt that needs more is refused.
         copies_per_prompt: Count { min: 0, max: 10_000 } = "64", Live;
     }
     /// WebSockets of both sides.
     ["sockets"] RawSockets sockets {
-        /// How often the other end of a socket is asked whether it is there.
+        /// How often the other end of a socket is pinged.
         ping_interval: Span { min: S, max: H } = "20s", Live;
         /// The largest message from a client. A larger one closes its socket with 1009.
         max_from_client: Size { min: KIB, max: GIB } = "4MiB", Live;
@@ -312,29 +312,29 @@ sections! {
     ["isolation"] RawIsolation isolation {
         /// Which prompts `queue_remaining` counts: the client's own, or all of its backend.
         status: Counts = "own", Live;
-        /// What somebody may do who does not say who he is. `by_id`: act on the prompts whose ids
-        /// he names. `none`: nothing. `all`: everything, to everybody's prompts. `auto` is `by_id`
-        /// for requests from this machine while `server.listen` is on loopback, and `none` for all
-        /// others and for requests that a proxy passes on. So nobody gains rights by leaving his
-        /// name out.
+        /// What a caller without a name may do. `by_id`: act on the prompts whose ids it sends.
+        /// `none`: nothing. `all`: everything, also with the prompts of others. `auto` means
+        /// `by_id` for requests from this machine while `server.listen` is on loopback, and `none`
+        /// for all others and for requests that a proxy passes on. So nobody gains rights by
+        /// leaving out the name.
         nameless: NamelessMay = "auto", Live;
     }
     /// What survives a restart.
     ["state"] RawState state {
-        /// Where bindings and prompts are kept over a restart; `none` keeps them nowhere. If it is
-        /// empty, it is the unit's `StateDirectory` under systemd, and otherwise `mooring/PORT` in
-        /// the user's state folder.
+        /// The folder that keeps bindings and prompts over a restart; with `none` they are not
+        /// kept. If it is empty, it is the unit's `StateDirectory` under systemd, and otherwise
+        /// `mooring/PORT` in the user's state folder.
         dir: FilePath = "", Restart;
-        /// What happens while the journal cannot be written: `serve` goes on, `refuse` refuses
-        /// prompts. The same while copies cannot be marked, for saving what they are copies of.
+        /// What happens while the journal cannot be written: `serve` continues, `refuse` refuses
+        /// prompts. The same applies to saving user data while its copies cannot be marked.
         on_error: OnError = "serve", Live;
-        /// Disk space in that folder for copies of settings and saved workflows, which are read
-        /// while the home is away; 0 keeps none, and so does `server.stale_cache` of 0.
+        /// Disk space in that folder for copies of settings and saved workflows, which are used
+        /// while the home is away. With 0 there are none, and also if `server.stale_cache` is 0.
         copies: Size { min: 0, max: 64 * GIB } = "64MiB", Live;
     }
     /// The log, on standard error.
     ["log"] RawLog log {
-        /// `text` writes lines for people, `json` one JSON object a line.
+        /// `text` writes lines for people, `json` one JSON object per line.
         format: Format = "text", Restart;
         /// What is logged. `RUST_LOG` overrides it.
         level: LogLevel = "info", Live;
@@ -347,52 +347,50 @@ sections! {
         weight: Positive { max: 1000 } = "1", Live;
         /// How many prompts may wait and run there. Beyond that it gets no more. 0 means no limit.
         max_pending: Limit { max: 1_000_000 } = "0", Live;
-        /// What it is for, in words of yours, such as `"video"`. They are shown, and decide nothing
-        /// yet.
+        /// Labels of your choice that say what it is for, such as `"video"`. They are only shown,
+        /// and have no effect yet.
         labels: Labels = "", Live;
-        /// Headers that go with everything that is sent to it: `"Authorization: Bearer ..."`. They
-        /// replace a client's headers of the same name, and are never shown.
+        /// Headers that are sent with everything to it: `"Authorization: Bearer ..."`. They replace
+        /// a client's headers of the same name, and are never shown.
         headers: Headers = "", Live;
-        /// A file with more headers, one in each line, so that they do not stand in the
-        /// configuration.
+        /// A file with more headers, one per line, so that they are not in the configuration.
         headers_file: SecretFile = "", ByValue;
-        /// For `https://`: a file with certificates of authorities, or its own. Without it the
-        /// authorities of the web are trusted (Mozilla's list).
+        /// For `https://`: a file with certificates of authorities, or with the backend's own
+        /// certificate. Without it the public authorities are trusted (Mozilla's list).
         ca: PemPath = "", Live;
-        /// For `https://`: the name that its certificate is for, if it is not that of the URL.
+        /// For `https://`: the host name in its certificate, if it differs from that of the URL.
         server_name: ServerName = "", Live;
-        /// For `https://`: takes every certificate. Whoever is on the way to it reads and changes
-        /// all that is said.
+        /// For `https://`: accepts every certificate. Anybody on the network in between can read
+        /// and change the data.
         insecure: Switch = "false", Live;
-        /// For `https://`: a file with a certificate to show to it, and those behind it.
+        /// For `https://`: a file with a client certificate for it, followed by its chain.
         client_cert: PemPath = "", Live;
         /// The key of that certificate.
         client_key: PemPath = "", Live;
     }
-    /// Where backends are found that nobody lists, one table for each place.
+    /// Sources that backends are discovered from, one table for each.
     ["discovery"] RawDiscovery discovery {
         /// The addresses of this name (A, AAAA) are backends, at this port. One of `dns`, `srv`
         /// and `kubernetes` is needed.
         dns: HostAndPort = "", Live;
         /// The targets of the SRV records of this name are backends, at their ports.
         srv: ServiceName = "", Live;
-        /// The DNS server that is asked. If it is empty, those of the system are
+        /// The DNS server to use. If it is empty, those of the system are used
         /// (`/etc/resolv.conf`).
         resolver: DnsServer = "", Live;
-        /// The endpoints of this service of Kubernetes are backends. Without `namespace` it is in
-        /// that of the gateway's pod. Without `port` the service has only one.
+        /// The endpoints of this Kubernetes service are backends. Without `namespace` it is in the
+        /// namespace of the gateway's pod. Without `port` the service must have only one port.
         kubernetes: KubernetesService = "", Live;
-        /// The share of the work that each backend gets that is found there.
+        /// The share of the work of each backend that is found there.
         weight: Positive { max: 1000 } = "1", Live;
         /// How many prompts may wait and run on each of them. Beyond that it gets no more. 0 means
         /// no limit.
         max_pending: Limit { max: 1_000_000 } = "0", Live;
         /// Labels of each of them, as in `backends.NAME.labels`.
         labels: Labels = "", Live;
-        /// Headers that go with everything that is sent to them, as in `backends.NAME.headers`.
+        /// Headers that are sent with everything to them, as in `backends.NAME.headers`.
         headers: Headers = "", Live;
-        /// A file with more headers, one in each line, so that they do not stand in the
-        /// configuration.
+        /// A file with more headers, one per line, so that they are not in the configuration.
         headers_file: SecretFile = "", ByValue;
     }
 }

@@ -5,14 +5,14 @@ use std::fmt::Write;
 use super::keys::{BACKENDS, DISCOVERY, KEYS, SECTIONS};
 
 const HEAD: &str = "\
-# The configuration of Mooring. Every key stands here with its default, commented out.
+# The configuration of Mooring. It lists every key with its default, commented out.
 #
-# `mooring check FILE` reports everything that is wrong; `mooring config show` what is in effect.
+# `mooring check FILE` reports every problem; `mooring config show` prints the values in effect.
 
 ";
 
 const BACKEND: &str = "\
-# This one is an example: put the name and the address of yours in its place.
+# This is an example: replace the name and the address by your own.
 [backends.comfyui]
 url = \"http://127.0.0.1:8188\"
 ";
