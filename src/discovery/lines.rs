@@ -7,7 +7,7 @@ const LINE_MAX: usize = 8 << 20;
 #[derive(Debug, Default)]
 pub struct Lines(Vec<u8>);
 
-/// A line is longer than [`LINE_MAX`].
+/// A line is too long.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct TooLong;
 
