@@ -1,23 +1,23 @@
-// Makes this tab of ComfyUI's page a client of its own: gives it its clientId before the first
-// request, and says it with every request to its own server.
+// Makes this tab of ComfyUI's page a client of its own: gives it a clientId before the first
+// request, and sends it with every request to its own server.
 //
-// Mooring puts this first into the page's `<head>` (`server.page_script`). The page takes its
-// clientId from `window.name`; left alone it is given one by its first socket, and its other
-// requests carry none at all. Nothing here may break the page: what cannot be done is left out,
-// and then the page is known by its cookie, as without this script.
+// Mooring inserts this at the start of the page's `<head>` (`server.page_script`). The page takes
+// its clientId from `window.name`. Without this script it gets one with its first socket, and its
+// other requests contain none. This script must not break the page: if something fails, it is left
+// out, and the page is identified by its cookie, as without this script.
 //
-// One tab, one id. A duplicated tab, and one that `window.open` makes, begins with a *copy* of the
-// first one's sessionStorage, and in some browsers of its `window.name`. So the id may be taken
-// from there only while no page of that tab lives: a page writes `here:ID` when it begins and
-// `gone:ID` when it leaves. Whoever finds `gone` is the next page of the same tab (a reload);
-// whoever finds `here` is a copy, and mints an id of its own. A page that was killed could write
-// nothing: browsers say so of discarded tabs, and for the rest a Web Lock, which dies with its
-// page, tells whether `here` is still true. (Web Locks need HTTPS or localhost; without them a
-// crashed tab comes back as a new client.)
+// One tab, one id. A duplicated tab, or one from `window.open`, begins with a *copy* of the first
+// tab's sessionStorage, and in some browsers of its `window.name`. So the stored id may be used
+// only if no page of that tab is open. A page writes `here:ID` when it begins and `gone:ID` when
+// it leaves. A page that finds `gone` is the next page of the same tab (a reload). A page that
+// finds `here` is in a copy of the tab and creates a new id. A page that was killed cannot write
+// `gone`. Browsers report discarded tabs; in all other cases a Web Lock, which ends with its page,
+// shows whether `here` is still true. (Web Locks need HTTPS or localhost; without them a crashed
+// tab comes back as a new client.)
 //
-// One user, one id. Where users log in (`auth.mode = "keys"`), a cookie has a mark that is another
-// one for another user. An id that the tab had under another mark is another user's: the tab mints
-// its own, also while its page is open.
+// One user, one id. If users log in (`auth.mode = "keys"`), a cookie has a mark that is different
+// for each user. An id that the tab got under another mark belongs to another user. Then the tab
+// creates a new id, even while its page is open.
 
 (() => {
   "use strict";
@@ -26,18 +26,18 @@
   const STORE = "mooring.tab";
   const ID = /^[0-9a-f]{32}$/;
   const MARK = /(?:^|;\s*)(?:__Host-|__Secure-)?mooring_mark=([0-9a-f]+)/;
-  /** An id whose lock is not free for so long has another tab. */
+  /** If the lock of an id is not free after this time, another tab uses the id. */
   const CONFLICT_MS = 5_000;
 
   let id = "";
-  /** Whose it is. */
+  /** The mark of the user that `id` belongs to. */
   let owner = mark();
-  /** Ends the hold on the lock of `id`, if it is held. */
+  /** Releases the lock of `id`, if it is held. */
   let letGo = () => {};
   /** The tab's own open sockets. */
   const sockets = new Set();
 
-  /** Who is logged in, as far as this page is told; empty for nobody. */
+  /** The mark of the user who is logged in; empty if there is none. */
   function mark() {
     try {
       return MARK.exec(document.cookie)?.[1] ?? "";
@@ -53,7 +53,7 @@
     return Array.from(bytes, (byte) => byte.toString(16).padStart(2, "0")).join("");
   }
 
-  /** What the last page of this tab, or of the one that it is a copy of, has left. */
+  /** What the last page of this tab, or of the tab that it was copied from, has stored. */
   function found() {
     try {
       const [state, old, whose = ""] = (sessionStorage.getItem(STORE) ?? "").split(":");
@@ -61,7 +61,7 @@
       owner ||= whose;
       return whose === owner ? { state, id: old } : { state: "another's" };
     } catch {
-      // Storage is switched off; then `window.name` is all there is.
+      // Storage is turned off, so only `window.name` is left.
       return null;
     }
   }
@@ -70,7 +70,7 @@
     try {
       sessionStorage.setItem(STORE, `${state}:${id}${owner && `:${owner}`}`);
     } catch {
-      // Off or full: the next page finds the id in `window.name`.
+      // Storage is off or full: the next page finds the id in `window.name`.
     }
   }
 
@@ -78,14 +78,14 @@
     id = next;
     window.name = next;
     leave("here");
-    // Sockets under another name: the page opens them again in a moment, under this one.
+    // Close sockets with the old id: the page opens them again in a moment, with the new one.
     for (const socket of sockets) socket.close();
   }
 
   /** Resolves when the page leaves: until then the lock is held. */
   const held = () => new Promise((resolve) => { letGo = resolve; });
 
-  /** Holds the lock of this tab's id; if another tab has it and keeps it, this one moves. */
+  /** Takes the lock of this tab's id. If another tab keeps it, this tab gets a new id. */
   function claim() {
     const mine = id;
     const signal = AbortSignal.timeout?.(CONFLICT_MS);
@@ -96,7 +96,7 @@
     });
   }
 
-  /** Takes back the id of a page that was killed; one that lives holds its lock. */
+  /** Takes back the id of a page that was killed. A page that is open holds its lock. */
   function recover(old) {
     if (!navigator.locks) return;
     navigator.locks.request(`${STORE}:${old}`, { ifAvailable: true }, (lock) => {
@@ -112,7 +112,7 @@
       become(mint());
       claim();
     } else if (last === null) {
-      // A name that somebody chose (`window.open(url, "comfy")`) is the same for all his users.
+      // A chosen name (`window.open(url, "comfy")`) would be the same in many browsers.
       become(ID.test(window.name) ? window.name : mint());
       claim();
     } else if (last.state === "gone" || document.wasDiscarded) {
@@ -128,18 +128,18 @@
     });
     addEventListener("pageshow", ({ persisted }) => {
       if (!persisted) return;
-      // Back from the browser's cache of pages, whose sockets were closed.
+      // The page comes back from the browser's page cache, where its sockets were closed.
       become(id);
       claim();
     });
-    // A page that was rendered ahead wrote into a storage that is thrown away.
+    // What a prerendered page wrote into its storage is lost.
     document.addEventListener("prerenderingchange", () => leave("here"));
   }
 
-  /** The tab's id, which is another one once another user is there. */
+  /** The tab's id. It changes when another user logs in. */
   function current() {
     const now = mark();
-    // Whoever has left may come back.
+    // After a logout the same user may come back.
     if (now && now !== owner) {
       letGo();
       owner = now;
@@ -149,7 +149,7 @@
     return id;
   }
 
-  /** True for what goes to this page's own server over HTTP. */
+  /** True for requests to this page's own server over HTTP. */
   function isOwn(url) {
     const { origin, protocol } = new URL(url, document.baseURI);
     return origin === location.origin && (protocol === "http:" || protocol === "https:");
@@ -166,7 +166,7 @@
     if (headers.has(HEADER)) return init;
     headers.set(HEADER, current());
     if (init !== undefined && init !== null) {
-      // Whatever it is (a plain object, another Request), it is asked for all but its headers.
+      // `init` may be any object. All its properties are used, except the headers.
       return new Proxy({}, { get: (_, key) => (key === "headers" ? headers : init[key]) });
     }
     if (!request) return { headers };
@@ -182,7 +182,7 @@
       try {
         if (arguments.length > 0) change = named(resource, init);
       } catch {
-        // Not a URL, or not headers: the browser's own `fetch` says so.
+        // Not a URL, or not headers: the browser's own `fetch` reports it.
       }
       return change === undefined ? native.call(this, ...arguments)
         : native.call(this, resource, change);
@@ -192,7 +192,7 @@
   function wrapXhr() {
     const prototype = XMLHttpRequest.prototype;
     const { open, send, setRequestHeader } = prototype;
-    /** Requests of ours that do not carry the header yet. */
+    /** Requests to our own server that do not have the header yet. */
     const nameless = new WeakSet();
     prototype.open = function (method, url, ...rest) {
       nameless.delete(this);
@@ -210,7 +210,7 @@
         try {
           setRequestHeader.call(this, HEADER, current());
         } catch {
-          // Sent already: the browser's own `send` says so.
+          // Sent already: the browser's own `send` reports it.
         }
       }
       return send.apply(this, body);
@@ -218,8 +218,8 @@
   }
 
   /**
-   * The URL of another socket of this page's own server (a node pack's) with the tab's name in it,
-   * which Mooring takes off again; or `null` for one of another server.
+   * The URL of another socket of this page's own server (of a node pack) with the tab's id added,
+   * which Mooring removes again; or `null` for a socket of another server.
    */
   function packSocket(url) {
     const target = new URL(url, document.baseURI);
@@ -227,7 +227,7 @@
     const folder = new URL("./", location.href).pathname;
     if (!isSocket || target.host !== location.host) return null;
     if ([`${folder}ws`, `${folder}api/ws`].includes(target.pathname)) return null;
-    // As text: a pack may compare its query with what it has written.
+    // Edited as text, because a pack may compare the query with what it has written.
     const [head, hash = ""] = target.href.split("#");
     const join = head.includes("?") ? "&" : "?";
     return `${head}${join}mooring_client=${current()}${hash && `#${hash}`}`;
@@ -242,7 +242,7 @@
     const known = target.searchParams.get("clientId");
     const before = id;
     const mine = current();
-    // A page that opens its socket again says the id that it had.
+    // A page that opens its socket again uses the id that it had.
     if (known && known !== before && known !== mine) return null;
     if (known !== mine) target.searchParams.set("clientId", mine);
     return target.href;
@@ -250,7 +250,7 @@
 
   const NOTICE = '{"type": "mooring.notice"';
 
-  /** Shows what Mooring has to say to people; all other messages are the page's. */
+  /** Shows notices of Mooring to the user. All other messages are for the page. */
   function heard(event) {
     if (typeof event.data !== "string" || !event.data.startsWith(NOTICE)) return;
     event.stopImmediatePropagation();
@@ -260,7 +260,7 @@
       const toast = { severity: level, summary: "Mooring", detail: message, life };
       window.app.extensionManager.toast.add(toast);
     } catch (error) {
-      // The page is not there yet, or has no such place: nothing of it may break for that.
+      // The page is not ready, or cannot show notices. This must not break it.
       console.warn("mooring:", event.data, error);
     }
   }
@@ -274,12 +274,12 @@
           own = ownSocket(url);
           other = packSocket(url);
         } catch {
-          // Not a URL: the browser's own constructor says so.
+          // Not a URL: the browser's own constructor reports it.
         }
         const socket = Reflect.construct(native, [own ?? other ?? url, ...rest], made);
         if (own !== null) {
           sockets.add(socket);
-          // Before the page's own, which does not know these messages.
+          // Before the page's own listener, which does not know these messages.
           socket.addEventListener("message", heard);
           socket.addEventListener("close", () => sockets.delete(socket));
         }
