@@ -1,18 +1,18 @@
 // Mooring in the browser's console: `mooring.status()`, `.reset(force)`, `.validate()`,
 // `.explain()`.
 //
-// Served at `/-/console.js`, below `server.base_path`. Load it on ComfyUI's own page in whichever
-// way is at hand: `await import("/-/console.js")`, a script element, or by pasting this text. It
-// asks the gateway that served the page, about this tab: the one whose clientId ComfyUI's page keeps
-// in `window.name`. Each call prints a table for people and returns the plain object for programs; a
-// failure is printed as one sentence and returned as `{ error, … }`, never thrown, because nobody
-// catches anything in a console.
+// Served at `/-/console.js`, below `server.base_path`. Load it on ComfyUI's own page with
+// `await import("/-/console.js")`, with a script element, or by pasting this text. It asks the
+// gateway that served the page about this tab. ComfyUI's page keeps the tab's clientId in
+// `window.name`. Each call prints a table for people and returns a plain object for programs. A
+// failure is printed as one sentence and returned as `{ error, … }`. It is never thrown, because
+// nobody catches an error in a console.
 
 (() => {
   "use strict";
 
   const DEADLINE_MS = 15_000;
-  /** Where Mooring is on this host (`server.base_path`), written when this is served. */
+  /** The path of Mooring on this host (`server.base_path`), inserted when this is served. */
   const BASE = "";
   const SOCKET_STATES = ["connecting", "open", "closing", "closed"];
 
@@ -22,7 +22,7 @@
     try {
       stored = sessionStorage.getItem("clientId") ?? "";
     } catch {
-      // Storage is switched off; then `window.name` is all there is.
+      // Storage is turned off, so only `window.name` is left.
     }
     return window.name || stored;
   }
@@ -74,7 +74,7 @@
     return socket ? (SOCKET_STATES[socket.readyState] ?? "unknown") : "unknown";
   }
 
-  /** Milliseconds as a person says them: `12 s`, `3 min 5 s`, `2 h 10 min`. */
+  /** Milliseconds in readable form: `12 s`, `3 min 5 s`, `2 h 10 min`. */
   function span(ms) {
     if (!Number.isFinite(ms) || ms < 0) return "–";
     const seconds = Math.floor(ms / 1000);
@@ -84,7 +84,7 @@
     return `${Math.floor(minutes / 60)} h ${minutes % 60} min`;
   }
 
-  /** The same with the clock's time at which it began. */
+  /** The same, with the time of day when it began. */
   const since = (ms) =>
     Number.isFinite(ms) ? `${new Date(Date.now() - ms).toLocaleTimeString()} (${span(ms)})` : "–";
 
