@@ -37,8 +37,8 @@ pub enum Refusal {
 
 impl Refusal {
     /// True if the head was too large. This happens to a browser with many cookies. A browser does
-    /// not send heads that are refused for other reasons. Those may be refused before they have come
-    /// completely.
+    /// not send heads that are refused for other reasons. Those may be refused before they have
+    /// come completely.
     #[must_use]
     pub fn is_of_size(&self) -> bool {
         match self {
