@@ -32,7 +32,7 @@ struct Answered {
 }
 
 impl Answered {
-    /// Servers before 0.3.45 do not accept prompt ids from outside. One that reports no version is
+    /// Servers before 0.3.45 assign prompt ids themselves. One that reports no version is
     /// from 2024 or earlier.
     fn is_supported(&self) -> bool {
         self.version.as_deref().is_some_and(|text| Version::parse(text).takes_prompt_id())
