@@ -49,6 +49,7 @@ pub enum AssetRequest {
     /// `GET /api/assets/seed/status`
     ScanStatus,
     /// `POST /api/assets/seed`, `seed/cancel` and `prune`: they act on a whole server.
+    /// What is asked: what follows `/api/assets/`, or the whole path if it is spelled otherwise.
     Scan(String),
 }
 

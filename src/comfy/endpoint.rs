@@ -130,15 +130,8 @@ pub fn classify(method: &Method, raw_path: &str) -> Endpoint {
         return Endpoint::Own(path.into_owned());
     }
     let bare = without_api(&path);
-    let is_read = matches!(*method, Method::GET | Method::HEAD);
-    match guard::area(&path) {
-        Area::Open => {}
-        Area::List if is_read => return Endpoint::ManagerList,
-        Area::List | Area::Shut => return Endpoint::Guarded,
-        Area::Inside if *method == Method::PATCH && path == "/internal/logs/subscribe" => {
-            return Endpoint::SubscribeLogs;
-        }
-        Area::Inside => return Endpoint::ServerLog,
+    if let Some(guarded) = guarded(method, raw_path, &path) {
+        return guarded;
     }
     if let Some(jobs) = path.strip_prefix("/api").and_then(|rest| strip_jobs(without_api(rest))) {
         return job(method, jobs);
@@ -151,6 +144,28 @@ pub fn classify(method: &Method, raw_path: &str) -> Endpoint {
         Method::POST => write(bare),
         _ if is_user_data(bare) => Endpoint::UserData,
         _ => Endpoint::Other,
+    }
+}
+
+/// What is not everybody's.
+fn guarded(method: &Method, raw_path: &str, path: &str) -> Option<Endpoint> {
+    let is_read = matches!(*method, Method::GET | Method::HEAD);
+    let is_command = !is_read && *method != Method::OPTIONS;
+    match guard::area(raw_path, path) {
+        Area::Open => None,
+        Area::List if is_read => Some(Endpoint::ManagerList),
+        Area::List | Area::Shut => Some(Endpoint::Guarded),
+        Area::Inside if *method == Method::PATCH && path == "/internal/logs/subscribe" => {
+            Some(Endpoint::SubscribeLogs)
+        }
+        Area::Inside => Some(Endpoint::ServerLog),
+        Area::Memory => is_command.then_some(Endpoint::Free),
+        Area::Scan if is_command => {
+            let asked = assets::asked(method, path);
+            let asked = asked.unwrap_or_else(|| assets::AssetRequest::Scan(path.to_owned()));
+            Some(Endpoint::Assets(asked))
+        }
+        Area::Scan => None,
     }
 }
 
@@ -201,7 +216,6 @@ fn write(bare: &str) -> Endpoint {
         "/history" => Endpoint::EditHistory,
         "/upload/image" => Endpoint::Upload,
         "/upload/mask" => Endpoint::UploadMask,
-        "/free" => Endpoint::Free,
         _ if is_user_data(bare) => Endpoint::UserData,
         _ => Endpoint::Other,
     }
@@ -343,7 +357,7 @@ mod tests {
         check("POST /api/jobs/cancel", Endpoint::CancelJobs);
         check("POST /api/jobs/x/cancel", Endpoint::CancelJob("x".into()));
         check("PATCH /internal/logs/subscribe", Endpoint::SubscribeLogs);
-        check("PATCH /api/internal/logs/subscribe", Endpoint::Other);
+        check("PATCH /api/internal/logs/subscribe", Endpoint::ServerLog);
         check("GET /api", Endpoint::Other);
     }
 
@@ -392,6 +406,12 @@ mod tests {
         check("GET /v2/manager/get_matrix_auth", Endpoint::Guarded);
         check("GET /internal/%6cogs", Endpoint::ServerLog);
         check("POST /internal/logs/subscribe", Endpoint::ServerLog);
+        check("POST /x/..%2ffree", Endpoint::Free);
+        check("PUT /api/FREE;x", Endpoint::Free);
+        check("GET /free", Endpoint::Other);
+        let scan = assets::AssetRequest::Scan("//api/assets/%2573eed".to_owned());
+        check("POST //api/assets/%2573eed", Endpoint::Assets(scan));
+        check("GET /assets/seed", Endpoint::Asset);
     }
 
     #[test]

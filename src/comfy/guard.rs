@@ -8,23 +8,27 @@
 //!
 //! Also closed are paths that ComfyUI would not match: with empty segments, in other letter case,
 //! or with encoded slashes. No route looks like this, and a middleware may turn such a path into
-//! one.
-
-use std::borrow::Cow;
+//! one. So a path belongs to an area if any of its readings does ([`super::spelling`]).
 
 use percent_encoding::percent_decode_str;
 
-/// Who may use a route.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+use super::spelling::{Segments, readings};
+
+/// Who may use a route. Of several areas the last counts.
+#[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
 pub enum Area {
     /// Everybody.
     Open,
     /// Everybody, for reading: a list of Manager. The query must be a single line of text.
     List,
-    /// Only operators: it changes a server, or shows its secrets.
-    Shut,
+    /// `/free`: everybody may read there, where ComfyUI has nothing.
+    Memory,
+    /// A server's scan for assets, and the removal of lost ones: reads are no commands.
+    Scan,
     /// A server's log and its paths.
     Inside,
+    /// Only operators: it changes a server, or shows its secrets.
+    Shut,
 }
 
 /// The routes of both generations of Manager: `/manager/…`, `/v2/manager/…` and related ones.
@@ -88,30 +92,73 @@ const NAMING: [&str; 16] = [
     "workflow_templates",
 ];
 
-/// The area of the route at `path`, which is decoded as ComfyUI matches it.
+/// The area of the route at `raw_path`. `path` is the same, decoded as ComfyUI matches it. It is
+/// asked of each request, so what is common is told apart by lengths.
 #[must_use]
-pub fn area(path: &str) -> Area {
-    if let Some(rest) = path.strip_prefix("/internal/")
-        && ["logs", "folder_paths"].iter().any(|inside| begins(rest, inside))
-    {
-        return Area::Inside;
-    }
-    if LISTS.contains(&bare(path)) || is_versions(bare(path)) {
-        return Area::List;
-    }
-    let mended = if path.contains('%') {
-        Cow::Owned(percent_decode_str(path).decode_utf8_lossy().into_owned())
-    } else {
-        Cow::Borrowed(path)
-    };
-    // The prefixes of ComfyUI and of Manager's second generation, in any order and number.
-    let mut segments = mended.split('/').filter(|it| !matches!(*it, "" | "." | "api" | "v2"));
+pub fn area(raw_path: &str, path: &str) -> Area {
+    let mut found = Area::Open;
+    readings(raw_path).any(|segments| {
+        found = found.max(area_of(segments));
+        found == Area::Shut
+    });
+    if found == Area::Shut && is_list(bare(path)) { Area::List } else { found }
+}
+
+/// True for a path that belongs to more than one area of operators, by how it is read: no route
+/// looks like this.
+#[must_use]
+pub fn is_of_several(raw_path: &str) -> bool {
+    let mut found = Area::Open;
+    readings(raw_path).any(|segments| match area_of(segments) {
+        Area::Open | Area::List => false,
+        area @ (Area::Memory | Area::Scan | Area::Inside | Area::Shut) => {
+            found != area && std::mem::replace(&mut found, area) != Area::Open
+        }
+    })
+}
+
+fn area_of(segments: Segments<'_>) -> Area {
+    let mut segments = segments.filter(|segment| !is_prefix(segment));
     let Some(first) = segments.next() else { return Area::Open };
-    if AREAS.iter().any(|area| first.eq_ignore_ascii_case(area)) {
-        return Area::Shut;
+    let is = |name: &str| first.eq_ignore_ascii_case(name);
+    let servers = match first.len() {
+        4 if is("free") => segments.clone().next().is_none().then_some(Area::Memory),
+        6 if is("assets") => area_of_assets(segments.clone()),
+        8 if is("internal") => segments.clone().next().and_then(area_inside),
+        _ if AREAS.iter().any(|area| is(area)) => return Area::Shut,
+        _ => None,
+    };
+    if let Some(area) = servers {
+        return area;
     }
     let does = is_deed(first) || segments.any(is_deed);
     if does && !NAMING.contains(&first) { Area::Shut } else { Area::Open }
+}
+
+/// The prefixes of ComfyUI and of Manager's second generation, which count in any order and number.
+fn is_prefix(segment: &str) -> bool {
+    match segment.len() {
+        1 => segment == ".",
+        2 => segment.eq_ignore_ascii_case("v2"),
+        3 => segment.eq_ignore_ascii_case("api"),
+        _ => false,
+    }
+}
+
+fn area_inside(segment: &str) -> Option<Area> {
+    let is_it = |name: &&str| segment.eq_ignore_ascii_case(name);
+    ["logs", "folder_paths"].iter().any(is_it).then_some(Area::Inside)
+}
+
+/// The area of what is below `assets`.
+fn area_of_assets<'a>(mut below: impl Iterator<Item = &'a str>) -> Option<Area> {
+    let is = |segment: &str, name: &str| segment.eq_ignore_ascii_case(name);
+    let name = below.next()?;
+    let is_scan = match below.next() {
+        None => is(name, "seed") || is(name, "prune"),
+        Some(last) => is(name, "seed") && is(last, "cancel") && below.next().is_none(),
+    };
+    is_scan.then_some(Area::Scan)
 }
 
 /// True if a query contains a character that ends a line or a text. Manager writes some queries
@@ -119,10 +166,6 @@ pub fn area(path: &str) -> Area {
 #[must_use]
 pub fn breaks_lines(query: &str) -> bool {
     percent_decode_str(query).any(|byte| byte.is_ascii_control())
-}
-
-fn begins(path: &str, segment: &str) -> bool {
-    path.strip_prefix(segment).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
 }
 
 fn bare(path: &str) -> &str {
@@ -134,16 +177,21 @@ fn begins_with<'a>(path: &'a str, prefix: &str) -> Option<&'a str> {
     path.strip_prefix(prefix).filter(|rest| rest.starts_with('/'))
 }
 
-fn is_versions(path: &str) -> bool {
-    let pack = path.strip_prefix(VERSIONS).unwrap_or("");
-    !pack.is_empty() && !pack.contains(['/', '%'])
+fn is_list(bare: &str) -> bool {
+    let pack = bare.strip_prefix(VERSIONS).unwrap_or("");
+    LISTS.contains(&bare) || (!pack.is_empty() && !pack.contains(['/', '%']))
 }
 
 /// Compares in any letter case, with `-` equal to `_`.
 fn is_deed(segment: &str) -> bool {
     const LONGEST: usize = 15;
     let is_same = |(given, known): (u8, u8)| given == known || (known == b'_' && given == b'-');
-    (6..=LONGEST).contains(&segment.len())
+    let may_be = matches!(
+        segment.as_bytes().first().map(u8::to_ascii_lowercase),
+        Some(b'r' | b's' | b'i' | b'u' | b'p' | b'g')
+    );
+    may_be
+        && (6..=LONGEST).contains(&segment.len())
         && DEEDS.iter().any(|deed| {
             let letters = segment.bytes().map(|byte| byte.to_ascii_lowercase());
             deed.len() == segment.len() && letters.zip(deed.bytes()).all(is_same)
@@ -157,7 +205,7 @@ mod tests {
     #[track_caller]
     fn check(paths: &[&str], expected: Area) {
         for path in paths {
-            assert_eq!(area(path), expected, "{path}");
+            assert_eq!(area(path, path), expected, "{path}");
         }
     }
 
@@ -186,7 +234,17 @@ mod tests {
                 check(&[&format!("{prefix}{list}")], Area::List);
             }
         }
-        let odd = ["//manager/x", "/api//v2/./manager/x", "/v2/api/manager/x", "/manager%2Freboot"];
+        let odd = [
+            "//manager/x",
+            "/api//v2/./manager/x",
+            "/v2/api/manager/x",
+            "/manager%2Freboot",
+            "/API/V2/Manager/x",
+            "/x/..;/manager/reboot",
+            "/%2566ree/%2e%2e/customnode\\install",
+            "/manager;x/version",
+            "/manager/version%20",
+        ];
         check(&odd, Area::Shut);
         check(&["/managers", "/x/manager", "/manager-x/y", "/"], Area::Open);
     }
@@ -228,7 +286,36 @@ mod tests {
             ],
             Area::Inside,
         );
+        check(
+            &["/api/internal/logs", "//Internal/./logs", "/internal%2flogs", "/internal;/logs/raw"],
+            Area::Inside,
+        );
         check(&["/internal/files/input", "/internal/logsx", "/logs"], Area::Open);
+    }
+
+    #[test]
+    fn what_acts_on_a_whole_server_is_known_in_every_spelling() {
+        check(&["/free", "/api/free", "/FREE/", "/%66ree", "/x/../free", "/free;x"], Area::Memory);
+        check(
+            &[
+                "/api/assets/seed",
+                "/assets/seed/cancel",
+                "/api/api/Assets//prune",
+                "/assets%2Fseed",
+            ],
+            Area::Scan,
+        );
+        check(&["/free/x", "/freed", "/x/free", "/assets/seed/status", "/assets/x"], Area::Open);
+    }
+
+    #[test]
+    fn a_path_of_several_areas_is_told() {
+        for path in ["/manager/..%2Finternal/logs", "/internal/logs/../../free"] {
+            assert!(is_of_several(path), "{path}");
+        }
+        for path in ["/manager/reboot", "/api/../internal/logs", "/x/../free", "/", "/a;b"] {
+            assert!(!is_of_several(path), "{path}");
+        }
     }
 
     #[test]

@@ -3,7 +3,8 @@
 //! Pure, like [`crate::routing`]. Knowledge about ComfyUI's names and formats is only here.
 //!
 //! - [`endpoint`]: from method and raw path to the endpoint
-//! - [`guard`]: which routes belong to operators
+//! - [`guard`]: which routes belong to operators; [`deny`]: which are refused to everybody
+//! - [`spelling`]: in which ways a server may read a path
 //! - [`pack_routes`]: whether a route is ComfyUI's or a node pack's
 //! - [`query`]: parameters of a raw query; [`number`]: integers in them
 //! - [`submission`]: the body of `POST /prompt`: read, refuse, normalise, give an id
@@ -32,6 +33,7 @@
 pub mod answers;
 pub mod assets;
 pub mod commands;
+pub mod deny;
 pub mod endpoint;
 pub mod event;
 pub mod features;
@@ -56,6 +58,7 @@ pub mod redact;
 pub mod refused;
 pub mod reply;
 pub mod scan;
+pub mod spelling;
 mod strings;
 pub mod submission;
 pub mod submitted;

@@ -6,6 +6,7 @@
 //! checked, and the body is rewritten only if something must change; otherwise its bytes are passed
 //! on unchanged.
 
+mod denied;
 mod object;
 #[cfg(test)]
 mod tests;
@@ -21,6 +22,7 @@ use super::reply;
 use super::scan::{self, Unsafe};
 use crate::routing::ids::{BadClientId, BadPromptId, ClientId, PromptId};
 use crate::routing::realm::ClientName;
+pub use denied::DeniedNode;
 use object::{Object, push_edited, push_entry, quote};
 
 /// The most nodes that are remembered whose pictures on the socket are results.
@@ -96,6 +98,8 @@ pub enum Refusal {
     BadExtraData,
     #[error("`partial_execution_targets` is not a list")]
     BadTargets,
+    #[error("Node '{}' may not be used here: it is in server.deny_nodes", .0.name())]
+    NodeDenied(DeniedNode),
 }
 
 impl Refusal {
@@ -124,6 +128,7 @@ impl Refusal {
             Self::BadNumber => "invalid_number",
             Self::BadExtraData => "invalid_extra_data",
             Self::BadTargets => "invalid_targets",
+            Self::NodeDenied(_) => "missing_node_type",
         }
     }
 
@@ -131,6 +136,9 @@ impl Refusal {
     #[must_use]
     pub fn body(&self) -> Vec<u8> {
         let message = self.to_string();
+        if let Self::NodeDenied(node) = self {
+            return node.body(self.code(), &message);
+        }
         reply::prompt_error(self.code(), &message, &message)
     }
 }

@@ -125,6 +125,8 @@ mod tests {
             "server.allowed_origins" => "https://app.example",
             "server.trusted_proxies" => "10.0.0.0/8",
             "server.hosts" => "gw.example",
+            "server.deny" => "/pack/admin",
+            "server.deny_nodes" => "RunShell",
             "server.home" => "a",
             "server.base_path" => "/comfy/",
             "admin.token" => "s3cret",

@@ -2,10 +2,18 @@
 
 use serde_json::Value;
 
-use super::keys::{BACKENDS, DISCOVERY, is_named};
 use super::kinds::Shape;
 use super::raw::Item;
 use super::{Config, shown};
+
+/// The sections that consist of named tables.
+pub(super) const BACKENDS: &str = "backends";
+pub(super) const DISCOVERY: &str = "discovery";
+
+/// True for a section that consists of named tables.
+pub(super) fn is_named(section: &str) -> bool {
+    [BACKENDS, DISCOVERY].contains(&section)
+}
 
 /// One key, for documentation and for suggestions.
 #[derive(Clone, Copy, Debug)]

@@ -13,25 +13,17 @@ use super::headers::Headers;
 use super::hosts::HostNames;
 use super::key::Applied;
 pub use super::key::Key;
+pub(super) use super::key::{BACKENDS, DISCOVERY, is_named};
 use super::kinds::{BackendName, Count, FilePath, Kind, Limit, Positive, Size, Span, Switch};
 use super::labels::Labels;
 use super::listen::{Listen, ListenOrOff};
-use super::lists::{Classes, SharedIds};
+use super::lists::{Classes, DenyPatterns, SharedIds};
 use super::proxy::{DefaultRole, GroupRoles, HeaderText};
 use super::raw::{Section, Setting};
 use super::secret::SecretFile;
 use super::tls::{PemPath, ServerName};
 use super::units::{DAY, GIB, H, KIB, MIB, MS, S};
 use super::values::{BackendUrl, LogLevel, Networks, Origins, Token};
-
-/// The sections that consist of named tables.
-pub(super) const BACKENDS: &str = "backends";
-pub(super) const DISCOVERY: &str = "discovery";
-
-/// True for a section that consists of named tables.
-pub(super) fn is_named(section: &str) -> bool {
-    [BACKENDS, DISCOVERY].contains(&section)
-}
 
 sections! {
     /// The listener for clients.
@@ -67,6 +59,13 @@ sections! {
         /// `localhost`, IP addresses and these names are accepted; on other addresses every name,
         /// until one is listed.
         hosts: HostNames = "", Live;
+        /// Paths that are refused to everybody with 403, each with all that is below it and in
+        /// every spelling: `/pack/admin`. `*` is any part of a segment, `**` any number of
+        /// segments. Paths are those below `base_path`.
+        deny: DenyPatterns = "", Live;
+        /// Node classes that no graph may have, such as nodes that run commands or take any path. A
+        /// graph with one is refused with 400, as ComfyUI refuses a class that it does not have.
+        deny_nodes: Classes = "", Live;
         /// How long a stop may take. Everything that is still open then is closed.
         drain_timeout: Span { min: 0, max: DAY } = "30s", Live;
         /// How long, as a part of `drain_timeout`, the listeners stay open while readiness fails,

@@ -6,6 +6,7 @@ use super::kinds::{Faults, Kind, Shape};
 use super::raw::Written;
 use super::schema;
 use super::values::{LIST_MAX, comma_separated, read_list};
+use crate::comfy::deny::{BadPattern, DenyPattern};
 use crate::routing::realm::ClientName;
 
 /// Names of node classes, such as `SaveImageWebsocket`.
@@ -39,6 +40,37 @@ impl Classes {
             return Err("the name of a node class has 1 to 200 bytes".to_owned());
         }
         Ok(text.to_owned())
+    }
+}
+
+/// Paths that are refused, such as `/pack/admin`.
+#[derive(Debug)]
+pub(super) struct DenyPatterns;
+
+impl Kind for DenyPatterns {
+    type Value = Vec<DenyPattern>;
+    const SHAPE: Shape = Shape::List;
+
+    fn parse(&self, text: &str) -> Result<Self::Value, String> {
+        comma_separated(text).map(Self::entry).collect()
+    }
+
+    fn takes(&self) -> String {
+        "a list of paths such as \"/pack/admin\"".to_owned()
+    }
+
+    fn schema(&self) -> Value {
+        schema::list(LIST_MAX)
+    }
+
+    fn read(&self, written: &Written) -> Result<Self::Value, Faults> {
+        read_list(self, written, Self::entry)
+    }
+}
+
+impl DenyPatterns {
+    fn entry(text: &str) -> Result<DenyPattern, String> {
+        text.parse().map_err(|bad: BadPattern| format!("`{text}`: {bad}"))
     }
 }
 

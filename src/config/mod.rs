@@ -91,6 +91,7 @@ pub use units::{ShowDuration, ShowSize, duration};
 pub use values::Secret;
 
 use crate::auth::{Role, UserTable};
+use crate::comfy::deny::DenyPattern;
 
 /// The checked configuration. Durations and sizes are within the limits that
 /// `docs/configuration.md` gives.
@@ -136,6 +137,10 @@ pub struct ServerConfig {
     pub trusted_proxies: Vec<Cidr>,
     /// Names of the gateway besides those of this machine alone.
     pub hosts: Vec<HostName>,
+    /// Paths that are refused to everybody.
+    pub deny: Vec<DenyPattern>,
+    /// Node classes that no graph may have.
+    pub deny_nodes: Vec<String>,
     pub drain_timeout: Duration,
     /// Invariant: at most `drain_timeout`.
     pub drain_delay: Duration,

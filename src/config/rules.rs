@@ -15,6 +15,7 @@ pub(super) fn check(config: &mut Config, notes: &mut Notes) {
     listeners(config, notes);
     auth(config, notes);
     hosts(config, notes);
+    deny(config, notes);
     super::proxy::check(config, notes);
     limits(config, notes);
     backends(&config.backends, notes);
@@ -61,6 +62,20 @@ fn hosts(config: &Config, notes: &mut Notes) {
                     rebinding), and everybody is let in: list the gateway's names in \
                     `server.hosts`";
         notes.remark("server.listen", what);
+    }
+}
+
+/// What is below the base path is meant without it. Whoever writes it all the same means something
+/// that is never there.
+fn deny(config: &Config, notes: &mut Notes) {
+    let keys = ["server.base_path", "server.deny"];
+    let base = config.server.base_path.to_string();
+    if !notes.are_good(&keys) || config.server.base_path.is_root() {
+        return;
+    }
+    for pattern in config.server.deny.iter().filter(|pattern| pattern.is_below(&base)) {
+        let what = format!("`{pattern}`: write it without `server.base_path` ({base})");
+        notes.report(notes.written(&keys), what);
     }
 }
 

@@ -125,6 +125,8 @@ pub enum GatewayError {
          server.hosts"
     )]
     ForeignHost { host: String },
+    #[error("this path is refused here; see server.deny")]
+    PathDenied,
     #[error("this is for operators; see server.allow_manager and server.allow_asset_scans")]
     OperatorsOnly,
     #[error("no server with assets knows the user that `Comfy-User` names")]
@@ -209,6 +211,7 @@ impl GatewayError {
             | Self::PageUnsaid
             | Self::ForeignOrigin
             | Self::ForeignHost { .. }
+            | Self::PathDenied
             | Self::OperatorsOnly
             | Self::LogsClosed
             | Self::Nameless
@@ -280,6 +283,7 @@ impl GatewayError {
             | Self::ViewersOnlyRead
             | Self::PageUnsaid
             | Self::ForeignOrigin
+            | Self::PathDenied
             | Self::OperatorsOnly
             | Self::LogsClosed
             | Self::Nameless
@@ -363,6 +367,7 @@ impl GatewayError {
             Self::PageUnsaid => "page_unsaid",
             Self::ForeignOrigin => "foreign_origin",
             Self::ForeignHost { .. } => "foreign_host",
+            Self::PathDenied => "path_denied",
             Self::OperatorsOnly | Self::LogsClosed => "operators_only",
             Self::Nameless => "nameless",
             Self::UnknownUser => "unknown_user",

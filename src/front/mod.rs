@@ -112,6 +112,7 @@ use hyper::body::Incoming;
 use tracing::{debug, info};
 
 use crate::body::ResponseBody;
+use crate::comfy::deny::is_denied;
 use crate::net::{new_id, now};
 use crate::shared::Shared;
 use error::{Fault, GatewayError};
@@ -219,8 +220,18 @@ fn enter(
         cors::CorsDecision::Same | cors::CorsDecision::Preflight(_) => Ok(()),
     };
     let checked = checked
-        .and_then(|()| guest.as_ref().map_or(Ok(()), |it| admission::check_page(it, request)));
+        .and_then(|()| guest.as_ref().map_or(Ok(()), |it| admission::check_page(it, request)))
+        .and_then(|()| check_path(front, from, request.uri().path()));
     (guest, checked.err().map(Err))
+}
+
+/// # Errors
+/// `server.deny` has the path. What is beside the base path is nowhere, and told so.
+fn check_path(front: &Front, from: login::Origin<'_>, path: &str) -> Result<(), GatewayError> {
+    match from.is_inside && is_denied(&front.shared.config().server.deny, path) {
+        true => Err(GatewayError::PathDenied),
+        false => Ok(()),
+    }
 }
 
 /// The answer that reports an error, as a page for a person who opened an address. A request

@@ -79,9 +79,7 @@ pub async fn route(front: &Arc<Front>, peer: IpAddr, mut request: Request<Incomi
         Endpoint::Page => marked(front, page::page(front, &caller, request).await),
         Endpoint::Asset => marked(front, static_files::asset(front, caller.address, request).await),
         Endpoint::UserData => marked(front, user_data::user_data(front, &caller, request).await),
-        Endpoint::Guarded if !front.shared.config().server.allow_manager => {
-            Err(GatewayError::OperatorsOnly)
-        }
+        Endpoint::Guarded if is_shut(front, &request) => Err(GatewayError::OperatorsOnly),
         Endpoint::Guarded | Endpoint::ManagerList if guard::breaks_lines(query_of(&request)) => {
             Err(GatewayError::OperatorsOnly)
         }
@@ -121,6 +119,12 @@ async fn socket_of_a_pack(
         return Err(GatewayError::Stopping);
     }
     tunnel::tunnel(front, caller, &reading(front, caller)?, request).await
+}
+
+/// True for a route of operators that is not everybody's here.
+fn is_shut(front: &Front, request: &Request<Incoming>) -> bool {
+    let may = front.shared.config().server.allow_manager;
+    !may || guard::is_of_several(request.uri().path())
 }
 
 fn query_of(request: &Request<Incoming>) -> &str {

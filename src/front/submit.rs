@@ -72,6 +72,7 @@ pub async fn submit(front: &Arc<Front>, caller: &Caller, request: Request<Incomi
     let nodes = front.nodes.classes();
     let draft = submission::read(body, &nodes)?;
     let config = front.shared.config();
+    draft.check_nodes(&config.server.deny_nodes)?;
     let named = draft.client_name().cloned().map(|name| caller.client(&config, name));
     let named = named.or_else(|| caller.named.clone());
     let id = named.clone().unwrap_or_else(|| caller.realm.client(mint()));

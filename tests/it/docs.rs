@@ -118,6 +118,7 @@ fn failures() -> Vec<GatewayError> {
         GatewayError::LoginsBusy,
         GatewayError::BadForm("why"),
         GatewayError::PageUnsaid,
+        GatewayError::PathDenied,
         GatewayError::ForeignOrigin,
         GatewayError::ForeignHost { host: "evil.example".to_owned() },
         GatewayError::OperatorsOnly,

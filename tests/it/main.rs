@@ -79,6 +79,7 @@ mod sim;
 mod simulation;
 mod skeleton;
 mod sockets;
+mod spellings;
 mod starts;
 mod stop;
 mod strangers;

@@ -20,7 +20,7 @@ const ROOMS: &[(&str, &[&str])] = &[
     ("cache", &[]),
     ("masked", &["net", "routing"]),
     ("metrics", &["lock", "routing"]),
-    ("config", &["auth", "net", "routing"]),
+    ("config", &["auth", "comfy", "net", "routing"]),
     ("telemetry", &["config"]),
     ("ws", &["lock", "net"]),
     ("body", &[]),

@@ -145,7 +145,7 @@ impl PassthroughConnection {
         let (base, peer) = (&config.server.base_path, self.route_cache.peer(&config));
         match parse(&conn.read, head_max, self.limits.headers_max, base) {
             Parsed::Partial => Next::Nothing,
-            Parsed::Plain(mut plain) if plain.is_for_us(&config.server, peer) => {
+            Parsed::Plain(mut plain) if plain.may_pass(&config.server, peer) => {
                 plain.hints.wire = Wire::of(conn);
                 let admission = &self.front.admission;
                 let pass = match config.auth.mode {

@@ -14,6 +14,7 @@ use smallvec::SmallVec;
 
 use crate::auth::head::may_hold_token;
 use crate::auth::{Admitted, Asked, Pass, ProxyRules, Session, UserTable, judge, proxy};
+use crate::comfy::deny::is_denied;
 use crate::comfy::endpoint::{Endpoint, StartRead, classify};
 use crate::config::{BackendHeaders, BasePath, PlaceBelow, ServerConfig};
 use crate::front::access::REQUEST_ID;
@@ -225,9 +226,14 @@ fn passed_on(
 }
 
 impl Plain<'_> {
-    /// True if the request is meant for this gateway, by the rules of [`hosts`].
+    /// True if the request is meant for this gateway, by the rules of [`hosts`], and its path is
+    /// not refused.
     #[must_use]
-    pub fn is_for_us(&self, server: &ServerConfig, peer: Peer) -> bool {
+    pub fn may_pass(&self, server: &ServerConfig, peer: Peer) -> bool {
+        self.is_for_us(server, peer) && !is_denied(&server.deny, self.path)
+    }
+
+    fn is_for_us(&self, server: &ServerConfig, peer: Peer) -> bool {
         let is_host =
             |claim: &&Header<'_>| claim.name.eq_ignore_ascii_case(hosts::X_FORWARDED_HOST.as_str());
         let forwarded = self.claims.iter().filter(is_host).map(|claim| claim.value);
