@@ -22,6 +22,7 @@ pub mod shared;
 pub mod tunnels;
 
 mod admin;
+pub mod audit;
 pub mod discovery;
 pub mod metrics;
 pub mod reload;

@@ -73,6 +73,7 @@ pub struct Metrics {
     pub log_evictions: Counter,
     /// Verbs of a client on another's prompts: nothing was done.
     pub foreign_verbs: Counter,
+    pub audit_lost: Counter,
     /// Interrupts that were sent again, because the prompt ran on.
     pub interrupts_repeated: Counter,
     /// Answers from the last good copy, while the home backend was down.
@@ -130,6 +131,7 @@ impl Default for Metrics {
             prompts_turned_up: Counter::default(),
             log_evictions: Counter::default(),
             foreign_verbs: Counter::default(),
+            audit_lost: Counter::default(),
             interrupts_repeated: Counter::default(),
             stale_answers: Counter::default(),
             assets: AssetMetrics::default(),
@@ -197,6 +199,11 @@ impl Metrics {
             "connections_refused",
             "Connections closed because as many as may be were open",
             self.connections_refused.clone(),
+        );
+        registry.register(
+            "audit_lost",
+            "Lines of the audit log that were not written",
+            self.audit_lost.clone(),
         );
         registry.register(
             "foreign_verbs",

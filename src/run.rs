@@ -19,6 +19,7 @@ use tracing::{info, warn};
 pub use signals::Signals;
 
 use crate::admin;
+use crate::audit::Sink;
 use crate::config::{Config, ServerConfig, StateDir};
 use crate::discovery::{Discoveries, Pod};
 use crate::front::{Annex, Front, FrontService};
@@ -29,7 +30,7 @@ use crate::lock;
 use crate::masked::mask;
 use crate::net::{Network, descriptors, sleep};
 use crate::reload::watch::Watched;
-use crate::reload::{Level, Means, Reloader, Reloads, Reread, certificates, users};
+use crate::reload::{By, Level, Means, Reloader, Reloads, Reread, certificates, users};
 use crate::routing::ids::{ClientId, PromptId};
 use crate::server::accept;
 use crate::server::door::Door;
@@ -72,11 +73,13 @@ pub struct Parts {
     pub level: Option<Level>,
     /// Where the API server of Kubernetes is.
     pub pod: Pod,
+    /// Where the audit log goes; `None` is none.
+    pub audit: Option<Sink>,
 }
 
 impl fmt::Debug for Parts {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { annex, home, source, watched, level, pod } = self;
+        let Self { annex, home, source, watched, level, pod, audit } = self;
         f.debug_struct("Parts")
             .field("annex", annex)
             .field("home", home)
@@ -84,6 +87,7 @@ impl fmt::Debug for Parts {
             .field("watched", watched)
             .field("level", &level.is_some())
             .field("pod", pod)
+            .field("audit", audit)
             .finish()
     }
 }
@@ -106,6 +110,9 @@ pub async fn start(
         None => None,
     };
     let shared = Shared::new(config, network, tasks.clone(), journal);
+    if let Some(sink) = parts.audit {
+        shared.audit.start(sink, &writers);
+    }
     let sessions = Sessions::new(Arc::clone(&shared));
     let front = Front::new(Arc::clone(&sessions), parts.annex);
     let (reloads, asked) = Reloads::new();
@@ -252,7 +259,7 @@ pub async fn run(
     let reload = || {
         let reloads = running.reloads.clone();
         // What comes of it is in the log.
-        tasks.spawn(async move { drop(reloads.reload().await) });
+        tasks.spawn(async move { drop(reloads.reload(By::Signal).await) });
     };
     let ended = tokio::select! {
         signal = signals.next(reload) => Ok(signal),

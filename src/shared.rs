@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use arc_swap::Guard;
 
+use crate::audit::Audit;
 use crate::config::{Config, LiveConfig};
 use crate::fleet::Fleet;
 use crate::fleet::backend::Backend;
@@ -26,6 +27,7 @@ pub struct Shared {
     pub fleet: Arc<Fleet>,
     pub records: Records,
     pub metrics: Arc<Metrics>,
+    pub audit: Audit,
     /// The front listens.
     open: AtomicBool,
     /// A stop was asked for: still serving, and not ready any more.
@@ -44,6 +46,7 @@ impl Shared {
         let fleet = Arc::new(Fleet::new(&live, &network, &tasks));
         let metrics = Arc::new(Metrics::default());
         let records = Records::new(&live.get(), journal, Arc::clone(&fleet), Arc::clone(&metrics));
+        let audit = Audit::new(metrics.audit_lost.clone());
         Arc::new(Self {
             live,
             network,
@@ -51,6 +54,7 @@ impl Shared {
             fleet,
             records,
             metrics,
+            audit,
             open: AtomicBool::new(false),
             leaving: AtomicBool::new(false),
         })

@@ -14,14 +14,16 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::Peer;
+use super::audited::{Asked, backend_of};
+use crate::masked::mask;
 use crate::metrics::ByBackend;
 use crate::net::{now, unix_millis};
 use crate::report;
 use crate::routing::ids::PromptId;
 use crate::routing::placement::{AdminState, Condition};
 use crate::routing::state_change::{self, BadText, Holds, StateChange};
-use crate::session::Sessions;
 use crate::session::control::{self, Force, Held};
+use crate::session::{Client, Sessions};
 use crate::tasks::heartbeat::SILENT_AFTER;
 
 type Shared = State<Arc<Sessions>>;
@@ -205,15 +207,23 @@ async fn set_state(
     Extension(peer): Extension<Peer>,
     body: Bytes,
 ) -> Reply {
+    let before = backend_of(&sessions, &name);
+    let asked = Asked { peer, what: "backend.state", on: json!(name), before };
+    let reply = change_state(&sessions, &name, peer, &body).await;
+    asked.note(&sessions, reply.0, backend_of(&sessions, &name));
+    reply
+}
+
+async fn change_state(sessions: &Arc<Sessions>, name: &str, peer: Peer, body: &[u8]) -> Reply {
     // The content type is ignored, because `curl -d` sends that of a form.
-    let body: StateBody = match serde_json::from_slice(&body) {
+    let body: StateBody = match serde_json::from_slice(body) {
         Ok(body) => body,
         Err(bad) => {
             let message = format!("the body is not JSON of a state: {bad}");
             return (StatusCode::BAD_REQUEST, Json(json!({ "error": message })));
         }
     };
-    let Some(backend) = sessions.shared.fleet.called(&name) else {
+    let Some(backend) = sessions.shared.fleet.called(name) else {
         return not_found(&format!("no backend is named {name}"));
     };
     let Some(state) = AdminState::parse(&body.state) else {
@@ -227,13 +237,13 @@ async fn set_state(
             return (StatusCode::BAD_REQUEST, Json(json!({ "error": bad.to_string() })));
         }
     };
-    match control::set_state(&sessions, &backend, change, force) {
+    match control::set_state(sessions, &backend, change, force) {
         Ok(()) if sessions.shared.records.journal.durable().await.is_err() => {
             let message = "it is set, but the journal cannot be written: a restart forgets it";
             (StatusCode::SERVICE_UNAVAILABLE, Json(json!({ "error": message })))
         }
         Ok(()) => {
-            let report = report::backend(&sessions, &backend, &Held::of(&sessions), now());
+            let report = report::backend(sessions, &backend, &Held::of(sessions), now());
             (StatusCode::OK, Json(json!(report)))
         }
         Err(held) => {
@@ -275,11 +285,20 @@ async fn release(
     State(sessions): Shared,
     Path(id): Path<String>,
     Query(query): Query<ReleaseQuery>,
+    Extension(peer): Extension<Peer>,
 ) -> Reply {
     let found = sessions.clients.named_by_operator(&id);
     let Some(client) = found else { return not_found(&format!("no client is named {id}")) };
     let force = if query.force { Force::Forced } else { Force::Safe };
-    match control::reset(&sessions, &client, force) {
+    let (on, before) = (json!(mask(&client.id).to_string()), json!({ "forced": query.force }));
+    let asked = Asked { peer, what: "client.release", on, before };
+    let reply = release_client(&sessions, &client, force);
+    asked.note(&sessions, reply.0, reply.1.0.clone());
+    reply
+}
+
+fn release_client(sessions: &Arc<Sessions>, client: &Arc<Client>, force: Force) -> Reply {
+    match control::reset(sessions, client, force) {
         Ok(cut_off) => (StatusCode::OK, Json(json!({ "released": true, "cut_off": cut_off }))),
         Err(still) => {
             let body = json!({ "error": still.to_string(), "pending": still.pending });

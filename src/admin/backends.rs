@@ -15,6 +15,7 @@ use tokio::time::timeout;
 
 use super::Peer;
 use super::api::{Reply, not_found};
+use super::audited::{Asked, backend_of};
 use crate::config::{self, BackendConfig, Problems};
 use crate::fleet::backend::Backend;
 use crate::fleet::wanted::{Put, Unwanted};
@@ -58,10 +59,18 @@ async fn add(
     Extension(peer): Extension<Peer>,
     body: Bytes,
 ) -> Reply {
-    let Ok(given) = serde_json::from_slice::<Value>(&body) else {
+    let before = backend_of(&sessions, &name);
+    let asked = Asked { peer, what: "backend.put", on: json!(name), before };
+    let reply = put_backend(&sessions, name.clone(), peer, &body).await;
+    asked.note(&sessions, reply.0, backend_of(&sessions, &name));
+    reply
+}
+
+async fn put_backend(sessions: &Arc<Sessions>, name: String, peer: Peer, body: &[u8]) -> Reply {
+    let Ok(given) = serde_json::from_slice::<Value>(body) else {
         return bad_request("the body is not JSON");
     };
-    let settings = match checked(&sessions, &name, &given).await {
+    let settings = match checked(sessions, &name, &given).await {
         Ok(settings) => settings,
         Err(problems) => return unprocessable(&problems),
     };
@@ -71,7 +80,7 @@ async fn add(
         Err(why) => return not_changed(&why),
     };
     let status = if put == Put::Added { StatusCode::CREATED } else { StatusCode::OK };
-    kept(&sessions, status, shown(&sessions, &name)).await
+    kept(sessions, status, shown(sessions, &name)).await
 }
 
 /// Reads files, so it runs on a thread that may block.
@@ -123,28 +132,41 @@ async fn remove(
     Query(query): Query<RemoveQuery>,
     Extension(peer): Extension<Peer>,
 ) -> Reply {
+    let before = backend_of(&sessions, &name);
+    let asked = Asked { peer, what: "backend.remove", on: json!(name), before };
+    let reply = remove_backend(&sessions, &name, &query, peer).await;
+    asked.note(&sessions, reply.0, backend_of(&sessions, &name));
+    reply
+}
+
+async fn remove_backend(
+    sessions: &Arc<Sessions>,
+    name: &str,
+    query: &RemoveQuery,
+    peer: Peer,
+) -> Reply {
     let is_forced = query.drain.as_deref() == Some("force");
     let wait = match wait_of(query.drain.as_deref().filter(|_| !is_forced)) {
         Ok(wait) => wait,
         Err(BadWait) => return bad_request(&format!("`drain` is `force`, or {A_WAIT}")),
     };
-    let backend = match sessions.remove_backend(&name, &peer.0.to_string()) {
+    let backend = match sessions.remove_backend(name, &peer.0.to_string()) {
         Ok(Some(backend)) => backend,
-        Ok(None) => return kept(&sessions, StatusCode::NO_CONTENT, Value::Null).await,
+        Ok(None) => return kept(sessions, StatusCode::NO_CONTENT, Value::Null).await,
         Err(why) => return not_changed(&why),
     };
     if is_forced {
         sessions.force_out(&backend);
     } else if let Some(wait) = wait {
-        let _ = timeout(wait, no_longer_leaves(&sessions, &backend)).await;
+        let _ = timeout(wait, no_longer_leaves(sessions, &backend)).await;
     }
     match Removal::of(&backend) {
-        Removal::Left => kept(&sessions, StatusCode::NO_CONTENT, Value::Null).await,
+        Removal::Left => kept(sessions, StatusCode::NO_CONTENT, Value::Null).await,
         Removal::Leaves => {
-            let held = control::kept_there(&sessions, &backend, now());
+            let held = control::kept_there(sessions, &backend, now());
             let ran_out = wait.is_some() && !sessions.shared.is_leaving();
             let body = json!({ "draining": true, "held_clients": held, "ran_out": ran_out });
-            kept(&sessions, StatusCode::ACCEPTED, body).await
+            kept(sessions, StatusCode::ACCEPTED, body).await
         }
         Removal::Stays => {
             let by = backend.settings().listed_by;
@@ -221,11 +243,18 @@ async fn drain(
         Ok(word) => word,
         Err(bad) => return bad_request(&bad),
     };
+    let asked = Asked {
+        peer,
+        what: "backend.drain",
+        on: json!(name),
+        before: backend_of(&sessions, &name),
+    };
     let (state, said) = backend.said();
     if word.drains_further(state, said.as_ref(), backend.seen_since()) {
         // Only `off` can be refused.
         let _ = control::set_state(&sessions, &backend, word, Force::Safe);
     }
+    asked.note(&sessions, StatusCode::OK, backend_of(&sessions, &name));
     let end = until_drained(&sessions, &backend, now() + wait).await;
     let held = control::kept_there(&sessions, &backend, now());
     let (drained, state) = (end == Drain::Drained, backend.admin().as_str());

@@ -1,6 +1,7 @@
 //! The admin listener: health, metrics and the API.
 
 pub(crate) mod api;
+mod audited;
 mod backends;
 mod reload;
 mod scaling;
@@ -14,8 +15,10 @@ use http::header::{AUTHORIZATION, CONTENT_LENGTH, CONTENT_TYPE, HOST, ORIGIN, WW
 use http::{HeaderMap, HeaderValue, Request, Response, StatusCode};
 use http_body_util::BodyExt as _;
 use hyper::body::Incoming;
+use serde_json::Value;
 use tower::Service as _;
 
+use crate::audit::{Entry, Who};
 use crate::body::ResponseBody;
 use crate::config::ServerConfig;
 use crate::reload::Reloads;
@@ -49,6 +52,11 @@ impl Service for Admin {
 
     async fn answer(&self, peer: IpAddr, mut request: Request<Incoming>) -> Response<ResponseBody> {
         if let Some(refusal) = refuse(&self.sessions, &request) {
+            let status = refusal.status();
+            self.sessions.shared.audit.note_refusal(|| {
+                let who = Who::at(peer);
+                Entry::refused(who, "listener.refused", Value::Null, &status.to_string())
+            });
             return refusal;
         }
         request.extensions_mut().insert(Peer(peer));

@@ -12,7 +12,8 @@ use tracing::error;
 
 use super::args::{DemoArgs, ServeArgs, SimArgs};
 use super::{EXIT_CONFIG, EXIT_FAILURE, say, sources};
-use crate::config::{self, Config, LogConfig, LogFormat, Sources};
+use crate::audit::Sink;
+use crate::config::{self, AuditTo, Config, LogConfig, LogFormat, Sources};
 use crate::demo::{Demo, DemoError};
 use crate::discovery::Pod;
 use crate::net::{Inherited, Network, Tcp};
@@ -47,6 +48,13 @@ fn start(config: Config, sources: Sources, watched: Option<Watched>) -> ExitCode
     let (log, workers) = (config.log.clone(), config.server.workers);
     let doors: Vec<SocketAddr> =
         [Some(config.server.listen), config.admin.listen].into_iter().flatten().collect();
+    let audit = match Sink::open(&log.audit) {
+        Ok(audit) => audit,
+        Err(error) => {
+            say::note(&error.to_string());
+            return ExitCode::from(EXIT_CONFIG);
+        }
+    };
     match Inherited::take(&doors) {
         Ok(network) => on_threads(&log, workers, |level| {
             let pod = Pod::of(&sources.env);
@@ -54,7 +62,7 @@ fn start(config: Config, sources: Sources, watched: Option<Watched>) -> ExitCode
             let level: Level =
                 Box::new(move |config| level(&config.log).map_err(|error| error.to_string()));
             let (source, level) = (Some(source), Some(level));
-            let parts = Parts { source, level, watched, pod, ..Parts::default() };
+            let parts = Parts { source, level, watched, pod, audit, ..Parts::default() };
             gateway(config, Arc::new(network), parts)
         }),
         Err(unasked) => say::failure(&unasked.to_string()),
@@ -72,7 +80,7 @@ pub(super) fn sim(args: SimArgs) -> ExitCode {
 }
 
 fn default_log() -> LogConfig {
-    LogConfig { format: LogFormat::Text, level: "info".to_owned() }
+    LogConfig { format: LogFormat::Text, level: "info".to_owned(), audit: AuditTo::Off }
 }
 
 /// Sets up the log and the threads (0 means one for each core), and runs `task` to its end.

@@ -153,6 +153,7 @@ mod tests {
             "state.on_error" => "refuse",
             "log.format" => "json",
             "log.level" => "debug",
+            "log.audit" => "stdout",
             key if key.ends_with("cert") || key.ends_with("ca") => return in_folder("other.crt"),
             key if key.ends_with("tls.key") || key.ends_with("client_key") => {
                 return in_folder("other.key");
@@ -197,7 +198,7 @@ mod tests {
         let ledgers = ["prompts.ledger_prompts", "prompts.ledger_age", "files.tag", "files.ledger"];
         let expected = ["server.workers"].iter().chain(&ledgers);
         let expected = expected.chain(&["files.ledger_age", "files.assets", "state.dir"]);
-        assert!(names.iter().eq(expected.chain(&["log.format"])), "{names:?}");
+        assert!(names.iter().eq(expected.chain(&["log.format", "log.audit"])), "{names:?}");
         let old = with(&[]);
         let told = changes(&old, &with(&[("server.workers", "3"), ("affinity.lease", "9m")]));
         let needs: Vec<_> = told.iter().map(|it| (it.key.as_str(), it.needs_restart)).collect();

@@ -296,6 +296,6 @@ fn state(raw: RawState, notes: &mut Notes) -> StateConfig {
 }
 
 fn log(raw: RawLog, notes: &mut Notes) -> LogConfig {
-    let RawLog { format, level } = raw;
-    LogConfig { format: format.check(notes), level: level.check(notes) }
+    let RawLog { format, level, audit } = raw;
+    LogConfig { format: format.check(notes), level: level.check(notes), audit: audit.check(notes) }
 }

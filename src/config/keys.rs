@@ -6,6 +6,7 @@
 //!
 //! The last column says when a new value takes effect: see [`Applied`].
 
+use super::audit::AuditTarget;
 use super::base_path::Base;
 use super::choices::{Counts, Format, Mode, NamelessMay, OnError, Tags, Toggle};
 use super::discovery::{DnsServer, HostAndPort, KubernetesService, ServiceName};
@@ -337,6 +338,8 @@ sections! {
         format: Format = "text", Restart;
         /// What is logged. `RUST_LOG` overrides it.
         level: LogLevel = "info", Live;
+        /// Where the audit log goes (who changed what): `off`, `stdout`, or a file with a slash.
+        audit: AuditTarget = "off", Restart;
     }
     /// The ComfyUI servers, one table for each.
     ["backends"] RawBackend backend {

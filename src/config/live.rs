@@ -14,6 +14,7 @@ impl Config {
         self.server.workers = before.server.workers;
         self.state.dir.clone_from(&before.state.dir);
         self.log.format = before.log.format;
+        self.log.audit.clone_from(&before.log.audit);
         self.prompts.ledger_prompts = before.prompts.ledger_prompts;
         self.prompts.ledger_age = before.prompts.ledger_age;
         self.files.tag = before.files.tag;

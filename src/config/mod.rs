@@ -14,6 +14,7 @@
 #[macro_use]
 mod sections;
 
+mod audit;
 mod auth;
 mod base_path;
 mod changes;
@@ -67,6 +68,7 @@ use std::time::Duration;
 
 use http::HeaderName;
 
+pub use audit::AuditTo;
 pub use base_path::{BasePath, PlaceBelow};
 pub use changes::{Change, changes};
 pub use cidr::{BadCidr, Cidr};
@@ -409,6 +411,7 @@ pub struct LogConfig {
     pub format: LogFormat,
     /// Directives for `EnvFilter`.
     pub level: String,
+    pub audit: AuditTo,
 }
 
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]

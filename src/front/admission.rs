@@ -25,7 +25,7 @@ use super::cors::CorsDecision;
 use super::error::GatewayError;
 use super::proxy_gate::ProxyGate;
 use super::session_cookie::session_of;
-use super::{Front, cors, headers, proxy_gate};
+use super::{Front, audited, cors, headers, proxy_gate};
 use crate::auth::head::TOKEN;
 use crate::auth::logouts::Logouts;
 use crate::auth::session::Signs as _;
@@ -277,7 +277,7 @@ pub fn admit<B>(
         AuthMode::Off => Ok(None),
         AuthMode::Keys => {
             let session = session_in(front, (peer, decision), request);
-            admit_user(front, session.as_ref(), request).map(Some)
+            admit_user(front, peer, session.as_ref(), request).map(Some)
         }
         AuthMode::Header => {
             let rules = front.admission.believed(peer).filter(|_| !cors::is_anybodys(decision));
@@ -333,6 +333,7 @@ pub fn check_page<B>(guest: &Guest, request: &Request<B>) -> Result<(), GatewayE
 
 fn admit_user<B>(
     front: &Front,
+    peer: IpAddr,
     session: Option<&Arc<Session>>,
     request: &mut Request<B>,
 ) -> Result<Guest, GatewayError> {
@@ -341,8 +342,10 @@ fn admit_user<B>(
     let asked = Asked { method: request.method(), path, query, session };
     let lines = headers.iter().map(|(name, value)| (name.as_str(), value.as_bytes()));
     let judged = judge(&front.admission.users(), asked, lines);
-    let Admitted { pass, spent } =
-        judged.inspect_err(|refusal| front.shared.metrics.guests.refused(refusal.as_str()))?;
+    let Admitted { pass, spent } = judged.inspect_err(|refusal| {
+        front.shared.metrics.guests.refused(refusal.as_str());
+        audited::not_let_in(front, *refusal, audited::address_of(front, peer, request));
+    })?;
     take_off(request, |name| spent.has(name));
     if spent.token {
         *request.uri_mut() = without_token(request.uri());

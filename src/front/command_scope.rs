@@ -5,6 +5,7 @@ use std::sync::Arc;
 use tracing::debug;
 
 use super::Front;
+use super::audited;
 use super::broadcast_lookup::{self, Where};
 use super::caller::Caller;
 use super::error::GatewayError;
@@ -108,10 +109,12 @@ pub async fn named(
         match records.get(&prompt) {
             Some(record) if !caller.realm.owns(&record.by) => {
                 front.shared.metrics.foreign_verbs.inc();
+                audited::not_his(front, caller, &prompt);
                 debug!(%prompt, "A command on another user's prompt was ignored.");
             }
             Some(record) if !actor.may_act_on(&front.sessions, &persons, record) => {
                 front.shared.metrics.foreign_verbs.inc();
+                audited::not_his(front, caller, &prompt);
                 debug!(%prompt, "A command on another client's prompt was ignored.");
             }
             Some(record) => located.extend(record.backend.map(|backend| (prompt, backend))),

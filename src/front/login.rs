@@ -25,7 +25,7 @@ use super::error::GatewayError;
 use super::html::sentence;
 use super::own_cookies::{Kept, OwnCookie};
 use super::unavailable::Reader;
-use super::{Answer, Front, bodies};
+use super::{Answer, Front, audited, bodies};
 use crate::auth::logouts::Logouts;
 use crate::auth::{Session, User};
 use crate::body::{CollectLimits, ResponseBody};
@@ -247,6 +247,7 @@ async fn log_in(front: &Arc<Front>, from: Origin<'_>, request: Request<Incoming>
     let reader = Reader::of(&request);
     let asks_for_page = reader == Reader::Sender
         || request.headers().get_all(http::header::ACCEPT).iter().any(is_html);
+    let address = audited::address_of(front, from.peer, &request);
     let mut typed = Fields::default();
     let outcome = try_log_in(front, from, request, (&visitor, &mut typed)).await;
     front.shared.metrics.guests.tried(match &outcome {
@@ -256,6 +257,9 @@ async fn log_in(front: &Arc<Front>, from: Origin<'_>, request: Request<Incoming>
         Err(GatewayError::LoginsBusy) => "busy",
         Err(_) => "bad_form",
     });
+    if let Err(error) = &outcome {
+        audited::login_refused(front, &typed.name, address, error);
+    }
     match outcome {
         Err(error) if asks_for_page => {
             let text = sentence(&error.to_string());
@@ -278,6 +282,7 @@ async fn try_log_in(
     (visitor, typed): (&Visitor, &mut Fields),
 ) -> Answer {
     check_page(from, &request)?;
+    let address = audited::address_of(front, from.peer, &request);
     let before = admission::session_in(front, (from.peer, from.decision), &request);
     let (mut parts, body) = request.into_parts();
     let is_form = |value: &HeaderValue| fields::is_form(value.as_bytes());
@@ -292,6 +297,7 @@ async fn try_log_in(
         return Err(GatewayError::BadForm(STALE));
     }
     let user = find(front, from.peer, &parts, typed.said()?).await?;
+    audited::logged_in(front, &user, address);
     let location = next::checked(&typed.next, from.base).to_owned();
     let is_ahead = front.admission.is_ahead(&user);
     if is_ahead {
@@ -331,7 +337,10 @@ async fn log_out(front: &Arc<Front>, from: Origin<'_>, request: &Request<Incomin
     let query = request.uri().query().unwrap_or("");
     let is_everywhere = parameter(query, "everywhere").is_some_and(|it| it == "1");
     if let Some(session) = admission::session_in(front, (from.peer, from.decision), request) {
-        end(front, session, is_everywhere.then(crate::net::unix_millis)).await;
+        let all_until = is_everywhere.then(crate::net::unix_millis);
+        let address = audited::address_of(front, from.peer, request);
+        audited::logged_out(front, session.user.as_str(), address, all_until);
+        end(front, session, all_until).await;
     }
     let mut response = go_to("/-/login?out=1");
     for cookie in [OwnCookie::Session, OwnCookie::Mark] {

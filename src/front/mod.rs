@@ -45,6 +45,7 @@ pub mod access;
 pub mod admission;
 pub mod asset_cache;
 pub mod assets;
+mod audited;
 pub mod base_path;
 pub mod bodies;
 pub mod broadcast_lookup;

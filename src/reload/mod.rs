@@ -14,14 +14,16 @@ pub mod users;
 pub mod watch;
 
 use std::fmt;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
+use serde_json::{Value, json};
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::timeout;
 use tracing::{error, info, warn};
 
+use crate::audit::{Entry, Who};
 use crate::config::{Config, Problems, changes};
 use crate::discovery::Discoveries;
 use crate::front::Front;
@@ -76,6 +78,7 @@ impl From<NotConfigured> for NotReloaded {
 #[derive(Debug)]
 pub struct Asked {
     what: What,
+    by: By,
     tell: oneshot::Sender<Result<Reloaded, NotReloaded>>,
 }
 
@@ -84,6 +87,27 @@ enum What {
     Everything,
     /// Only the certificates of the listeners.
     Certificates,
+}
+
+/// Who wants a reload.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum By {
+    /// An operator at this address.
+    Operator(IpAddr),
+    /// SIGHUP.
+    Signal,
+    /// The files have changed.
+    Files,
+}
+
+impl By {
+    fn who(self) -> Who {
+        match self {
+            Self::Operator(address) => Who::at(address),
+            Self::Signal => Who::by("SIGHUP"),
+            Self::Files => Who::by("files"),
+        }
+    }
 }
 
 /// Asks for reloads. Cheap to clone.
@@ -114,8 +138,8 @@ impl Reloads {
     ///
     /// # Errors
     /// Nothing was changed.
-    pub async fn reload(&self) -> Result<Reloaded, NotReloaded> {
-        self.ask(What::Everything).await
+    pub async fn reload(&self, by: By) -> Result<Reloaded, NotReloaded> {
+        self.ask(What::Everything, by).await
     }
 
     /// Reads only the certificates of the listeners again.
@@ -123,12 +147,12 @@ impl Reloads {
     /// # Errors
     /// Nothing was changed.
     pub async fn certificates(&self) -> Result<Reloaded, NotReloaded> {
-        self.ask(What::Certificates).await
+        self.ask(What::Certificates, By::Files).await
     }
 
-    async fn ask(&self, what: What) -> Result<Reloaded, NotReloaded> {
+    async fn ask(&self, what: What, by: By) -> Result<Reloaded, NotReloaded> {
         let (tell, told) = oneshot::channel();
-        let asked = Asked { what, tell };
+        let asked = Asked { what, by, tell };
         let Ok(()) = self.0.send(asked).await else { return Err(NotReloaded::Stopping) };
         told.await.unwrap_or(Err(NotReloaded::Stopping))
     }
@@ -186,7 +210,7 @@ impl Reloader {
         self.front.shared.metrics.reloaded(true, unix_millis());
         let stopping = self.front.shared.tasks.child_token();
         loop {
-            let Asked { what, tell } = tokio::select! {
+            let Asked { what, by, tell } = tokio::select! {
                 biased;
                 () = stopping.cancelled() => return,
                 asked = asked.recv() => match asked {
@@ -204,6 +228,7 @@ impl Reloader {
                 What::Certificates => self.read_certificates().await,
             };
             self.record(what, &outcome);
+            self.audit(what, by, &outcome);
             // The asker may have given up.
             let _ = tell.send(outcome);
         }
@@ -247,6 +272,28 @@ impl Reloader {
                 warn!(%why, "The configuration was not reloaded.");
             }
         }
+    }
+
+    /// Notes it in the audit log, unless nothing has come of it. Values may be secrets, so keys are
+    /// named and not what they are.
+    fn audit(&self, what: What, by: By, outcome: &Result<Reloaded, NotReloaded>) {
+        let what_is_read = match what {
+            What::Everything => "configuration.reload",
+            What::Certificates => "certificates.reload",
+        };
+        self.front.shared.audit.note(|| match outcome {
+            Ok(Reloaded { applied, need_restart, .. }) => {
+                let on = json!({ "applied": applied, "need_restart": need_restart });
+                Entry::done(by.who(), what_is_read, on)
+            }
+            Err(NotReloaded::Bad(problems)) => {
+                let why = format!("{} problems", problems.len());
+                Entry::refused(by.who(), what_is_read, Value::Null, &why)
+            }
+            Err(why @ (NotReloaded::NoSource | NotReloaded::Stopping)) => {
+                Entry::refused(by.who(), what_is_read, Value::Null, &why.to_string())
+            }
+        });
     }
 
     async fn reload(&mut self) -> Result<Reloaded, NotReloaded> {

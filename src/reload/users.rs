@@ -6,11 +6,13 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use serde_json::{Value, json};
 use tracing::{error, info};
 
 use super::watch::{Known, Prints, prints};
-use crate::auth::UserTable;
+use crate::audit::{Entry, Who};
 use crate::auth::file;
+use crate::auth::{User, UserTable};
 use crate::config::AuthMode;
 use crate::front::Front;
 use crate::front::admission::Admission;
@@ -33,10 +35,35 @@ pub async fn watch(front: Arc<Front>) {
             let shown = path.display().to_string();
             let read = tokio::task::spawn_blocking(move || file::read(&path)).await;
             let read = read.unwrap_or_else(|error| Err(format!("cannot be read: {error}")));
+            let before = front.admission.users();
             let read = follower.follow(read, &front.admission);
+            if let Read::Others(_) = read {
+                audit(&front, &before);
+            }
             tell(read, &shown, &front);
         }
     }
+}
+
+/// Notes in the audit log which users are others than before.
+fn audit(front: &Front, before: &UserTable) {
+    let after = front.admission.users();
+    front.shared.audit.note(|| {
+        let (before, after) = (differing(before, &after), differing(&after, before));
+        let who = Who::by("files");
+        Entry { before, after, ..Entry::done(who, "users.reload", Value::Null) }
+    });
+}
+
+/// The users of a table that are not in another, or not like this. A generation is another one
+/// after each change of a key or password, and each logout everywhere.
+fn differing(users: &UserTable, others: &UserTable) -> Value {
+    let is_news = |user: &&User| others.get(&user.name).map(AsRef::as_ref) != Some(*user);
+    let shown = |user: &User| {
+        let state = json!({ "role": user.role.as_str(), "generation": user.generation });
+        (user.name.to_string(), state)
+    };
+    Value::Object(users.iter().filter(is_news).map(shown).collect())
 }
 
 /// The result of a reading.

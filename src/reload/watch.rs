@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use tracing::warn;
 
-use super::Reloads;
+use super::{By, Reloads};
 use crate::net::sleep;
 
 /// How often files are checked. A changed file is read when it has stayed the same for this long,
@@ -65,7 +65,7 @@ impl Watched {
             };
             if self.known.is_to_read(now) {
                 // The result is in the log.
-                let _ = reloads.reload().await;
+                let _ = reloads.reload(By::Files).await;
                 self.follow().await;
             }
         }

@@ -76,6 +76,22 @@ fn serve_refuses_a_bad_configuration_with_78() {
 }
 
 #[test]
+fn an_audit_log_that_cannot_be_opened_is_a_configuration_error() {
+    let empty = tempfile::tempdir().unwrap();
+    for (given, what) in [
+        ("none/audit.log", "log.audit: `none/audit.log` cannot be opened: No such file"),
+        ("./", "log.audit: `./` cannot be opened: it is no file"),
+        ("stderr", "log.audit: `stderr` is not \"off\", \"stdout\" or a path with a slash"),
+    ] {
+        let set = format!("log.audit={given}");
+        let arguments = ["serve", "--backend", "http://127.0.0.1:9", "--set", &set];
+        let (code, _, err) = run(&mut mooring(&empty, &arguments));
+        assert_eq!(code, 78, "{err}");
+        assert!(err.contains(what), "{err}");
+    }
+}
+
+#[test]
 fn the_file_in_the_folder_is_found_and_that_of_the_flag_goes_over_it() {
     let folder = folder("[server]\nlisten = \"here\"\n");
     let (code, _, err) = run(&mut mooring(&folder, &["check"]));

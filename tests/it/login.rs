@@ -208,6 +208,48 @@ fn asked(world: &World, mark: &str) -> Vec<String> {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn logins_logouts_and_changes_of_users_are_in_the_audit_log_and_no_secret_is() {
+    let folder = tempfile::tempdir().unwrap();
+    let world = world_of(&folder, |_| {}).await;
+    let log = crate::audit::AuditLog::of(&world);
+    let mut browser = Browser::new(&world);
+    browser.log_in("ada", "wrong password").await;
+    browser.log_in("a typed password", "wrong password").await;
+    assert_eq!(browser.log_in("ada", ADA).await.status, 303);
+    let sessions: Vec<String> = browser.cookies.values().cloned().collect();
+    browser.log_out("/-/logout").await;
+    let key = [("x-api-key", "a-wrong-key-of-mallory")];
+    assert_eq!(send(world.front, Method::GET, "/queue", &key, "").await.status, 401);
+    let lines = log.lines(5).await;
+    let told: Vec<(&str, &str)> = lines.iter().map(crate::audit::said).collect();
+    assert_eq!(
+        told,
+        [
+            ("login", "refused: bad_login"),
+            ("login", "refused: bad_login"),
+            ("login", "done"),
+            ("logout", "done"),
+            ("request", "refused: unknown"),
+        ]
+    );
+    let users: Vec<&serde_json::Value> = lines.iter().map(|line| &line["who"]["user"]).collect();
+    let ada = serde_json::Value::from("ada");
+    let nobody = serde_json::Value::Null;
+    assert_eq!(users, [&ada, &nobody, &ada, &ada, &nobody]);
+    assert_eq!(lines[2]["who"]["role"], "artist");
+    change(&folder, |users| users.without(&"bob".parse().unwrap()));
+    let lines = log.lines(6).await;
+    assert_eq!(crate::audit::said(&lines[5]), ("users.reload", "done"));
+    assert_eq!(lines[5]["before"]["bob"]["role"], "artist");
+    assert_eq!(lines[5]["after"], serde_json::json!({}));
+    let text = log.end().await;
+    let secrets = ["wrong password", "typed", ADA, "mallory", "key-of-ada"];
+    for secret in secrets.into_iter().chain(sessions.iter().map(String::as_str)) {
+        assert!(!text.contains(secret), "{secret}: {text}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn who_opens_an_address_gets_the_form_and_all_else_is_401_as_before() {
     for passthrough in BOTH_WAYS {
         let world = world(|config| config.server.passthrough = passthrough).await;

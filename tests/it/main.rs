@@ -9,6 +9,7 @@
 mod added;
 mod adopted;
 mod assets;
+mod audit;
 mod backends;
 mod base_path;
 mod bodies;

@@ -21,6 +21,7 @@ const ROOMS: &[(&str, &[&str])] = &[
     ("masked", &["net", "routing"]),
     ("metrics", &["lock", "routing"]),
     ("config", &["auth", "comfy", "net", "routing"]),
+    ("audit", &["config", "net", "tasks"]),
     ("telemetry", &["config"]),
     ("ws", &["lock", "net"]),
     ("body", &[]),
@@ -35,7 +36,7 @@ const ROOMS: &[(&str, &[&str])] = &[
         "records",
         &["comfy", "config", "fleet", "journal", "lock", "masked", "metrics", "net", "routing"],
     ),
-    ("shared", &["config", "fleet", "journal", "metrics", "net", "records", "tasks"]),
+    ("shared", &["audit", "config", "fleet", "journal", "metrics", "net", "records", "tasks"]),
     (
         "session",
         &[
@@ -61,6 +62,7 @@ const ROOMS: &[(&str, &[&str])] = &[
     (
         "front",
         &[
+            "audit",
             "auth",
             "body",
             "cache",
@@ -82,18 +84,19 @@ const ROOMS: &[(&str, &[&str])] = &[
             "ws",
         ],
     ),
-    ("reload", &["auth", "config", "discovery", "front", "net", "server", "session"]),
+    ("reload", &["audit", "auth", "config", "discovery", "front", "net", "server", "session"]),
     (
         "admin",
         &[
-            "body", "config", "fleet", "journal", "metrics", "net", "reload", "report", "routing",
-            "server", "session", "tasks",
+            "audit", "body", "config", "fleet", "journal", "masked", "metrics", "net", "reload",
+            "report", "routing", "server", "session", "tasks",
         ],
     ),
     (
         "run",
         &[
             "admin",
+            "audit",
             "config",
             "discovery",
             "front",
@@ -114,6 +117,7 @@ const ROOMS: &[(&str, &[&str])] = &[
     (
         "cli",
         &[
+            "audit",
             "auth",
             "comfy",
             "config",

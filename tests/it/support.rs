@@ -17,7 +17,7 @@ use mooring::front::Front;
 use mooring::front::browsers::BrowserId;
 use mooring::front::caller::Door;
 use mooring::net::{Network, Stream, Tcp};
-use mooring::reload::{NotReloaded, Reloaded, Reloads, Reread};
+use mooring::reload::{By, NotReloaded, Reloaded, Reloads, Reread};
 use mooring::run::{self, Parts};
 use mooring::sim::{Options, Sim};
 use mooring::tasks::Tasks;
@@ -159,7 +159,7 @@ impl World {
         change: impl FnOnce(&mut Config),
     ) -> Result<Reloaded, NotReloaded> {
         change(&mut self.written.lock().unwrap());
-        soon("the reload", self.reloads.reload()).await
+        soon("the reload", self.reloads.reload(By::Files)).await
     }
 
     /// The simulated backend of that name.

@@ -1,0 +1,119 @@
+//! The audit log: one line for each change, login and refusal, and nothing secret in any.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use mooring::audit::Sink;
+use mooring::tasks::Tasks;
+use serde_json::Value;
+use tempfile::TempDir;
+
+use crate::support::{World, until};
+
+/// An audit log of a world.
+pub(crate) struct AuditLog {
+    folder: TempDir,
+    tasks: Tasks,
+}
+
+impl AuditLog {
+    pub(crate) fn of(world: &World) -> Self {
+        let (folder, tasks) = (tempfile::tempdir().unwrap(), Tasks::default());
+        let this = Self { folder, tasks };
+        world.gateway.shared.audit.start(Sink::file(this.path()).unwrap(), &this.tasks);
+        this
+    }
+
+    fn path(&self) -> PathBuf {
+        self.folder.path().join("audit.log")
+    }
+
+    pub(crate) fn text(&self) -> String {
+        std::fs::read_to_string(self.path()).unwrap()
+    }
+
+    /// Waits until so many lines are there, and gives them.
+    pub(crate) async fn lines(&self, count: usize) -> Vec<Value> {
+        until("the audit log has its lines", || count <= self.text().lines().count()).await;
+        self.text().lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+    }
+
+    /// The end: what was noted is written by then.
+    pub(crate) async fn end(self) -> String {
+        self.tasks.stop();
+        assert_eq!(self.tasks.drain(Duration::from_secs(20)).await, 0);
+        self.text()
+    }
+}
+
+/// What was done, and what came of it.
+pub(crate) fn said(line: &Value) -> (&str, &str) {
+    (line["what"].as_str().unwrap(), line["result"].as_str().unwrap())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_an_operator_changes_is_noted_with_before_and_after() {
+    let world = World::new(2).await;
+    world.all_up().await;
+    world.get("/queue?clientId=a-secret-client").await;
+    let log = AuditLog::of(&world);
+    let state =
+        |state: &str| format!("{{\"state\": \"{state}\", \"by\": \"ann\", \"why\": \"x\"}}");
+    world.admin_post("/api/v1/backends/a/state", &state("draining")).await;
+    world.admin_post("/api/v1/backends/a/state", &state("gone")).await;
+    world.admin_post("/api/v1/backends/none/state", &state("off")).await;
+    world.admin_post("/api/v1/clients/a-secret-client/release", "").await;
+    world.admin_post("/api/v1/backends/b/drain?wait=0s", "").await;
+    world.reload(|config| config.affinity.lease = Duration::from_secs(77)).await.unwrap();
+    let lines = log.lines(6).await;
+    let told: Vec<(&str, &str)> = lines.iter().map(said).collect();
+    assert_eq!(
+        told,
+        [
+            ("backend.state", "done"),
+            ("backend.state", "refused: 400 Bad Request"),
+            ("backend.state", "refused: 404 Not Found"),
+            ("client.release", "done"),
+            ("backend.drain", "done"),
+            ("configuration.reload", "done"),
+        ]
+    );
+    let first = &lines[0];
+    assert_eq!((&first["on"], &first["who"]["address"]), (&"a".into(), &"127.0.0.1".into()));
+    let states = [&first["before"]["state"], &first["after"]["state"], &first["after"]["by"]];
+    assert_eq!(states, [&Value::from("ready"), &"draining".into(), &"ann (127.0.0.1)".into()]);
+    assert!(lines[2]["before"].is_null() && lines[2]["after"].is_null());
+    assert!(lines[3]["on"].as_str().unwrap().starts_with("c-"), "{}", lines[3]);
+    assert_eq!(lines[5]["who"]["by"], "files");
+    assert_eq!(lines[5]["on"]["applied"], serde_json::json!(["affinity.lease"]));
+    assert!(lines.iter().all(|line| line["time"].as_str().unwrap().ends_with('Z')));
+    let text = log.end().await;
+    assert!(!text.contains("a-secret-client"), "{text}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_is_refused_by_the_admin_listener_is_noted() {
+    let token = Some(mooring::config::Secret::parse("s3cret-token").unwrap());
+    let world = World::with(1, |config| config.admin.token = token).await;
+    let log = AuditLog::of(&world);
+    assert_eq!(world.admin_get("/api/v1/clients").await.status, 401);
+    let lines = log.lines(1).await;
+    assert_eq!(said(&lines[0]), ("listener.refused", "refused: 401 Unauthorized"));
+    assert!(!log.end().await.contains("s3cret"));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_command_on_anothers_prompt_is_noted_without_a_clientid() {
+    let world = World::new(1).await;
+    world.all_up().await;
+    let prompt = world.submit("owner-of-it", &crate::support::slow(3, 30.0)).await.prompt_id();
+    let log = AuditLog::of(&world);
+    let body = format!("{{\"delete\": [\"{prompt}\"]}}");
+    world.post("/queue?clientId=somebody-else", &body).await;
+    let lines = log.lines(1).await;
+    assert_eq!(said(&lines[0]), ("prompt.command", "refused: it is another's"));
+    assert_eq!(lines[0]["on"]["prompt"], prompt.as_str());
+    assert!(lines[0]["on"]["client"].as_str().unwrap().starts_with("c-"), "{}", lines[0]);
+    let text = log.end().await;
+    assert!(!text.contains("owner-of-it") && !text.contains("somebody-else"), "{text}");
+}
