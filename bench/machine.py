@@ -1,8 +1,11 @@
 """Processes: pinned to a core, ready when they say so, and ended whatever happens."""
 
+import atexit
 import contextlib
+import functools
 import os
 import resource
+import shutil
 import signal
 import socket
 import subprocess
@@ -24,12 +27,14 @@ class Failed(Exception):
 
 
 class Running:
-    """A proxy that takes connections: where, the processes whose cost counts, what is known."""
+    """A proxy that takes connections: where, the processes whose cost counts, what is known, and
+    the header that lets a request in."""
 
-    def __init__(self, address, pids, facts=None):
+    def __init__(self, address, pids, facts=None, line=""):
         self.address = address
         self.pids = pids
         self.facts = facts or {}
+        self.line = line
 
 
 def raise_descriptors(wanted=65536):
@@ -53,6 +58,24 @@ def free_port():
 def folder():
     with tempfile.TemporaryDirectory(prefix="mooring-bench-") as path:
         yield path
+
+
+@functools.cache
+def certificate():
+    """A certificate that signs itself, its key, and both in one file; gone when we end."""
+    path = tempfile.mkdtemp(prefix="mooring-bench-")
+    atexit.register(shutil.rmtree, path, ignore_errors=True)
+    cert, key, both = (os.path.join(path, name) for name in ("cert.pem", "key.pem", "both.pem"))
+    subprocess.run(["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt",
+                    "ec_paramgen_curve:P-256", "-nodes", "-days", "2", "-subj", "/CN=comfy.example",
+                    "-addext", "subjectAltName=DNS:comfy.example",
+                    "-addext", "basicConstraints=critical,CA:FALSE",
+                    "-keyout", key, "-out", cert], check=True, capture_output=True)
+    with open(both, "w") as file:
+        for part in (cert, key):
+            with open(part) as text:
+                file.write(text.read())
+    return cert, key, both
 
 
 @contextlib.contextmanager
@@ -121,6 +144,8 @@ def load(arguments, running, seconds):
     """Runs the load against a proxy; what it printed, as numbers."""
     command = [LOAD, *arguments, "--target", running.address, "--seconds", str(seconds),
                "--pids", ",".join(map(str, running.pids))]
+    if running.line:
+        command += ["--line", running.line]
     limit = 120 + 2 * seconds
     with process(command, LOAD_CORE, stdout=subprocess.PIPE, text=True) as started:
         try:

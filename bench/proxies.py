@@ -8,8 +8,9 @@ import shutil
 import subprocess
 import time
 
-from machine import (MOORING, PROXY_CORE, Failed, Running, family, folder, free_port, process,
-                     takes_connections, wait_for)
+import login
+from machine import (MOORING, PROXY_CORE, Failed, Running, certificate, family, folder, free_port,
+                     process, takes_connections, wait_for)
 
 # Where Debian puts them, also for those who have no /usr/sbin in their PATH.
 PATH = os.environ.get("PATH", "") + ":/usr/sbin:/sbin"
@@ -42,7 +43,7 @@ http {{
         keepalive_requests 1000000000;
     }}
     server {{
-        listen 127.0.0.1:{port} backlog=4096;
+        listen 127.0.0.1:{port} backlog=4096{tls};
         location / {{
             proxy_pass http://fleet;
             proxy_http_version 1.1;
@@ -76,7 +77,7 @@ defaults
     timeout server 1h
     timeout tunnel 1h
 listen fleet
-    bind 127.0.0.1:{port} backlog 4096
+    bind 127.0.0.1:{port} backlog 4096{tls}
     balance leastconn
     stick-table type string len 64 size 200k expire 1h
     stick on url_param(clientId)
@@ -91,11 +92,15 @@ class Nginx:
     def started(self, addresses, row):
         port = free_port()
         large = "client_body_buffer_size 256k;" if row.large_buffers else ""
+        tls = ""
+        if row.tls:
+            cert, key, _ = certificate()
+            tls = f" ssl; ssl_certificate {cert}; ssl_certificate_key {key}"
         servers = " ".join(f"server {address};" for address in addresses)
         with folder() as path:
             config = os.path.join(path, "nginx.conf")
             with open(config, "w") as file:
-                file.write(NGINX.format(folder=path, servers=servers, port=port, large=large,
+                file.write(NGINX.format(folder=path, servers=servers, port=port, large=large, tls=tls,
                                         connections=descriptors() - 100))
             # As root its child would be another user, who could not read the folder.
             command = [shutil.which("nginx", path=PATH), "-e", "stderr", "-p", path, "-c", config]
@@ -118,11 +123,12 @@ class HAProxy:
     def started(self, addresses, row):
         port = free_port()
         large = "tune.bufsize 262144" if row.large_buffers else ""
+        tls = f" ssl crt {certificate()[2]} alpn http/1.1" if row.tls else ""
         servers = "\n    ".join(f"server s{n} {it}" for n, it in enumerate(addresses))
         with folder() as path:
             config = os.path.join(path, "haproxy.cfg")
             with open(config, "w") as file:
-                file.write(HAPROXY.format(servers=servers, port=port, large=large,
+                file.write(HAPROXY.format(servers=servers, port=port, large=large, tls=tls,
                                           pairs=(descriptors() - 200) // 2))
             command = [shutil.which("haproxy", path=PATH), "-db", "-q", "-f", config]
             with process(command, PROXY_CORE) as running:
@@ -143,19 +149,31 @@ class Mooring:
             if row.journal:
                 environment["MOORING_STATE__DIR"] = os.path.join(path, "state")
                 os.mkdir(environment["MOORING_STATE__DIR"])
+            settings = []
+            if row.tls:
+                cert, key, _ = certificate()
+                settings += [f"server.tls.cert={cert}", f"server.tls.key={key}"]
+            user = None
+            if row.enters_by:
+                user = login.User(os.path.join(path, "users"))
+                settings += ["auth.mode=keys", f"auth.users_file={user.file}"]
             if row.prepare:
-                with self.serving(addresses, path, environment) as running:
+                with self.serving(addresses, path, environment, settings) as running:
                     row.prepare(running)
-            with self.serving(addresses, path, environment) as running:
+            with self.serving(addresses, path, environment, settings) as running:
+                if user:
+                    running.line = row.enters_by(user, running.address)
                 yield running
 
     @contextlib.contextmanager
-    def serving(self, addresses, path, environment):
+    def serving(self, addresses, path, environment, settings=()):
         log, began = os.path.join(path, "log"), time.monotonic()
         command = [MOORING, "serve", "--workers", "1", "--listen", "127.0.0.1:0",
                    "--admin-listen", "127.0.0.1:0", "--set", f"server.max_connections={descriptors()}",
                    "--set", "affinity.max_clients=200000",
                    "--set", "server.hosts=comfy.example"]
+        for setting in settings:
+            command += ["--set", setting]
         for address in addresses:
             command += ["--backend", f"http://{address}"]
         with open(log, "w") as file, process(command, PROXY_CORE, stderr=file, cwd=path,

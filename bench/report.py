@@ -68,8 +68,19 @@ def commit():
 
 def figures(row, name, results):
     """A row's numbers for one proxy, one for each round."""
-    return [measured[row.figure] * row.scale for measured in results.get((row.source, name), [])
-            if row.figure in measured]
+    found = measured(row, row.source, name, results)
+    if not row.base:
+        return found
+    # What it is compared with comes from the same round: the machine changes between them.
+    pairs = list(zip(found, measured(row, row.base, name, results)))
+    if row.times:
+        return [value / base for value, base in pairs]
+    return [value - base for value, base in pairs]
+
+
+def measured(row, source, name, results):
+    return [it[row.figure] * row.scale for it in results.get((source, name), [])
+            if row.figure in it]
 
 
 def number(value):
@@ -118,7 +129,7 @@ def flat(results):
     few, many = results.get(("bound10", "Mooring")), results.get(("bound100000", "Mooring"))
     if not few or not many:
         return []
-    middle = [statistics.median(it["cpu_us"] for it in measured) for measured in (few, many)]
+    middle = [statistics.median(it["cpu_us"] for it in each) for each in (few, many)]
     ratio = middle[1] / middle[0]
     met = "met" if ratio <= 1.1 + TOLERANCE else "**not met**"
     return ["", f"From 10 to 100,000 bound clients a request's CPU grows to {ratio:.2f} × "

@@ -3,7 +3,8 @@
 from dataclasses import dataclass, field
 from typing import Callable, Optional
 
-from machine import load
+import login
+from machine import certificate, load
 
 ALL = ["nginx", "HAProxy", "Mooring"]
 
@@ -28,7 +29,14 @@ class Row:
     rounds_max: int = 1000
     # Takes its figure from what was measured for the row of this name.
     same_as: Optional[str] = None
+    # The figure is by how much it exceeds that of the row of this name.
+    more_than: Optional[str] = None
+    # The figure is how many times it is that of the row of this name.
+    times: Optional[str] = None
     large_buffers: bool = False
+    tls: bool = False
+    # Gives the header that lets a request in, where Mooring asks for one.
+    enters_by: Optional[Callable] = None
     journal: bool = False
     # Done to a Mooring that is then stopped, before the one that is measured.
     prepare: Optional[Callable] = None
@@ -37,10 +45,17 @@ class Row:
     def source(self):
         return self.same_as or self.name
 
+    @property
+    def base(self):
+        """The row that the figure is compared with."""
+        return self.more_than or self.times
+
     def arguments(self):
         words = [self.verb]
         for name, value in self.options.items():
             words += [f"--{name}", str(value)]
+        if self.tls:
+            words += ["--tls", certificate()[0]]
         return words
 
 
@@ -72,6 +87,14 @@ def rows(descriptors, has_journal):
         Row("p99", "small GET at 1,000/s while 500 sockets get 20 events/s each", "p99 µs",
             "events", {"sockets": 500, "events": 20, "size": 300, "rate": 1000}, "p99_us",
             contenders=[*ALL, "direct"]),
+        Row("tls", "small GET with TLS 1.3, keep-alive, 32 connections", "CPU µs per request",
+            "get", tls=True, bound=1.0),
+        Row("tlstimes", "small GET with TLS, to one without", "×", "get", contenders=["Mooring"],
+            same_as="tls", times="get", limit=1.3),
+        Row("keys", "small GET with a user's key, more than without users", "CPU µs", "get",
+            contenders=["Mooring"], enters_by=login.by_key, more_than="get", limit=5),
+        Row("sessions", "small GET with a session, more than without users", "CPU µs", "get",
+            contenders=["Mooring"], enters_by=login.by_session, more_than="get", limit=5),
         *cycles(""),
         Row("bound10", "small GET, 10 clients bound", "CPU µs per request", "bind",
             {"clients": 10}, contenders=["Mooring"]),

@@ -35,8 +35,13 @@ impl Args {
         }
     }
 
+    /// A word, if it is given.
+    pub fn text(&self, name: &str) -> Option<&str> {
+        self.values.get(name).map(String::as_str)
+    }
+
     pub fn target(&self) -> io::Result<SocketAddr> {
-        let text = self.values.get("target").ok_or_else(|| wrong("--target?".to_owned()))?;
+        let text = self.text("target").ok_or_else(|| wrong("--target?".to_owned()))?;
         text.parse().map_err(|_| wrong(format!("--target {text}: no address")))
     }
 

@@ -6,6 +6,10 @@ use std::net::SocketAddr;
 
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
+use tokio_rustls::client::TlsStream;
+use tokio_util::either::Either;
+
+use crate::tls::Tls;
 
 /// Enough for any head and any small body here.
 const BUFFER: usize = 4 << 10;
@@ -15,7 +19,7 @@ const DRAIN: usize = 64 << 10;
 
 /// One connection, with what was read beyond the last message.
 pub struct Wire {
-    pub stream: TcpStream,
+    stream: Either<TcpStream, Box<TlsStream<TcpStream>>>,
     buffer: Vec<u8>,
     start: usize,
 }
@@ -60,11 +64,23 @@ fn cut() -> io::Error {
 impl Wire {
     pub fn new(stream: TcpStream) -> io::Result<Self> {
         stream.set_nodelay(true)?;
-        Ok(Self { stream, buffer: Vec::with_capacity(BUFFER), start: 0 })
+        Ok(Self::over(Either::Left(stream)))
+    }
+
+    fn over(stream: Either<TcpStream, Box<TlsStream<TcpStream>>>) -> Self {
+        Self { stream, buffer: Vec::with_capacity(BUFFER), start: 0 }
     }
 
     pub async fn connect(target: SocketAddr) -> io::Result<Self> {
         Self::new(TcpStream::connect(target).await?)
+    }
+
+    /// With TLS if `tls` is there.
+    pub async fn connect_with(target: SocketAddr, tls: Option<&Tls>) -> io::Result<Self> {
+        let Some(tls) = tls else { return Self::connect(target).await };
+        let stream = TcpStream::connect(target).await?;
+        stream.set_nodelay(true)?;
+        Ok(Self::over(Either::Right(Box::new(tls.connect(stream).await?))))
     }
 
     /// What has been read and not taken.
@@ -159,7 +175,9 @@ impl Wire {
     }
 
     pub async fn write(&mut self, bytes: &[u8]) -> io::Result<()> {
-        self.stream.write_all(bytes).await
+        self.stream.write_all(bytes).await?;
+        // TLS keeps what the socket did not take.
+        self.stream.flush().await
     }
 
     /// Sends a request and reads its small answer; anything but 200 is an error.

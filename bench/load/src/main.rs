@@ -11,6 +11,7 @@ mod http;
 mod meter;
 mod rows;
 mod say;
+mod tls;
 mod ws;
 
 use std::process::ExitCode;
