@@ -188,7 +188,7 @@ fn check_nodes(body: &[u8]) {
     let told = |servers: &[&NodeInfo]| {
         let union = Union::of(servers);
         let names = union.files().into_iter().map(|entry| Some(entry.text.to_owned()));
-        union.told(&names.collect::<Vec<_>>())
+        union.told(&names.collect::<Vec<_>>(), &[])
     };
     let once = told(&[&info]);
     assert!(json::is_json(&once), "{}", once.escape_ascii());

@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+use super::RequestBody;
+
 type Passed = dyn FnMut(&[u8]) -> bool + Send;
 
 /// Looks at the bytes of a body as they pass. Returns false when it needs no more.
@@ -22,5 +24,18 @@ impl Look {
 impl fmt::Debug for Look {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Look").finish_non_exhaustive()
+    }
+}
+
+impl RequestBody {
+    /// The same body; one that is streamed is looked at as it passes.
+    #[must_use]
+    pub fn looked_at(self, look: Look) -> Self {
+        match self {
+            Self::Streamed { body, fault, look: _ } => {
+                Self::Streamed { body, fault, look: Some(look) }
+            }
+            Self::Empty | Self::Whole(_) | Self::Wrapped(_) | Self::Changed(_) => self,
+        }
     }
 }

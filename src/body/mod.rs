@@ -4,6 +4,7 @@
 //! (invariant 10). A body that moves slowly is back-pressure and is left alone.
 
 pub(crate) mod budget;
+mod changed;
 pub(crate) mod charset;
 pub(crate) mod cut;
 pub(crate) mod inflate;
@@ -25,6 +26,7 @@ use hyper::body::Incoming;
 use tokio::time::{Instant, Sleep};
 
 use budget::BodyShare;
+use changed::Changed;
 use cut::CutBody;
 pub(crate) use look::Look;
 use tee::TeeBody;
@@ -37,6 +39,8 @@ pub enum BodyError {
     Idle(Duration),
     #[error("the body is too large")]
     TooLarge,
+    #[error("the body is not what it has to be")]
+    Refused,
     #[error("the client may no longer read the body")]
     Unwanted,
     #[error(transparent)]
@@ -105,6 +109,10 @@ impl ClientFault {
     pub fn happened(&self) -> bool {
         self.0.load(Ordering::Relaxed)
     }
+
+    fn set(&self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
 }
 
 /// The body of a request to a backend.
@@ -121,6 +129,8 @@ pub enum RequestBody {
     },
     /// One backend's answer, sent in a request to another backend.
     Wrapped(Box<Wrapped>),
+    /// Written anew as the client sends it.
+    Changed(Box<Changed>),
 }
 
 impl RequestBody {
@@ -139,17 +149,6 @@ impl RequestBody {
         let body = Streamed::new(body, idle);
         (Self::Streamed { body, fault: fault.clone(), look: None }, fault)
     }
-
-    /// The same body; one that is streamed is looked at as it passes.
-    #[must_use]
-    pub fn looked_at(self, look: Look) -> Self {
-        match self {
-            Self::Streamed { body, fault, look: _ } => {
-                Self::Streamed { body, fault, look: Some(look) }
-            }
-            Self::Empty | Self::Whole(_) | Self::Wrapped(_) => self,
-        }
-    }
 }
 
 impl Body for RequestBody {
@@ -166,7 +165,7 @@ impl Body for RequestBody {
             Self::Streamed { body, fault, look } => {
                 let frame = body.poll_inner(cx);
                 if let Poll::Ready(Some(Err(_))) = &frame {
-                    fault.0.store(true, Ordering::Relaxed);
+                    fault.set();
                 }
                 if let Poll::Ready(Some(Ok(frame))) = &frame
                     && let Some(data) = frame.data_ref()
@@ -177,6 +176,7 @@ impl Body for RequestBody {
                 frame
             }
             Self::Wrapped(wrapped) => wrapped.poll_frame(cx),
+            Self::Changed(changed) => changed.poll_frame(cx),
         }
     }
 
@@ -186,6 +186,7 @@ impl Body for RequestBody {
             Self::Whole(bytes) => bytes.is_none(),
             Self::Streamed { body, .. } => body.inner.is_end_stream(),
             Self::Wrapped(wrapped) => wrapped.is_over(),
+            Self::Changed(changed) => changed.is_over(),
         }
     }
 
@@ -197,6 +198,7 @@ impl Body for RequestBody {
             }
             Self::Streamed { body, .. } => body.inner.size_hint(),
             Self::Wrapped(wrapped) => wrapped.size_hint(),
+            Self::Changed(_) => SizeHint::default(),
         }
     }
 }

@@ -1,6 +1,8 @@
 //! Names of files as clients write them: in the query of `/view`, in the inputs of a graph, and in
 //! the `original_ref` of a mask.
 
+mod others;
+
 use std::borrow::Cow;
 use std::collections::HashMap;
 use std::ops::Range;
@@ -13,8 +15,9 @@ use super::assets::is_hash_name;
 use super::names::{self, Name, split};
 use super::query::{self, parameter};
 use super::raw::{self, Object};
-use super::walk::{Level, Visit, quote, replaced, text_at, walk};
+use super::walk::{Level, Visit, key_at, quote, replaced, text_at, walk};
 use crate::routing::ids::{ContentHash, FileRef, Folder};
+pub use others::without_others;
 
 /// The longest string in a graph that can name a file, in bytes: three times the longest path.
 const VALUE_MAX: usize = 3_072;
@@ -91,6 +94,8 @@ pub struct Spelled<'a> {
     pub backend: Option<&'a str>,
     /// The content hash, if the string is a hash and not a path.
     pub hash: Option<ContentHash>,
+    /// It was written as a path from the root of a server, or of one of its drives.
+    pub is_absolute: bool,
     /// `" [output]"` as it was written, or empty.
     annotation: &'a str,
 }
@@ -225,8 +230,8 @@ impl<T, K: FnMut(&Spelled<'_>) -> Option<T>> Visit for Inputs<'_, T, K> {
     fn text(&mut self, levels: &[Level<'_>], at: Range<usize>) {
         // {"prompt": {"<node>": {"inputs": {"<name>": "<value>"}}}}
         let is_input = (4..4 + INPUT_DEPTH).contains(&levels.len())
-            && levels[0].key == Some(b"prompt")
-            && levels[2].key == Some(b"inputs");
+            && key_at(&levels[0]) == "prompt"
+            && key_at(&levels[2]) == "inputs";
         if !is_input || VALUE_MAX < at.len() {
             return;
         }
@@ -235,9 +240,7 @@ impl<T, K: FnMut(&Spelled<'_>) -> Option<T>> Visit for Inputs<'_, T, K> {
             && let Some(known) = (self.known)(&spelled)
         {
             let annotation = spelled.annotation.to_owned();
-            let key = |level: &Level<'_>| {
-                level.key.map(|key| String::from_utf8_lossy(key).into_owned()).unwrap_or_default()
-            };
+            let key = |level| key_at(level).into_owned();
             let (node, input) = (key(&levels[1]), key(&levels[3]));
             self.mentions.push(Mention { at, known, annotation, node, input });
         }
@@ -254,9 +257,11 @@ pub fn spelled(text: &str) -> Option<Spelled<'_>> {
     if is_hash_name(name) {
         let (folder, path) = (annotated.unwrap_or(Folder::Input), Cow::Borrowed(name));
         let hash = ContentHash::parse(name);
-        return Some(Spelled { folder, path, backend: None, hash, annotation: "" });
+        let is_absolute = false;
+        return Some(Spelled { folder, path, backend: None, hash, is_absolute, annotation: "" });
     }
     let annotation = &text[name.len()..];
+    let is_absolute = name.starts_with(['/', '\\']) || name.as_bytes().get(1) == Some(&b':');
     let name = name.trim_start_matches('/');
     let (subfolder, filename) = name.rsplit_once(['/', '\\']).unwrap_or(("", name));
     let (rest, backend) = split(subfolder);
@@ -267,7 +272,7 @@ pub fn spelled(text: &str) -> Option<Spelled<'_>> {
     };
     let path = if path.contains('\\') { Cow::Owned(path.replace('\\', "/")) } else { path };
     let folder = annotated.unwrap_or(Folder::Input);
-    Some(Spelled { folder, path, backend, hash: None, annotation })
+    Some(Spelled { folder, path, backend, hash: None, is_absolute, annotation })
 }
 
 /// The `original_ref` of a mask upload (`server.py`, `upload_mask`): JSON text.

@@ -1,9 +1,12 @@
 //! `multipart/form-data` (RFC 7578), as far as uploads need it: finds the parts of a collected
 //! body, and builds the body that uploads a file to a backend.
 
+mod own_form;
+
 use std::ops::Range;
 
 use crate::routing::ids::FileRef;
+pub use own_form::{BadUpload, OwnForm};
 
 /// The most parts; no upload has more.
 const PARTS_MAX: usize = 64;
@@ -101,6 +104,14 @@ fn value(text: &str) -> (String, &str) {
         }
     }
     (value, characters.as_str())
+}
+
+/// The value of an extended parameter (RFC 5987): `UTF-8''a%20b`. `None` in any other charset.
+fn part_value(value: &str) -> Option<String> {
+    let (charset, rest) = value.split_once('\'')?;
+    let (_language, text) = rest.split_once('\'')?;
+    let decoded = percent_encoding::percent_decode_str(text).decode_utf8().ok()?;
+    charset.eq_ignore_ascii_case("utf-8").then(|| decoded.into_owned())
 }
 
 /// Looks for a field with a short value in a body that passes in pieces, wherever it is cut.

@@ -9,6 +9,8 @@
 //! is the same for everyone is merged once as well ([`Union`]). Lists of files are not, because
 //! each caller sees only some files, under the names that views and graphs accept.
 
+mod file_list;
+
 use std::borrow::Cow;
 use std::collections::{HashMap, HashSet};
 use std::ops::Range;
@@ -21,6 +23,8 @@ use super::raw::{self, Object};
 use super::strings::has_ending;
 use super::walk::quote;
 use crate::routing::ids::Folder;
+use crate::routing::user_folder::UserFolder;
+use file_list::FileList;
 
 /// One body of `/object_info`, read.
 #[derive(Debug)]
@@ -189,7 +193,9 @@ fn combo_of(name: &str, raw: &RawValue, place: Place) -> Option<Combo> {
         let is_file = |it: &Range<usize>| {
             let from = it.start - place.of(list).start;
             let text = super::walk::text_at(list.as_bytes(), from..from + it.len());
-            text.is_some_and(|text| has_ending(super::files::without_annotation(&text).0))
+            text.is_some_and(|text| {
+                has_ending(super::files::without_annotation(&text).0) || UserFolder::is_in(&text)
+            })
         };
         entries.iter().any(is_file).then_some(Folder::Input)
     });
@@ -217,14 +223,6 @@ pub struct Union {
 enum Piece {
     Text(Bytes),
     Files(FileList),
-}
-
-/// A list of files, with the entries of all servers.
-#[derive(Debug)]
-struct FileList {
-    folder: Folder,
-    /// By server; those of the first server come first.
-    entries: Vec<(usize, Vec<String>)>,
 }
 
 /// One entry of a list of files.
@@ -288,7 +286,8 @@ impl Union {
                     (*index, it.texts(combo).map(Cow::into_owned).collect())
                 };
                 let entries = std::iter::once(&own).chain(&alike).map(texts).collect();
-                self.pieces.push(Piece::Files(FileList { folder, entries }));
+                let input = input.clone();
+                self.pieces.push(Piece::Files(FileList { folder, input, entries }));
                 *done = combo.at.end;
                 continue;
             }
@@ -318,15 +317,17 @@ impl Union {
     }
 
     /// The body for one caller: `names` has the name for each of [`Self::files`], or `None` to
-    /// leave it out.
+    /// leave it out; `uploads` are further inputs of his, for the lists of their kind.
     #[must_use]
-    pub fn told(&self, names: &[Option<String>]) -> Bytes {
+    pub fn told(&self, names: &[Option<String>], uploads: &[String]) -> Bytes {
         let mut names = names.iter();
         let mut body = Vec::with_capacity(self.pieces.iter().map(Piece::len).sum());
         for piece in &self.pieces {
             match piece {
                 Piece::Text(text) => body.extend_from_slice(text),
-                Piece::Files(list) => body.extend_from_slice(list.told(&mut names).as_bytes()),
+                Piece::Files(list) => {
+                    body.extend_from_slice(list.told(&mut names, uploads).as_bytes());
+                }
             }
         }
         body.into()
@@ -362,37 +363,6 @@ impl Piece {
     }
 }
 
-impl FileList {
-    fn files(&self) -> impl Iterator<Item = Entry<'_>> {
-        let entry = |server: usize, text| Entry { server, folder: self.folder, text };
-        let texts = self.entries.iter().flat_map(|(server, texts)| {
-            let files = texts.iter().map(String::as_str).filter(|text| names_file(text));
-            files.map(move |text| (*server, text))
-        });
-        texts.map(move |(server, text)| entry(server, text))
-    }
-
-    fn told<'n>(&self, names: &mut impl Iterator<Item = &'n Option<String>>) -> String {
-        let mut known = HashSet::new();
-        let mut told = Vec::new();
-        for text in self.entries.iter().flat_map(|(_, texts)| texts) {
-            // Entries such as `none` stay.
-            let shown = match names_file(text) {
-                true => names.next().and_then(Option::as_deref),
-                false => Some(text.as_str()),
-            };
-            if let Some(shown) = shown.filter(|shown| known.insert(shown.to_string())) {
-                told.push(quote(shown));
-            }
-        }
-        format!("[{}]", told.join(", "))
-    }
-}
-
-fn names_file(text: &str) -> bool {
-    text.contains('.')
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -410,7 +380,7 @@ mod tests {
             text if text.contains('@') => Some(format!("~{}/{text}", entry.server)),
             text => Some(text.to_owned()),
         };
-        let body = union.told(&union.files().iter().map(name).collect::<Vec<_>>());
+        let body = union.told(&union.files().iter().map(name).collect::<Vec<_>>(), &[]);
         serde_json::from_slice(&body).unwrap_or_else(|error| panic!("{error}: {body:?}"))
     }
 

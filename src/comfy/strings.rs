@@ -19,6 +19,40 @@ const ENDINGS: [&str; 58] = [
     "xml", "yaml", "pdf", "zip", "npy", "npz", "latent", "dae",
 ];
 
+/// What a file is of, by its ending.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) enum Media {
+    Image,
+    Video,
+    Audio,
+    Other,
+}
+
+impl Media {
+    /// True if the name of an input says that it takes such files.
+    pub(super) fn is_of_input(self, input: &str) -> bool {
+        let has = |words: &[&str]| words.iter().any(|word| input.contains(word));
+        match self {
+            Self::Image => has(&["image", "mask"]),
+            Self::Video => has(&["video"]),
+            Self::Audio => has(&["audio"]),
+            Self::Other => has(&["file", "mesh", "model"]),
+        }
+    }
+}
+
+/// What a file is of; `None` if the name ends like none that nodes make or take.
+pub(super) fn media_of(name: &str) -> Option<Media> {
+    let (_, ending) = name.rsplit_once('.').filter(|_| has_ending(name))?;
+    let is = |endings: &[&str]| endings.iter().any(|it| it.eq_ignore_ascii_case(ending));
+    Some(match () {
+        () if is(&ENDINGS[..15]) => Media::Image,
+        () if is(&ENDINGS[15..23]) => Media::Video,
+        () if is(&ENDINGS[23..30]) => Media::Audio,
+        () => Media::Other,
+    })
+}
+
 /// Characters that no file name has on all systems, but that are common in prose.
 const NEVER: [char; 7] = ['<', '>', ':', '"', '|', '?', '*'];
 

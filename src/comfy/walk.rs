@@ -103,6 +103,20 @@ pub(super) fn text_at(json: &[u8], at: Range<usize>) -> Option<Cow<'_, str>> {
     serde_json::from_slice::<String>(literal).ok().map(Cow::Owned)
 }
 
+/// The key of the current member of an object; empty in a list.
+pub(super) fn key_at<'a>(level: &Level<'a>) -> Cow<'a, str> {
+    let key = level.key.unwrap_or_default();
+    match memchr::memchr(b'\\', key) {
+        None => String::from_utf8_lossy(key),
+        // It can be written with escapes, and means the same to a server.
+        Some(_) => {
+            let literal = [b"\"", key, b"\""].concat();
+            let decoded = serde_json::from_slice::<String>(&literal);
+            decoded.map_or_else(|_| String::from_utf8_lossy(key), Cow::Owned)
+        }
+    }
+}
+
 /// Text as a JSON string.
 pub(super) fn quote(text: &str) -> String {
     serde_json::to_string(text).unwrap_or_default()

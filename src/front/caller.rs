@@ -18,6 +18,7 @@ use crate::routing::files::Maker;
 use crate::routing::ids::{BadClientId, ClientId};
 use crate::routing::owners::Person;
 use crate::routing::realm::{ClientName, Realm};
+use crate::routing::user_folder::UserFolder;
 use crate::server::wire::Wire;
 
 /// The query parameter with the client of a socket.
@@ -210,8 +211,22 @@ impl Caller {
     pub fn makers(&self, front: &Front) -> Vec<Maker> {
         let clients = self.named.iter().cloned().chain(self.of_its_browser(front));
         let browser = self.browser.map(|browser| Maker::Browser(browser.number()));
-        let address = Maker::Address(self.address);
-        clients.map(Maker::Client).chain(browser).chain([address]).collect()
+        clients.map(Maker::Client).chain(browser).chain([self.nameless_maker()]).collect()
+    }
+
+    /// Who made what is uploaded without a name: the user, else whoever is at the address.
+    #[must_use]
+    pub fn nameless_maker(&self) -> Maker {
+        match &self.realm {
+            Realm::Everybody => Maker::Address(self.address),
+            Realm::User(user) => Maker::User(Arc::clone(user)),
+        }
+    }
+
+    /// The folder of the user's uploads at backends, where users are asked for.
+    #[must_use]
+    pub fn folder(&self) -> Option<UserFolder> {
+        self.realm.user().map(UserFolder::of)
     }
 
     /// The client itself, without the address, which never says who acts.

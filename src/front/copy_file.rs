@@ -51,7 +51,7 @@ pub async fn bring_known(
     (original, to_bring): (&Located, ToBring),
     target: &Arc<Backend>,
 ) -> Result<FileRef, GatewayError> {
-    let name = &original.file;
+    let name = &to_bring.name.clone();
     Copying { front, original, target, name, is_exact: Exact::No }.run(to_bring).await
 }
 

@@ -15,6 +15,7 @@ use http::header::HeaderName;
 use crate::body::CollectError;
 use crate::comfy::commands::BadBody;
 use crate::comfy::lists::history::NotAnInteger;
+use crate::comfy::multipart::BadUpload;
 use crate::comfy::submission;
 use crate::fleet::pool::ExchangeError;
 use crate::routing::decision::{Refusal, StillPending};
@@ -113,6 +114,8 @@ pub enum GatewayError {
     LoginsBusy,
     #[error("{0}")]
     BadForm(&'static str),
+    #[error(transparent)]
+    BadUpload(BadUpload),
     #[error(
         "a request of a logged-in browser must say which page it comes from (`Origin` or \
          `Sec-Fetch-Site`); programs send a key instead, or `Sec-Fetch-Site: same-origin`"
@@ -208,6 +211,7 @@ impl GatewayError {
             | Self::BadLogin
             | Self::TooManyGuesses { .. }
             | Self::BadForm(_)
+            | Self::BadUpload(_)
             | Self::PageUnsaid
             | Self::ForeignOrigin
             | Self::ForeignHost { .. }
@@ -267,6 +271,7 @@ impl GatewayError {
             | Self::TooManyInputs { .. }
             | Self::BadBody(_)
             | Self::BadForm(_)
+            | Self::BadUpload(_)
             | Self::BadQuery(_) => StatusCode::BAD_REQUEST,
             Self::BodyTooLarge { .. } | Self::InputTooLarge { .. } => StatusCode::PAYLOAD_TOO_LARGE,
             Self::UnknownCoding | Self::UnknownCharset => StatusCode::UNSUPPORTED_MEDIA_TYPE,
@@ -364,6 +369,7 @@ impl GatewayError {
             Self::TooManyGuesses { .. } => "too_many_guesses",
             Self::LoginsBusy => "logins_busy",
             Self::BadForm(_) => "bad_form",
+            Self::BadUpload(_) => "bad_upload",
             Self::PageUnsaid => "page_unsaid",
             Self::ForeignOrigin => "foreign_origin",
             Self::ForeignHost { .. } => "foreign_host",

@@ -78,6 +78,7 @@ pub mod login;
 pub mod names;
 pub mod nodes;
 pub mod own_cookies;
+mod own_folder;
 pub mod packs;
 pub mod page;
 pub mod page_cookie;
@@ -178,6 +179,7 @@ pub async fn answer(
         cors::allow(&mut response, origin);
     }
     if let Some(guest) = &guest {
+        own_folder::take_off(&identity_hints::realm_of(&guest.pass), &mut response);
         admission::answer_to(&front, guest, &mut response);
     }
     // The form sets a cookie outside of the base path too.

@@ -43,6 +43,7 @@ use crate::comfy::object_info::{Entry as NodeEntry, NodeInfo, Union};
 use crate::fleet::api::ANSWER_MAX;
 use crate::fleet::backend::Backend;
 use crate::records::files::Entry;
+use crate::routing::files::Maker;
 use crate::routing::ids::{BackendId, Folder};
 use crate::routing::placement::NoPlace;
 use crate::shared::Shared;
@@ -140,8 +141,9 @@ fn told(
     });
     let files: Vec<Entry<'_>> = files.collect();
     let names = front.shared.records.listed(&files, &askers);
-    names.hash(&mut tag);
-    let body = union.told(&names);
+    let uploads: Vec<String> = uploads(front, caller, &askers, "").into_iter().flatten().collect();
+    (&names, &uploads).hash(&mut tag);
+    let body = union.told(&names, &uploads);
     whole(asked, headers, (body, tag.finish()), missing)
 }
 
@@ -158,9 +160,33 @@ pub async fn files(
     let askers = caller.makers(front);
     let names = |texts: Vec<(BackendId, String)>| {
         let entries = texts.iter().map(|(backend, text)| Entry { backend: *backend, folder, text });
-        front.shared.records.listed(&entries.collect::<Vec<_>>(), &askers)
+        let mut names = front.shared.records.listed(&entries.collect::<Vec<_>>(), &askers);
+        if folder == Folder::Input {
+            names.extend(uploads(front, caller, &askers, " [input]"));
+        }
+        names
     };
     list(front, caller, request, names).await
+}
+
+/// What a user has uploaded, as lists of inputs show it to him: servers list no subfolders, and it
+/// is in one of ours.
+fn uploads(
+    front: &Front,
+    caller: &Caller,
+    askers: &[Maker],
+    annotation: &str,
+) -> Vec<Option<String>> {
+    let Some(user) = caller.folder() else { return Vec::new() };
+    let uploads = front.shared.records.uploads_of(&user, askers);
+    let texts = uploads.iter().map(|at| (at.backend, format!("{}{annotation}", at.file.path())));
+    let texts: Vec<(BackendId, String)> = texts.collect();
+    let entries = texts.iter().map(|(backend, text)| Entry {
+        backend: *backend,
+        folder: Folder::Input,
+        text,
+    });
+    front.shared.records.listed(&entries.collect::<Vec<_>>(), askers)
 }
 
 /// `GET /models/{folder}` and `/embeddings`.

@@ -101,7 +101,7 @@ pub async fn route(front: &Arc<Front>, peer: IpAddr, mut request: Request<Incomi
             forward(&front.shared, &reading(front, &caller)?, request).await
         }
         Endpoint::Other => match view::named_by(front, &caller, &request) {
-            Some(at) => view::pass(&front.shared, at, request).await,
+            Some(at) => view::pass(&front.shared, at?, request).await,
             None if packs::brings_a_body(&request) => packs::bring(front, &caller, request).await,
             None => failover::read(front, &caller, None, request).await,
         },

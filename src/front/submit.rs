@@ -29,7 +29,7 @@ use super::caller::Caller;
 use super::error::GatewayError;
 use super::forward::{Target, to_backend};
 use super::upgrade::mint;
-use super::{Answer, bodies, headers, json};
+use super::{Answer, bodies, headers, json, own_folder};
 use crate::body::budget::BodyShare;
 use crate::body::tee::{Tee, tee};
 use crate::body::{CollectLimits, OnEnd as _, RequestBody, ResponseBody, collect};
@@ -81,7 +81,7 @@ pub async fn submit(front: &Arc<Front>, caller: &Caller, request: Request<Incomi
     let prompt = chosen.clone().unwrap_or_else(chosen_id::another);
     let ready = draft.finish(&id, &prompt, &front.shared.config().sockets.output_classes);
     chosen_id::check(front, &caller.realm, chosen.as_ref()).await?;
-    let body = stage_inputs::untagged(&front.shared, ready.body);
+    let body = stage_inputs::cleaned(&front.shared, caller.folder(), ready.body);
     let mut askers = caller.makers(front);
     let own = Maker::Client(id.clone());
     if !askers.contains(&own) {
@@ -326,7 +326,7 @@ impl Sending {
         let status = parts.status;
         if status.is_client_error() {
             self.gone();
-            return Ok(pass(&self.target, parts, body));
+            return Ok(pass(&self.target, parts, own_folder::told_to(&self.client.id, body)));
         }
         let is_ours = answers::accepted(&body)
             .is_some_and(|(prompt, _number)| prompt == self.prompt.as_str());

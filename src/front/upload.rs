@@ -5,6 +5,8 @@
 //! answers 200 and writes nothing (`server.py`, `upload_mask`). So the original is copied there
 //! first.
 
+mod own_form;
+
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -21,14 +23,15 @@ use super::forward::{Target, outgoing, to_backend};
 use super::{Answer, bodies, copy_file, view};
 use crate::body::budget::BodyShare;
 use crate::body::{ClientFault, CollectLimits, Look, RequestBody};
-use crate::comfy::multipart::FieldSearch;
+use crate::comfy::multipart::{BadUpload, FieldSearch};
 use crate::comfy::{files, multipart};
 use crate::net::now;
 use crate::records::files::Meaning;
 use crate::routing::decision::{Decision, Reason};
-use crate::routing::files::{Maker, Seen, Strangers};
-use crate::routing::ids::Located;
+use crate::routing::files::{Maker, Seen, Strangers, user_of};
+use crate::routing::ids::{FileRef, Located};
 use crate::routing::placement::{TieBreak, place};
+use crate::routing::user_folder::UserFolder;
 use crate::session::Client;
 use crate::session::registry::with_client;
 use crate::shared::Shared;
@@ -66,7 +69,7 @@ pub async fn upload(
     let browser = caller.browser.map(|browser| Maker::Browser(browser.number()));
     let mut makers: Vec<Maker> = std::iter::once(Maker::Client(id)).chain(browser).collect();
     let known = makers.len();
-    makers.push(Maker::Address(caller.address));
+    makers.push(caller.nameless_maker());
     let (answer, seen) = send(front, &target, what, &makers, request).await?;
     held.arrived(answer.parts.status.is_success());
     drop(held);
@@ -95,7 +98,7 @@ async fn nameless(
         }
     };
     let target = Target { backend: Arc::clone(&front.shared.fleet.get(backend)), reason };
-    let maker = [Maker::Address(caller.address)];
+    let maker = [caller.nameless_maker()];
     let (answer, seen) = send(front, &target, what, &maker, request).await?;
     if answer.parts.status.is_success() {
         let until = now + front.shared.config().affinity.reservation;
@@ -131,6 +134,13 @@ async fn send(
     let (request, overwrites, fault) = match what {
         What::Image => {
             let (request, fault) = outgoing(&front.shared, target, request);
+            if let Some(user) = user_of(askers) {
+                let (request, overwrites, refused) =
+                    own_form::passing(request, &UserFolder::of(user))?;
+                let answer = collected(&front.shared, target, request, &fault, ANSWER_MAX).await;
+                let answer = answer.map_err(|error| refused.or(error))?;
+                return Ok((answer, seen_of(&overwrites)));
+            }
             let (request, overwrites) = looked_at(request);
             (request, overwrites, fault)
         }
@@ -141,8 +151,11 @@ async fn send(
         }
     };
     let answer = collected(&front.shared, target, request, &fault, ANSWER_MAX).await?;
-    let seen = if overwrites.load(Ordering::Relaxed) { Seen::Written } else { Seen::Added };
-    Ok((answer, seen))
+    Ok((answer, seen_of(&overwrites)))
+}
+
+fn seen_of(overwrites: &AtomicBool) -> Seen {
+    if overwrites.load(Ordering::Relaxed) { Seen::Written } else { Seen::Added }
 }
 
 /// Finds the field of an upload that allows to overwrite, with the values that ComfyUI accepts as
@@ -176,17 +189,25 @@ async fn mask(
         max: front.shared.config().prompts.max_body,
         idle: front.shared.config().server.body_timeout,
     };
-    let body = bodies::whole(&mut parts, body, limits, Some(share)).await?;
+    let mut body = bodies::whole(&mut parts, body, limits, Some(share)).await?;
     let overwrites = Arc::new(AtomicBool::new(overwrite().finds(&body)));
+    if let Some(user) = user_of(askers) {
+        body = own_form::whole(&mut parts, &body, &UserFolder::of(user))?;
+    }
     let Some(at) = original_at(&parts, &body) else {
         // ComfyUI reports what is wrong with it.
         return Ok((to_backend(target, parts, RequestBody::whole(body)), overwrites));
     };
-    let brought = match original(&front.shared, askers, &body[at.clone()]).await {
-        Some(original) => copy_file::bring(front, &original, &target.backend).await?,
-        None => return Ok((to_backend(target, parts, RequestBody::whole(body)), overwrites)),
+    let text = match original(&front.shared, askers, &body[at.clone()]).await? {
+        Original::At(original) => {
+            let brought = copy_file::bring(front, &original, &target.backend).await?;
+            files::original_ref(&brought)
+        }
+        Original::Named(file) => files::original_ref(&file),
+        Original::AsItIs => {
+            return Ok((to_backend(target, parts, RequestBody::whole(body)), overwrites));
+        }
     };
-    let text = files::original_ref(&brought);
     let body = [&body[..at.start], text.as_bytes(), &body[at.end..]].concat();
     Ok((to_backend(target, parts, RequestBody::whole(body)), overwrites))
 }
@@ -198,18 +219,46 @@ fn original_at(parts: &Parts, body: &[u8]) -> Option<std::ops::Range<usize>> {
     found.into_iter().find(|part| part.name == "original_ref").map(|part| part.content)
 }
 
+/// What a mask is painted over.
+enum Original {
+    At(Located),
+    /// A name that means nothing here, as a user may say it.
+    Named(FileRef),
+    /// What it says goes on unchanged.
+    AsItIs,
+}
+
 /// The original of a mask, if it is known or found.
-async fn original(shared: &Shared, askers: &[Maker], text: &[u8]) -> Option<Located> {
-    let name = files::of_original_ref(text)?;
+async fn original(
+    shared: &Shared,
+    askers: &[Maker],
+    text: &[u8],
+) -> Result<Original, GatewayError> {
+    let user = user_of(askers).map(UserFolder::of);
+    let Some(name) = files::of_original_ref(text) else {
+        return match user {
+            // A server may read in it what we do not.
+            Some(_) => Err(GatewayError::BadUpload(BadUpload::BadOriginal)),
+            None => Ok(Original::AsItIs),
+        };
+    };
     let (file, backend) = (name.file, name.backend);
+    // Only what is known of it says that it is no other user's.
+    let nowhere = || match &user {
+        Some(user) => FileRef::of_path(file.folder, &user.nowhere(file.path()))
+            .map(Original::Named)
+            .ok_or(GatewayError::BadUpload(BadUpload::BadOriginal)),
+        None => Ok(Original::AsItIs),
+    };
     let strangers = Strangers::Latest;
-    match shared.records.meaning(file.folder, file.path(), backend.as_deref(), askers, strangers) {
-        Meaning::At(at) => Some(at),
-        Meaning::Gone(_) => None,
-        Meaning::Unknown => {
-            let backend = view::search(shared, &file, None).await?;
-            Some(Located { backend, file })
-        }
+    let path = file.path();
+    match shared.records.meaning(file.folder, path, backend.as_deref(), askers, strangers) {
+        Meaning::At(at) => Ok(Original::At(at)),
+        Meaning::Gone(_) | Meaning::Others => nowhere(),
+        Meaning::Unknown => match view::search(shared, &file, None).await {
+            Some(backend) => Ok(Original::At(Located { backend, file })),
+            None => nowhere(),
+        },
     }
 }
 

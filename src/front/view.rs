@@ -3,6 +3,7 @@
 //! The backend is known from the name itself or from the ledger. An unknown file is looked up where
 //! the caller's other reads go, and then, from time to time, on all other backends.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
 use http::request::Parts;
@@ -17,6 +18,7 @@ use super::forward::{Target, forward, send, to_backend};
 use super::route::{of_ledger, reading};
 use super::{Answer, assets, headers};
 use crate::body::RequestBody;
+use crate::comfy::endpoint::{Endpoint, classify};
 use crate::comfy::files::{self, View};
 use crate::config::FileTags;
 use crate::fleet::api::first_found;
@@ -25,6 +27,7 @@ use crate::net::now;
 use crate::records::files::{Meaning, for_people};
 use crate::routing::files::{Maker, Seen, Strangers};
 use crate::routing::ids::{BackendId, FileRef, Folder, Located};
+use crate::routing::realm::Realm;
 use crate::shared::Shared;
 
 /// `GET /view` and similar routes.
@@ -40,9 +43,11 @@ pub async fn view(front: &Arc<Front>, caller: &Caller, request: Request<Incoming
             // No other backend is asked for it.
             Meaning::Gone(url) => return Err(gone(&view.file, &url)),
             Meaning::Unknown => unknown(front, caller, &view, &parts).await?,
+            Meaning::Others => others(front, caller, &view, &parts).await?,
         },
         None => match hash {
             Some(name) => assets::view(front, caller, &name, &parts).await?,
+            None if may_be_others(caller, &parts.uri) => return Err(GatewayError::NotFound),
             None => read(&front.shared, &reading(front, caller)?, &parts).await?,
         },
     };
@@ -57,16 +62,24 @@ pub fn named_by(
     front: &Front,
     caller: &Caller,
     request: &Request<Incoming>,
-) -> Option<(Arc<Backend>, Uri)> {
+) -> Option<Result<(Arc<Backend>, Uri), GatewayError>> {
+    if may_be_others(caller, request.uri()) {
+        return Some(Err(GatewayError::NotFound));
+    }
     let query = request.uri().query().filter(|query| query.contains("filename="))?;
     // A name alone may be that of a model or a workflow.
     if !query.contains("type=") && !query.contains("subfolder=") {
         return None;
     }
     let view = files::of_query(query)?;
-    let Meaning::At(at) = meaning(front, caller, &view) else { return None };
+    let at = match meaning(front, caller, &view) {
+        Meaning::At(at) => at,
+        Meaning::Others => return Some(Err(GatewayError::NotFound)),
+        Meaning::Gone(_) | Meaning::Unknown => return None,
+    };
     let backend = Arc::clone(&front.shared.fleet.get(at.backend));
-    Some((backend, with_query(request.uri(), &view.query)))
+    let query = query_for(&at, &view);
+    Some(Ok((backend, with_query(request.uri(), &query))))
 }
 
 /// The meaning of a name in a query. A plain name means the same to everyone, except that the
@@ -75,7 +88,7 @@ fn meaning(front: &Front, caller: &Caller, view: &View) -> Meaning {
     let (folder, path) = (view.file.folder, view.file.path());
     let tag = front.shared.config().files.tag;
     match (tag, &view.backend) {
-        (FileTags::Never, None) => {
+        (FileTags::Never, None) if caller.realm == Realm::Everybody => {
             let own = caller.reader(front).and_then(|id| front.sessions.clients.get(&id));
             let own =
                 own.and_then(|client| client.inspect(|core, _| core.bound().map(|(id, _)| id)));
@@ -87,12 +100,16 @@ fn meaning(front: &Front, caller: &Caller, view: &View) -> Meaning {
             })
         }
         (FileTags::Ambiguous | FileTags::Never, backend) => {
-            let askers = match folder {
+            let askers: Vec<Maker> = match folder {
                 Folder::Input => {
                     let is_given = |maker: &Maker| !matches!(maker, Maker::Address(_));
                     caller.makers(front).into_iter().filter(is_given).collect()
                 }
-                Folder::Output | Folder::Temp => Vec::new(),
+                // To a user the plain name of another's means nothing.
+                Folder::Output | Folder::Temp => {
+                    let is_user = caller.realm != Realm::Everybody;
+                    is_user.then(|| caller.nameless_maker()).into_iter().collect()
+                }
             };
             front.shared.records.meaning(
                 folder,
@@ -112,7 +129,7 @@ async fn from_ledger(shared: &Shared, at: &Located, view: &View, parts: &Parts) 
     let is_up = |source: &Located| shared.fleet.get(source.backend).is_up();
     let mut first = None;
     if is_up(at) {
-        let found = read_at(shared, at.backend, &view.query, parts).await;
+        let found = read_at(shared, at.backend, &query_for(at, view), parts).await;
         if is_there(&found) {
             return found;
         }
@@ -131,6 +148,26 @@ async fn from_ledger(shared: &Shared, at: &Located, view: &View, parts: &Parts) 
     first.unwrap_or_else(|| Err(GatewayError::not_asked(&shared.fleet.get(at.backend))))
 }
 
+/// The query for a file that a view means: the same, unless it is a user's, in his own folder.
+fn query_for<'v>(at: &Located, view: &'v View) -> Cow<'v, str> {
+    if at.file == view.file {
+        Cow::Borrowed(&view.query)
+    } else {
+        Cow::Owned(files::renamed_query(&view.query, &at.file))
+    }
+}
+
+/// True if a query that was not understood may lead a user to another's files: it has another's
+/// folder in it, or asks ComfyUI's own route for a file that cannot be.
+fn may_be_others(caller: &Caller, uri: &Uri) -> bool {
+    let Some(user) = caller.folder() else { return false };
+    let query = uri.query().unwrap_or("");
+    let decoded = percent_encoding::percent_decode_str(query).decode_utf8_lossy();
+    let is_own_route = classify(&Method::GET, uri.path()) == Endpoint::View;
+    let names_file = files::of_query(query).is_none() && query.contains("filename");
+    user.names_another(&decoded) || (is_own_route && names_file && !query.contains("type=path"))
+}
+
 fn is_there(found: &Answer) -> bool {
     found.as_ref().is_ok_and(|answer| answer.status() != StatusCode::NOT_FOUND)
 }
@@ -147,6 +184,14 @@ async fn read_at(shared: &Shared, backend: BackendId, query: &str, parts: &Parts
 async fn unknown(front: &Front, caller: &Caller, view: &View, parts: &Parts) -> Answer {
     let target = reading(front, caller);
     let asked = target.as_ref().ok().map(|target| target.backend.id);
+    let mut parts = parts.clone();
+    if let Some(path) = caller.folder().and_then(|user| user.plain(view.file.path()))
+        && let Some(file) = FileRef::of_path(view.file.folder, &path)
+    {
+        // A server must not read in it what we do not.
+        parts.uri = with_query(&parts.uri, &files::renamed_query(&view.query, &file));
+    }
+    let parts = &parts;
     let first = match &target {
         Ok(target) => read(&front.shared, target, parts).await,
         Err(_) => Err(target.err().unwrap_or(GatewayError::NotFound)),
@@ -171,6 +216,16 @@ async fn unknown(front: &Front, caller: &Caller, view: &View, parts: &Parts) -> 
         }
         None => first,
     }
+}
+
+/// What a user may not name: as for a file that is nowhere, whose server says so itself.
+async fn others(front: &Front, caller: &Caller, view: &View, parts: &Parts) -> Answer {
+    let nowhere = caller.folder().map(|user| user.nowhere(view.file.path()));
+    let nowhere = nowhere.and_then(|path| FileRef::of_path(view.file.folder, &path));
+    let nowhere = nowhere.ok_or(GatewayError::NotFound)?;
+    let mut parts = parts.clone();
+    parts.uri = with_query(&parts.uri, &files::renamed_query(&view.query, &nowhere));
+    read(&front.shared, &reading(front, caller)?, &parts).await
 }
 
 /// Looks for a file on all backends that are up, except one, at most once a minute. If it is found,

@@ -14,6 +14,7 @@ pub(super) fn makers_of(makers: &[Maker]) -> Vec<MakerRecord> {
         Maker::Client(client) => MakerRecord::Client(client.to_string()),
         Maker::Browser(id) => MakerRecord::Browser(format!("{id:032x}")),
         Maker::Address(address) => MakerRecord::Address(*address),
+        Maker::User(user) => MakerRecord::User(Arc::clone(user)),
     };
     makers.iter().map(record).collect()
 }
@@ -23,6 +24,7 @@ pub(super) fn made_by(records: &[MakerRecord]) -> impl Iterator<Item = Maker> {
         MakerRecord::Client(client) => ClientId::parse(client).ok().map(Maker::Client),
         MakerRecord::Browser(id) => u128::from_str_radix(id, 16).ok().map(Maker::Browser),
         MakerRecord::Address(address) => Some(Maker::Address(*address)),
+        MakerRecord::User(user) => Some(Maker::User(Arc::clone(user))),
     })
 }
 
@@ -33,6 +35,7 @@ pub(super) enum MakerRecord {
     Client(String),
     Browser(String),
     Address(IpAddr),
+    User(Arc<str>),
 }
 
 /// The person behind one or more clients.

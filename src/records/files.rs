@@ -1,6 +1,8 @@
 //! Records of files: updates the file ledger and the journal together, and maps file names for
 //! clients.
 
+mod meaning;
+
 use std::borrow::Cow;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -8,6 +10,8 @@ use std::time::Instant;
 
 use bytes::Bytes;
 use smallvec::SmallVec;
+
+pub(crate) use meaning::meaning_in;
 
 use super::names::Bearer;
 use super::{Records, server_of};
@@ -19,11 +23,11 @@ use crate::journal::renamed::RenamedFile;
 use crate::lock::{Guard, rank};
 use crate::net::{now, unix_millis};
 use crate::routing::files::{
-    Files, Holder, Learned, Maker, Moment, Place, Seen, Shown, Strangers, key_of,
+    Files, Holder, Learned, Maker, Moment, Place, Seen, Shown, Strangers, key_of, user_of,
 };
 use crate::routing::ids::{BackendId, FileRef, Folder, Located};
-use crate::routing::servers::ServerKey;
 use crate::routing::shard::Key;
+use crate::routing::user_folder::UserFolder;
 
 /// What a file name means.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -32,6 +36,9 @@ pub enum Meaning {
     /// On a server that is no longer configured, by its URL.
     Gone(Arc<str>),
     Unknown,
+    /// It is another user's, or the name leads out of where the asker's files are. To the asker it
+    /// does not exist, and no backend may be asked for it.
+    Others,
 }
 
 /// A file that a text names.
@@ -166,6 +173,7 @@ impl Records {
 
     /// What a name means. A name that carries a backend's name means the file of that backend. A
     /// plain name means the file of `askers`, or else that of `strangers`; see [`Files::find_for`].
+    /// For a user it means the file in his own folder, if there is one.
     pub fn meaning(
         &self,
         folder: Folder,
@@ -174,18 +182,27 @@ impl Records {
         askers: &[Maker],
         strangers: Strangers,
     ) -> Meaning {
-        match backend {
-            Some(named) => match self.bearer(named) {
-                Bearer::Is(backend) => FileRef::of_path(folder, path)
-                    .map_or(Meaning::Unknown, |file| Meaning::At(Located { backend, file })),
-                Bearer::Gone(url) => Meaning::Gone(url),
-                Bearer::Nobody => Meaning::Unknown,
-            },
-            None => {
-                let files = self.files.at(key_of(path));
-                meaning_in(&files, folder, path, (askers, strangers))
-            }
-        }
+        let backend = match backend.map(|named| self.bearer(named)) {
+            Some(Bearer::Is(backend)) => Some(backend),
+            Some(Bearer::Gone(url)) => return Meaning::Gone(url),
+            // A user must not get round what is known of the name: the segment is taken off.
+            Some(Bearer::Nobody) if user_of(askers).is_some() => None,
+            Some(Bearer::Nobody) => return Meaning::Unknown,
+            None => None,
+        };
+        let files = self.files.at(key_of(path));
+        meaning_in(&files, (folder, path, backend), (askers, strangers))
+    }
+
+    /// The files that a user has uploaded to the inputs, outside of any subfolder of his.
+    #[must_use]
+    pub fn uploads_of(&self, user: &UserFolder, askers: &[Maker]) -> Vec<Located> {
+        let within = |files: Guard<'_, Files, { rank::FILES }>| {
+            files.in_subfolder(user.as_str(), askers).into_iter().map(|within| within.at)
+        };
+        let mut all: Vec<Located> = self.all_files().flat_map(within).collect();
+        all.sort_by(|one, other| one.file.cmp(&other.file));
+        all
     }
 
     /// The names that `askers` see for entries of file lists, in their order; `None` for a file of
@@ -198,10 +215,11 @@ impl Records {
         let files = || named.iter().enumerate().filter_map(|(at, it)| Some((at, it.as_ref()?)));
         let asked: Vec<(usize, &(Spelled<'_>, Located))> = files().collect();
         let keys = asked.iter().map(|(_, (_, at))| key_of(at.file.path()));
+        let user = user_of(askers).map(UserFolder::of);
         self.files.each_of(keys, |known, places| {
             for (entry, (spelled, at)) in places.iter().filter_map(|(_, it)| asked.get(*it)) {
                 if let Some(told) = told.get_mut(*entry) {
-                    *told = self.listed_as(known, spelled, at, askers);
+                    *told = self.listed_as(known, (spelled, at), (askers, user.as_ref()));
                 }
             }
         });
@@ -211,19 +229,22 @@ impl Records {
     fn listed_as(
         &self,
         known: &Files,
-        spelled: &Spelled<'_>,
-        entry: &Located,
-        askers: &[Maker],
+        (spelled, entry): (&Spelled<'_>, &Located),
+        (askers, user): (&[Maker], Option<&UserFolder>),
     ) -> Option<String> {
         let at = known.original(entry);
-        if !known.is_shown_to(at, askers) {
+        let is_others = |user: &UserFolder| user.names_another(entry.file.path());
+        if user.is_some_and(is_others) || !known.is_shown_to(at, askers) {
             return None;
         }
         let named = match self.shown(known, at) {
             Shown::Plain => None,
             Shown::WithBackend => Some(self.given_name(&self.fleet.get(at.backend))),
         };
-        Some(spelled.named(at.file.path(), named.as_deref()))
+        let path = at.file.path();
+        let path = user.and_then(|user| user.strip(path)).unwrap_or(path);
+        // A list of folders has his own as well.
+        (!path.is_empty()).then(|| spelled.named(path, named.as_deref()))
     }
 
     /// Moves these records to their new keys.
@@ -322,22 +343,6 @@ impl Records {
             FileTags::Ambiguous if looks_tagged(at.file.subfolder()) => Shown::WithBackend,
             FileTags::Ambiguous => files.shown(at),
         }
-    }
-}
-
-/// Like [`Records::meaning`], for a caller that looks up many names and holds the shard.
-#[must_use]
-pub(crate) fn meaning_in(
-    files: &Files,
-    folder: Folder,
-    path: &str,
-    (askers, strangers): (&[Maker], Strangers),
-) -> Meaning {
-    match files.find_for(folder, path, askers, strangers) {
-        Some(Place::Backend(backend)) => FileRef::of_path(folder, path)
-            .map_or(Meaning::Unknown, |file| Meaning::At(Located { backend: *backend, file })),
-        Some(Place::Gone(server)) => Meaning::Gone(ServerKey::of_text(server).url),
-        None => Meaning::Unknown,
     }
 }
 

@@ -31,7 +31,7 @@ use smallvec::SmallVec;
 use super::ids::{BackendId, FileRef, Folder, Located};
 pub use copies::ToBring;
 use folders::Folders;
-pub use holder::{Holder, Learned, Maker, Place};
+pub use holder::{Holder, Learned, Maker, Place, user_of};
 pub use key::key_of;
 pub use listed::{Within, meant_of};
 use searched::Searched;
@@ -185,6 +185,12 @@ impl Files {
         name.holders.iter().find(|holder| holder.place == Place::Backend(at.backend))
     }
 
+    /// True if some backend is known to have a file of this name, whoever's it is.
+    #[must_use]
+    pub fn is_named(&self, folder: Folder, path: &str) -> bool {
+        self.names[folder as usize].contains_key(path)
+    }
+
     /// True if this file is known, or a copy of one that is.
     #[must_use]
     pub fn knows(&self, at: &Located) -> bool {
@@ -223,6 +229,7 @@ impl Files {
     ///   (an address) never counts here for somebody who was given a name: an application behind
     ///   the address uploads `avatar.png` for each of its users.
     /// - If none of them has one: as `strangers` says.
+    /// - A user's is never found for another user.
     #[must_use]
     pub fn find_for(
         &self,
@@ -233,19 +240,21 @@ impl Files {
     ) -> Option<&Place> {
         let name = self.names[folder as usize].get(path)?;
         // Nearly always there is one, and whoever asks means that.
+        let user = user_of(askers);
         if let [only] = name.holders.as_slice() {
-            return Some(&only.place);
+            return only.is_for(user).then_some(&only.place);
         }
+        let all = || name.holders.iter().filter(|it| it.is_for(user));
         let is_theirs = |holder: &&Holder| holder.makers.iter().any(|it| askers.contains(it));
         let was_given = |holder: &Holder| {
             let is_given = |it: &Maker| !matches!(it, Maker::Address(_)) && askers.contains(it);
             holder.makers.iter().any(is_given)
         };
-        let owner = name.holders.first()?;
+        let owner = all().next()?;
         if was_given(owner) {
             return Some(&owner.place);
         }
-        let theirs = || name.holders.iter().filter(is_theirs);
+        let theirs = || all().filter(is_theirs);
         let latest = theirs().filter(|it| !it.yields).max_by_key(|it| it.recency());
         let own = latest.or_else(|| theirs().min_by_key(|it| it.order));
         let found = own.unwrap_or_else(|| match strangers {
@@ -253,7 +262,7 @@ impl Files {
             Strangers::Latest => {
                 let is_here = |holder: &Holder| matches!(holder.place, Place::Backend(_));
                 let recency = |it: &&Holder| (is_here(it), it.recency());
-                name.holders.iter().max_by_key(recency).unwrap_or(owner)
+                all().max_by_key(recency).unwrap_or(owner)
             }
         });
         Some(&found.place)

@@ -19,6 +19,7 @@
 //! - [`home`]: which backend keeps settings, workflows and the page
 //! - [`servers`]: which server is meant, independent of its name
 //! - [`given_names`]: the names of servers in file names
+//! - [`user_folder`]: where a user's uploads are at backends
 //! - [`files`]: which backend has the file of a name
 //! - [`assets`]: which backend has an asset, and who owns it
 //! - [`shard`]: how a ledger is divided
@@ -44,4 +45,5 @@ pub mod shard;
 pub mod state_change;
 pub mod token_bucket;
 pub mod unclaimed;
+pub mod user_folder;
 pub mod worker;

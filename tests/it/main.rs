@@ -56,6 +56,7 @@ mod membership;
 mod mixed;
 mod named_by_proxy;
 mod own;
+mod own_files;
 mod owners;
 mod packs;
 mod page;

@@ -4,22 +4,28 @@
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
 
+use bytes::Bytes;
 use http::Method;
 use mooring::comfy::assets::AssetRequest;
 use mooring::comfy::endpoint::{Endpoint, classify};
 use mooring::config::OnOff;
+use mooring::routing::user_folder::UserFolder;
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
 use crate::keys::keys;
+use crate::pictures::{RED, color, form, png};
 use crate::restart::Mortal;
-use crate::support::{Answer, Socket, World, network, quick, send, slow, soon, until};
+use crate::support::{Answer, Socket, World, network, quick, send, send_bytes, slow, soon, until};
 
 const ADA: &str = "key-of-ada";
 const BOB: &str = "key-of-bob";
 
 /// Both users' clients call themselves so, as scripts of the same author do.
-const TAB: &str = "tab";
+pub(crate) const TAB: &str = "tab";
+
+/// What ada uploads, and nobody else.
+const LOADED: &str = "loaded-by-ada-alone.png";
 
 /// An id that nobody has, in the form that ComfyUI's cancelling asks for.
 const NO_SUCH: &str = "00000000-0000-4000-8000-000000000000";
@@ -29,7 +35,7 @@ const SECRET: &str = "a secret of ada";
 
 /// Somebody with his key.
 #[derive(Clone, Copy)]
-struct User {
+pub(crate) struct User {
     front: SocketAddr,
     key: &'static str,
 }
@@ -40,32 +46,41 @@ impl User {
         send(self.front, method, path, &headers, body).await
     }
 
-    async fn get(&self, path: &str) -> Answer {
+    pub(crate) async fn upload(&self, path: &str, body: Bytes) -> Answer {
+        let kind = ("content-type", "multipart/form-data; boundary=xyz");
+        let headers = [("x-api-key", self.key), ("comfy-client-id", TAB), kind];
+        send_bytes(self.front, Method::POST, path, &headers, body).await
+    }
+
+    pub(crate) async fn get(&self, path: &str) -> Answer {
         self.ask(Method::GET, path, "").await
     }
 
-    async fn post(&self, path: &str, body: &Value) -> Answer {
+    pub(crate) async fn post(&self, path: &str, body: &Value) -> Answer {
         self.ask(Method::POST, path, &body.to_string()).await
     }
 
-    async fn submit(&self, client: &str, graph: &Value) -> String {
+    pub(crate) async fn submit(&self, client: &str, graph: &Value) -> String {
         let body = json!({ "prompt": graph, "client_id": client });
         self.post("/prompt", &body).await.prompt_id()
     }
 
-    async fn socket(&self, client: &str) -> Socket {
+    pub(crate) async fn socket(&self, client: &str) -> Socket {
         let path = format!("/ws?clientId={client}&token={}", self.key);
         Socket::open(self.front, &path).await
     }
 }
 
-fn both(front: SocketAddr) -> (User, User) {
+pub(crate) fn both(front: SocketAddr) -> (User, User) {
     (User { front, key: ADA }, User { front, key: BOB })
 }
 
 /// A graph of ada's.
 fn secret(mut graph: Value) -> Value {
     graph["3"]["_meta"] = json!({ "title": SECRET });
+    if let Some(prefix) = graph["3"]["inputs"].get_mut("filename_prefix") {
+        *prefix = "of-ada-alone".into();
+    }
     graph
 }
 
@@ -75,6 +90,8 @@ struct Things {
     running: String,
     waiting: String,
     socket: Socket,
+    /// The file that the first has made.
+    made: String,
 }
 
 impl Things {
@@ -82,10 +99,14 @@ impl Things {
         let mut socket = ada.socket(TAB).await;
         let ended = ada.submit(TAB, &secret(quick(1))).await;
         socket.until_end(&ended).await;
+        let entry = ada.get(&format!("/history/{ended}")).await.json();
+        let made = &entry[&ended]["outputs"]["3"]["images"][0]["filename"];
+        let made = made.as_str().unwrap_or_else(|| panic!("{entry}")).to_owned();
+        assert_eq!(ada.upload("/upload/image", form(LOADED, &png(RED), &[])).await.status, 200);
         let running = ada.submit(TAB, &secret(slow(500, 120.0))).await;
         socket.until("progress").await;
         let waiting = ada.submit(TAB, &secret(quick(2))).await;
-        Self { ended, running, waiting, socket }
+        Self { ended, running, waiting, socket, made }
     }
 
     fn ids(&self) -> [&str; 3] {
@@ -93,8 +114,20 @@ impl Things {
     }
 
     /// What somebody else must not be told.
-    fn secrets(&self) -> [&str; 4] {
-        [&self.ended, &self.running, &self.waiting, SECRET]
+    fn secrets(&self) -> [&str; 6] {
+        let made = &self.made;
+        [&self.ended, &self.running, &self.waiting, SECRET, LOADED, made]
+    }
+
+    /// The text with the names of these things in it, or with such that nobody has.
+    fn named(&self, text: &str, id: &str) -> String {
+        let folder = UserFolder::of("ada");
+        let of_her = id != NO_SUCH;
+        let or = |hers: &str, nobodys: &str| (if of_her { hers } else { nobodys }).to_owned();
+        text.replace("{id}", id)
+            .replace("{made}", &or(&self.made, "none_00001_.png"))
+            .replace("{loaded}", &or(LOADED, "none.png"))
+            .replace("{folder}", &or(folder.as_str(), "mooring-of-0123456789ab"))
     }
 
     /// True while nobody has changed anything of it.
@@ -107,10 +140,12 @@ impl Things {
         here(&queue["queue_running"], &self.running)
             && here(&queue["queue_pending"], &self.waiting)
             && history.get(&self.ended).is_some()
+            && ada.get(&format!("/view?filename={}", self.made)).await.status == 200
+            && color(&ada.get(&format!("/view?filename={LOADED}&type=input")).await.body) == RED
     }
 }
 
-async fn world(passthrough: OnOff) -> World {
+pub(crate) async fn world(passthrough: OnOff) -> World {
     let world = World::with(2, |config| {
         config.auth = keys();
         config.server.passthrough = passthrough;
@@ -208,9 +243,27 @@ rows! {
         post("/api/jobs/cancel", r#"{"job_ids": ["{id}"]}"#),
         post("/api/jobs/cancel?clientId=tab", r#"{"job_ids": ["{id}"]}"#),
     ]);
-    Endpoint::Upload => Row::NotYet("files");
-    Endpoint::UploadMask => Row::NotYet("files");
-    Endpoint::View => Row::NotYet("files");
+    // Forms are in `own_files`.
+    Endpoint::Upload => Row::Nothing(vec![
+        post("/upload/image", "{}"), post("/upload/image?clientId=tab", "{}"),
+    ]);
+    Endpoint::UploadMask => Row::Nothing(vec![post("/api/upload/mask", "{}")]);
+    Endpoint::View => Row::Nothing(vec![
+        get("/view?filename={made}&type=output&subfolder="), get("/view?filename={made}"),
+        get("/api/view?filename={made}&clientId=tab&subfolder=."),
+        get("/view?filename={made}&subfolder=./x/.."), get("/view?filename=x/../{made}"),
+        get("/view?filename={made}%20[output]&type=input"),
+        get("/view?filename={made}&type=output&subfolder=~nobody"),
+        get("/view?filename={made}&type=output&subfolder=~a"),
+        get("/view?filename={made}&type=output&subfolder=~b"),
+        (Method::HEAD, "/view?filename={made}", ""),
+        get("/view?filename={loaded}&type=input"), get("/view?filename={loaded}&clientId=tab"),
+        get("/view?filename={loaded}&type=input&subfolder={folder}"),
+        get("/view?filename={loaded}&type=input&subfolder={folder}/"),
+        get("/view?filename={loaded}&type=input&subfolder=x/../{folder}"),
+        get("/view?filename={folder}/{loaded}&type=input&subfolder={folder}"),
+        get("/viewvideo?filename={loaded}&type=input&subfolder={folder}"),
+    ]);
     Endpoint::SubscribeLogs => Row::General(
         "the operator's, unless `server.allow_logs`: then everybody's of a backend",
         vec![(Method::PATCH, "/internal/logs/subscribe", r#"{"clientId":"tab","enabled":true}"#)],
@@ -231,9 +284,14 @@ rows! {
         get("/-/explain?prompt={id}"), get("/-/explain?clientId=tab&prompt={id}"),
         post("/-/reset?clientId=tab&force=true", ""), post("/-/reset?force=true", ""),
     ]);
-    Endpoint::NodeInfo => Row::NotYet("names of files");
-    Endpoint::NodeInfoOf => Row::NotYet("names of files");
-    Endpoint::FileList(_) => Row::NotYet("names of files");
+    Endpoint::NodeInfo => Row::Nothing(vec![get("/object_info"), get("/api/object_info")]);
+    Endpoint::NodeInfoOf => Row::Nothing(vec![
+        get("/object_info/LoadImage"), get("/object_info/VHS_LoadImages?clientId=tab"),
+    ]);
+    Endpoint::FileList(_) => Row::Nothing(vec![
+        get("/internal/files/input"), get("/internal/files/output?clientId=tab"),
+        get("/internal/files/temp"),
+    ]);
     Endpoint::ModelList => Row::General("models", vec![get("/models/checkpoints")]);
     Endpoint::Subgraph => Row::General("of node packs", vec![get("/global_subgraphs/x")]);
     Endpoint::Assets(
@@ -242,7 +300,14 @@ rows! {
         | AssetRequest::EditTags(_) | AssetRequest::Hash(_) | AssetRequest::FromHash
         | AssetRequest::Upload | AssetRequest::ScanStatus | AssetRequest::Scan(_)
     ) => Row::NotYet("files");
-    Endpoint::Other => Row::General("of node packs", vec![get("/some/pack?prompt={id}")]);
+    Endpoint::Other => Row::General(
+        "of node packs",
+        vec![
+            get("/some/pack?prompt={id}"),
+            get("/some/pack?filename={made}&type=output"),
+            get("/some/pack?filename={loaded}&type=input&subfolder={folder}"),
+        ],
+    );
 }
 
 /// The answer to a request, with the id that it named taken out: as it is for an unknown one.
@@ -272,7 +337,7 @@ async fn for_another_user_nothing_is_there_and_nothing_happens_on_any_route() {
                 let classified = name_of(&classify(&method, bare));
                 assert!(classified == endpoint || general.is_some(), "{path} is {classified}");
                 for id in things.ids() {
-                    let (at, with) = (path.replace("{id}", id), body.replace("{id}", id));
+                    let (at, with) = (things.named(path, id), things.named(body, id));
                     let answer = bob.ask(method.clone(), &at, &with).await;
                     let what = format!("{method} {at} {with} {general:?}: {}", answer.text());
                     let told = shown(&answer, id);
@@ -284,10 +349,11 @@ async fn for_another_user_nothing_is_there_and_nothing_happens_on_any_route() {
                         break;
                     }
                     // As of an id that nobody has.
-                    let (at, with) = (path.replace("{id}", NO_SUCH), body.replace("{id}", NO_SUCH));
+                    let at = things.named(path, NO_SUCH);
+                    let with = things.named(body, NO_SUCH);
                     let unknown = bob.ask(method.clone(), &at, &with).await;
                     // What a client asks about itself has times in it.
-                    let has_id = path.contains("{id}") || body.contains("{id}");
+                    let has_id = path.contains('{') || body.contains("{id}");
                     if has_id && !path.starts_with("/-/") {
                         assert_eq!(told, shown(&unknown, NO_SUCH), "{what}");
                     }

@@ -65,7 +65,7 @@ async fn bring_into(
 fn has_others(shared: &Shared, (folder, files): (&str, &[Located]), target: &Backend) -> bool {
     let mut all = shared.records.all_files();
     let is_other = |within: &Within| !files.contains(&within.at);
-    all.any(|known| known.in_subfolder_of(folder, target.id).iter().any(is_other))
+    all.any(|known| known.in_subfolder_of(folder, target.id, &[]).iter().any(is_other))
 }
 
 /// A folder for these files in their current state.

@@ -1,6 +1,6 @@
 //! What is known about the strings of a graph that may name files. All are looked up at once.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
 use smallvec::SmallVec;
@@ -9,8 +9,9 @@ use crate::comfy::files::Spelled;
 use crate::comfy::names;
 use crate::records::files::{Meaning, meaning_in};
 use crate::records::names::Bearer;
-use crate::routing::files::{Files, Maker, Strangers, Within, meant_of};
+use crate::routing::files::{Files, Maker, Strangers, Within, meant_of, user_of};
 use crate::routing::ids::{BackendId, ContentHash, FileRef, Folder, Located};
+use crate::routing::user_folder::UserFolder;
 use crate::shared::Shared;
 
 /// A known file or folder.
@@ -21,12 +22,16 @@ pub(super) enum Input {
     Folder(String, Vec<Located>),
     /// Its name, and the server that had it.
     Gone(FileRef, Arc<str>),
+    /// What another user has, as a path at which this one has nothing.
+    Others(String),
+    /// The same of a path that begins at the root of a server: only lists of files take no such.
+    Outside(String),
 }
 
 impl Input {
     pub(super) fn gone(&self) -> Option<(&FileRef, &str)> {
         match self {
-            Self::At(_) | Self::Folder(..) => None,
+            Self::At(_) | Self::Folder(..) | Self::Others(_) | Self::Outside(_) => None,
             Self::Gone(file, server) => Some((file, server)),
         }
     }
@@ -40,6 +45,8 @@ pub(super) struct Lookup {
     backend: Option<Bearer>,
     /// The string says which folder the file is in.
     is_annotated: bool,
+    /// The path begins at the root of a server.
+    is_absolute: bool,
     /// Set if the string is a hash: the content that it means, if it is valid. It is never a file
     /// name.
     of_hash: Option<Option<ContentHash>>,
@@ -52,6 +59,7 @@ impl Lookup {
             path: spelled.path.clone().into_owned(),
             backend: spelled.backend.map(|name| shared.records.bearer(name)),
             is_annotated: spelled.annotated().is_some(),
+            is_absolute: spelled.is_absolute,
             of_hash: spelled.is_hash().then_some(spelled.hash),
         }
     }
@@ -59,24 +67,38 @@ impl Lookup {
     /// What is known about the file of this name. If a backend once reported a bare output under
     /// this name (`Preview3D` puts its output into its own input again), it is that output.
     fn file(&self, files: &Files, askers: &[Maker]) -> Option<Input> {
-        if let Some(bearer) = &self.backend {
-            let file = FileRef::of_path(self.folder, &self.path)?;
-            return match bearer {
-                Bearer::Is(backend) => {
-                    let at = Located { backend: *backend, file };
-                    Some(Input::At(if self.is_annotated { at } else { files.told_at(at) }))
-                }
-                Bearer::Gone(url) => Some(Input::Gone(file, Arc::clone(url))),
-                Bearer::Nobody => None,
-            };
-        }
-        match meaning_in(files, self.folder, &self.path, (askers, Strangers::Latest)) {
-            Meaning::At(at) => Some(Input::At(at)),
-            Meaning::Gone(url) => {
-                Some(Input::Gone(FileRef::of_path(self.folder, &self.path)?, url))
+        let (backend, mut folder) = match &self.backend {
+            Some(Bearer::Is(backend)) => {
+                let at = Located { backend: *backend, file: self.named(self.folder)? };
+                let is_told = !self.is_annotated;
+                let folder = if is_told { files.told_at(at).file.folder } else { self.folder };
+                (Some(*backend), folder)
             }
-            Meaning::Unknown => None,
+            Some(Bearer::Gone(url)) => {
+                return Some(Input::Gone(self.named(self.folder)?, Arc::clone(url)));
+            }
+            Some(Bearer::Nobody) => return None,
+            None => (None, self.folder),
+        };
+        let user = user_of(askers).map(UserFolder::of);
+        if let (Some(user), Some(backend)) = (&user, backend) {
+            // His own upload is an input, whatever else has that name.
+            let own = FileRef::of_path(self.folder, &user.path(&self.path))?;
+            if files.knows(&Located { backend, file: own }) {
+                folder = self.folder;
+            }
         }
+        match meaning_in(files, (folder, &self.path, backend), (askers, Strangers::Latest)) {
+            Meaning::At(at) => Some(Input::At(at)),
+            Meaning::Gone(url) => Some(Input::Gone(self.named(folder)?, url)),
+            Meaning::Unknown if self.is_absolute => Some(Input::Outside(user?.nowhere(&self.path))),
+            Meaning::Unknown => None,
+            Meaning::Others => Some(Input::Others(user?.nowhere(&self.path))),
+        }
+    }
+
+    fn named(&self, folder: Folder) -> Option<FileRef> {
+        FileRef::of_path(folder, &self.path)
     }
 
     /// The subfolder of the inputs that it may name, and the backend in the name. If that is not a
@@ -105,6 +127,8 @@ pub(super) struct Known {
     pub(super) places: Places,
     /// The files of possible subfolders, by the position of the string.
     within: BTreeMap<usize, Vec<Within>>,
+    /// Those of them that mean a subfolder of a user's own.
+    own_folders: BTreeSet<usize>,
 }
 
 impl Known {
@@ -117,10 +141,12 @@ impl Known {
             (_, Some(_)) => None,
         };
         let shards: Vec<Option<usize>> = asked.iter().zip(&inputs).map(shard).collect();
-        let mut known = Self { inputs, places: HashMap::new(), within: BTreeMap::new() };
+        let (places, within, own_folders) = Default::default();
+        let mut known = Self { inputs, places, within, own_folders };
         if shards.iter().all(Option::is_none) {
             return known;
         }
+        let user = user_of(askers).map(UserFolder::of);
         for (shard, files) in shared.records.all_files().enumerate() {
             for (place, asked) in asked.iter().enumerate() {
                 if shards[place] == Some(shard) {
@@ -128,10 +154,10 @@ impl Known {
                 }
             }
             if files.has_subfolders() {
-                known.look_into(shared, &files, asked, askers);
+                known.look_into(shared, &files, asked, (askers, user.as_ref()));
             }
         }
-        known.take_folders(shared, asked);
+        known.take_folders(shared, asked, user.as_ref());
         known
     }
 
@@ -154,14 +180,24 @@ impl Known {
     }
 
     /// What one shard has in the possible subfolders.
-    fn look_into(&mut self, shared: &Shared, files: &Files, asked: &[Lookup], askers: &[Maker]) {
+    fn look_into(
+        &mut self,
+        shared: &Shared,
+        files: &Files,
+        asked: &[Lookup],
+        (askers, user): (&[Maker], Option<&UserFolder>),
+    ) {
         for (place, asked) in asked.iter().enumerate() {
-            let within = match asked.subfolder(shared) {
-                Some((name, Some(backend))) => files.in_subfolder_of(name, backend),
-                Some((name, None)) => files.in_subfolder(name, askers),
-                None => continue,
+            let Some((name, backend)) = asked.subfolder(shared) else { continue };
+            let in_it = |name: &str| match backend {
+                Some(backend) => files.in_subfolder_of(name, backend, askers),
+                None => files.in_subfolder(name, askers),
             };
-            for within in within {
+            let own = user.as_ref().map(|user| in_it(&user.path(name)));
+            if own.as_ref().is_some_and(|own| !own.is_empty()) {
+                self.own_folders.insert(place);
+            }
+            for within in own.into_iter().flatten().chain(in_it(name)) {
                 self.places.insert(within.at.clone(), files.backends_with(&within.at));
                 self.within.entry(place).or_default().push(within);
             }
@@ -169,9 +205,14 @@ impl Known {
     }
 
     /// A string that names no file may name a folder.
-    fn take_folders(&mut self, shared: &Shared, asked: &[Lookup]) {
-        for (place, within) in std::mem::take(&mut self.within) {
-            let name = asked[place].subfolder(shared).map(|(name, _)| name.to_owned());
+    fn take_folders(&mut self, shared: &Shared, asked: &[Lookup], user: Option<&UserFolder>) {
+        for (place, mut within) in std::mem::take(&mut self.within) {
+            let name = asked[place].subfolder(shared).map(|(name, _)| name);
+            let own = user.filter(|_| self.own_folders.contains(&place));
+            let name = name.map(|name| own.map_or_else(|| name.to_owned(), |own| own.path(name)));
+            if let Some(own) = own {
+                within.retain(|it| own.strip(it.at.file.path()).is_some());
+            }
             if let (None, Some(name)) = (&self.inputs[place], name) {
                 self.inputs[place] = Some(Input::Folder(name, meant_of(within)));
             }

@@ -24,6 +24,7 @@ use crate::records::files::for_people;
 use crate::routing::files::{Maker, ToBring};
 use crate::routing::ids::{BackendId, FileRef, Located};
 use crate::routing::placement::{BackendView, CopyWeights, head_start};
+use crate::routing::user_folder::UserFolder;
 use crate::session::submissions::Nearness;
 use crate::shared::Shared;
 
@@ -45,9 +46,15 @@ pub(super) struct Inputs {
 
 /// The submission without names of backends in the text that is stored. A picture that is opened on
 /// another installation, or here after a change of the fleet, must not name a server.
+///
+/// Nor does any string of it name the folder of another user.
 #[must_use]
-pub(super) fn untagged(shared: &Shared, body: Bytes) -> Bytes {
-    files::without_backends(body, |name| shared.records.is_of_backend(name))
+pub(super) fn cleaned(shared: &Shared, user: Option<UserFolder>, body: Bytes) -> Bytes {
+    let body = files::without_backends(body, |name| shared.records.is_of_backend(name));
+    match user {
+        Some(user) => files::without_others(body, &user),
+        None => body,
+    }
 }
 
 impl Inputs {
@@ -183,6 +190,10 @@ impl Inputs {
                     parts.push((mention.at.clone(), mention.renamed_to(&name)));
                     None
                 }
+                Input::Others(path) | Input::Outside(path) => {
+                    parts.push((mention.at.clone(), mention.renamed_to(path)));
+                    None
+                }
                 Input::Gone(..) => None,
             };
             parts.extend(name.map(|name| (mention.at.clone(), mention.renamed(name))));
@@ -257,7 +268,7 @@ impl Inputs {
         self.mentions.iter().flat_map(|mention| match &mention.known {
             Input::At(at) => std::slice::from_ref(at),
             Input::Folder(_, files) => files,
-            Input::Gone(..) => &[],
+            Input::Gone(..) | Input::Others(_) | Input::Outside(_) => &[],
         })
     }
 
@@ -265,7 +276,7 @@ impl Inputs {
     fn single(&self) -> impl Iterator<Item = &Located> {
         self.mentions.iter().filter_map(|mention| match &mention.known {
             Input::At(at) => Some(at),
-            Input::Folder(..) | Input::Gone(..) => None,
+            Input::Folder(..) | Input::Gone(..) | Input::Others(_) | Input::Outside(_) => None,
         })
     }
 }
@@ -282,7 +293,8 @@ fn is_meant(
     let kind = nodes.kind(class, &mention.input).unwrap_or(Kind::Other);
     match input {
         Input::Folder(..) => file_inputs::a_folder(class, &mention.input, kind),
-        Input::At(_) | Input::Gone(..) => {
+        Input::Outside(_) => kind == Kind::Files,
+        Input::At(_) | Input::Gone(..) | Input::Others(_) => {
             *has_backend || file_inputs::a_file(class, &mention.input, kind)
         }
     }

@@ -3,6 +3,7 @@
 use smallvec::SmallVec;
 
 use super::super::ids::{BackendId, FileRef, Located};
+use super::super::user_folder::UserFolder;
 use super::{Files, Moment, Place};
 
 /// What is known about a file that is to be copied to a backend.
@@ -12,6 +13,8 @@ pub struct ToBring {
     pub known: Option<FileRef>,
     /// Where it can be copied from, the original first.
     pub sources: Vec<Located>,
+    /// What a copy is to be called: a user's is in his folder, where nobody else's can be.
+    pub name: FileRef,
     /// The moment at which this was true.
     pub began: Moment,
 }
@@ -40,7 +43,15 @@ impl Files {
     #[must_use]
     pub fn to_bring(&self, original: &Located, backend: BackendId) -> ToBring {
         let (known, sources) = (self.copy_on(original, backend), self.sources(original));
-        ToBring { known, sources, began: self.moment() }
+        ToBring { known, sources, name: self.name_of_copy(original), began: self.moment() }
+    }
+
+    fn name_of_copy(&self, original: &Located) -> FileRef {
+        let owner = self.holder(original).and_then(|holder| holder.owner());
+        let path = original.file.path();
+        let own = owner.map(UserFolder::of).filter(|own| own.strip(path).is_none());
+        let own = own.and_then(|own| FileRef::of_path(original.file.folder, &own.path(path)));
+        own.unwrap_or_else(|| original.file.clone())
     }
 
     /// The original, then the other places with the same content.

@@ -11,13 +11,33 @@ use super::super::ids::{BackendId, ClientId, Located};
 /// picture to everyone who asks for it.
 const MAKERS_MAX: usize = 16;
 
-/// Who made a file: a client, a browser, or an address from which an unnamed caller uploaded it.
+/// Who made a file: a client, a browser, an address from which an unnamed caller uploaded it, or a
+/// user who named no client.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub enum Maker {
     Client(ClientId),
     /// A browser, by its page cookie. It includes all its tabs, also closed ones.
     Browser(u128),
     Address(IpAddr),
+    User(Arc<str>),
+}
+
+impl Maker {
+    /// The user that it is, or whose client it is, where users are asked for.
+    #[must_use]
+    pub fn user(&self) -> Option<&str> {
+        match self {
+            Self::Client(client) => client.user(),
+            Self::User(user) => Some(user),
+            Self::Browser(_) | Self::Address(_) => None,
+        }
+    }
+}
+
+/// The user that somebody is who asks as these.
+#[must_use]
+pub fn user_of(askers: &[Maker]) -> Option<&str> {
+    askers.iter().find_map(Maker::user)
 }
 
 /// Where a file is.
@@ -64,6 +84,21 @@ impl Holder {
             yields: false,
             copies: Vec::new(),
         }
+    }
+
+    /// False for a file of other users: to this one it does not exist. What no user made is
+    /// everybody's, and so is all where users are not asked for.
+    #[must_use]
+    pub fn is_for(&self, user: Option<&str>) -> bool {
+        let Some(user) = user else { return true };
+        let mut owners = self.makers.iter().filter_map(Maker::user).peekable();
+        owners.peek().is_none() || owners.any(|it| it == user)
+    }
+
+    /// A user whose file it is.
+    #[must_use]
+    pub fn owner(&self) -> Option<&str> {
+        user_of(&self.makers)
     }
 
     /// These copies no longer have the same content.

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::super::ids::{BackendId, FileRef, Folder, Located};
-use super::{Files, Maker, Place, Strangers};
+use super::{Files, Maker, Place, Strangers, user_of};
 
 impl Files {
     /// Finds the file of a name that carries its backend but no folder: an input, unless it is
@@ -15,9 +15,13 @@ impl Files {
         if !self.knows(&input) && self.knows(&output) { output } else { input }
     }
 
-    /// True if a list may show it to `askers`: it is theirs, or has no owner.
+    /// True if a list may show it to `askers`: it is theirs, or has no owner. A user is shown the
+    /// files of all his clients.
     #[must_use]
     pub fn is_shown_to(&self, at: &Located, askers: &[Maker]) -> bool {
+        if let user @ Some(_) = user_of(askers) {
+            return self.holder(at).is_none_or(|holder| holder.is_for(user));
+        }
         self.holder(at).is_none_or(|holder| {
             holder.makers.is_empty() || holder.makers.iter().any(|it| askers.contains(it))
         })
@@ -46,13 +50,20 @@ impl Files {
         self.folders.paths(subfolder).filter_map(located).collect()
     }
 
-    /// The files that one backend is known to have in a subfolder of its inputs.
+    /// The files that one backend is known to have in a subfolder of its inputs, but for those of
+    /// other users than `askers`.
     #[must_use]
-    pub fn in_subfolder_of(&self, subfolder: &str, backend: BackendId) -> Vec<Within> {
+    pub fn in_subfolder_of(
+        &self,
+        subfolder: &str,
+        backend: BackendId,
+        askers: &[Maker],
+    ) -> Vec<Within> {
+        let user = user_of(askers);
         let paths = self.folders.paths(subfolder);
         let file = paths.filter_map(|path| FileRef::of_path(Folder::Input, path));
         let located = file.map(|file| Located { backend, file });
-        let known = located.filter(|at| self.holder(at).is_some());
+        let known = located.filter(|at| self.holder(at).is_some_and(|it| it.is_for(user)));
         known.map(|at| Within { at, is_theirs: false }).collect()
     }
 }
