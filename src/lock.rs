@@ -119,6 +119,10 @@ pub mod rank {
         LOGIN_PLACES = 42, Shared;
         /// Whose writes to user data are on their way.
         SAVES = 43, Shared;
+        /// Tokens that were found good.
+        TOKENS = 44, Shared;
+        /// When the keys that sign tokens are fetched.
+        TOKEN_KEYS = 45, Shared;
     }
 }
 

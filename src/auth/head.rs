@@ -182,7 +182,7 @@ fn counts(asked: Asked<'_>) -> Counts {
 
 /// The token of `Authorization: Bearer` (RFC 6750 section 2.1). `None` for another scheme, which is
 /// not meant for the gateway.
-fn bearer(value: &[u8]) -> Option<&[u8]> {
+pub(super) fn bearer(value: &[u8]) -> Option<&[u8]> {
     const SCHEME: &[u8] = b"bearer";
     let value = value.trim_ascii();
     let (scheme, rest) = value.split_at_checked(SCHEME.len())?;
@@ -245,7 +245,12 @@ impl<'u> Found<'u> {
 
     fn pass(self) -> Result<Pass, Refusal> {
         let user = self.user.filter(|_| self.lets_in).ok_or(self.refusal)?;
-        Ok(Pass { user: Arc::clone(user), session: self.session.map(Arc::clone), proxy: None })
+        Ok(Pass {
+            user: Arc::clone(user),
+            session: self.session.map(Arc::clone),
+            proxy: None,
+            token: None,
+        })
     }
 }
 

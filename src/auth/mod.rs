@@ -5,13 +5,14 @@
 //! - [`password`]: passwords, and their stored form
 //! - [`session`]: browsers that have logged in; [`logouts`]: those that have logged out
 //! - [`head`]: decides whether the sender of a head may come in, and which keys to remove from it
-//! - [`proxy`]: the user whom a proxy in front names
+//! - [`proxy`]: the user whom a proxy in front names; [`jwt`]: the user whom a token names
 //! - [`mod@file`]: reads and changes the file of users
 //!
 //! All but [`mod@file`] is pure.
 
 pub mod file;
 pub mod head;
+pub mod jwt;
 pub mod key;
 pub mod logouts;
 pub mod password;

@@ -65,7 +65,7 @@ pub fn judge<'a>(
     let role = rules.role(text(groups.unwrap_or_default())?).ok_or(Refusal::NoRole)?;
     check_role(role, method)?;
     let user = User { name, role, generation: 0, key: None, password: None };
-    Ok(Pass { user: Arc::new(user), session: None, proxy: Some(Arc::clone(rules)) })
+    Ok(Pass { user: Arc::new(user), session: None, proxy: Some(Arc::clone(rules)), token: None })
 }
 
 #[cfg(test)]

@@ -10,6 +10,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
+use super::jwt::Token;
 use super::key::KeyHash;
 use super::password::PasswordHash;
 use super::proxy::ProxyRules;
@@ -144,6 +145,24 @@ pub struct Pass {
     pub session: Option<Arc<Session>>,
     /// The rules by which a proxy was trusted, if a proxy let the user in.
     pub proxy: Option<Arc<ProxyRules>>,
+    /// The token that let him in, if one did.
+    pub token: Option<Shown>,
+}
+
+/// A token as it was shown.
+#[derive(Clone, Debug)]
+pub struct Shown {
+    pub token: Arc<Token>,
+    pub by: ShownBy,
+}
+
+/// Who has put a token into a request.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum ShownBy {
+    /// A program or a script of a page, in `Authorization`.
+    Header,
+    /// The browser, whoever made it send the request.
+    Cookie,
 }
 
 /// All users, by their names and by their keys.

@@ -3,13 +3,13 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use super::keys::RawAuth;
+use super::keys::{RawAuth, RawAuthJwt};
 use super::problems::Notes;
 use super::secret;
-use super::{AuthConfig, AuthMode, Secret};
+use super::{AuthConfig, AuthMode, Secret, jwt};
 use crate::auth::{UserTable, file};
 
-pub(super) fn check(raw: RawAuth, notes: &mut Notes) -> AuthConfig {
+pub(super) fn check(raw: RawAuth, raw_jwt: RawAuthJwt, notes: &mut Notes) -> AuthConfig {
     let RawAuth {
         mode,
         users_file,
@@ -23,7 +23,7 @@ pub(super) fn check(raw: RawAuth, notes: &mut Notes) -> AuthConfig {
     let key = users_file.key.clone();
     let (mode, users_file) = (mode.check(notes), users_file.check(notes));
     let users = match (mode, &users_file) {
-        (AuthMode::Off | AuthMode::Header, _) => Ok(UserTable::default()),
+        (AuthMode::Off | AuthMode::Header | AuthMode::Jwt, _) => Ok(UserTable::default()),
         (AuthMode::Keys, Some(path)) => {
             file::read(path).map_err(|what| {
                 // It refuses the configuration, so its change may be the end of that.
@@ -42,7 +42,7 @@ pub(super) fn check(raw: RawAuth, notes: &mut Notes) -> AuthConfig {
     let key = session_key_file.key.clone();
     let session_key_file = session_key_file.check(notes);
     let session_key = match (mode, &session_key_file) {
-        (AuthMode::Off | AuthMode::Header, _) | (AuthMode::Keys, None) => None,
+        (AuthMode::Off | AuthMode::Header | AuthMode::Jwt, _) | (AuthMode::Keys, None) => None,
         (AuthMode::Keys, Some(path)) => session_key(path)
             .map_err(|what| notes.report(&key, format!("`{}` {what}", path.display())))
             .ok(),
@@ -58,6 +58,7 @@ pub(super) fn check(raw: RawAuth, notes: &mut Notes) -> AuthConfig {
         groups_header: groups_header.check(notes),
         group_roles: group_roles.check(notes),
         default_role: default_role.check(notes),
+        jwt: Box::new(jwt::check(raw_jwt, mode, notes)),
     }
 }
 

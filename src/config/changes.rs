@@ -136,6 +136,8 @@ mod tests {
             "auth.header" | "auth.groups_header" => "X-Other",
             "auth.group_roles" => "staff=viewer",
             "auth.default_role" => "viewer",
+            "auth.jwt.jwks_url" => "https://login.example/keys",
+            "auth.jwt.keys_file" => "/elsewhere",
             "affinity.link_linger" | "server.drain_delay" | "prompts.answer_limit" => "9s",
             "affinity.shared_ids" | "sockets.output_classes" => "other",
             "backends.a.headers" | "discovery.a.headers" => "X-Key: value",

@@ -96,8 +96,12 @@ pub(super) struct Mode;
 
 impl Choices for Mode {
     type Value = AuthMode;
-    const WORDS: &'static [(&'static str, AuthMode)] =
-        &[("off", AuthMode::Off), ("keys", AuthMode::Keys), ("header", AuthMode::Header)];
+    const WORDS: &'static [(&'static str, AuthMode)] = &[
+        ("off", AuthMode::Off),
+        ("keys", AuthMode::Keys),
+        ("header", AuthMode::Header),
+        ("jwt", AuthMode::Jwt),
+    ];
 }
 
 #[derive(Debug)]

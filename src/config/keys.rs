@@ -6,27 +6,47 @@
 //!
 //! The last column says when a new value takes effect: see [`Applied`].
 
+mod named;
+
 use super::audit::AuditTarget;
 use super::base_path::Base;
 use super::choices::{Counts, Format, Mode, NamelessMay, OnError, Tags, Toggle};
-use super::discovery::{DnsServer, HostAndPort, KubernetesService, ServiceName};
-use super::headers::Headers;
 use super::hosts::HostNames;
+use super::jwt::{Claim, CookieName, JwksUrl, PlainText};
 use super::key::Applied;
 pub use super::key::Key;
 pub(super) use super::key::{BACKENDS, DISCOVERY, is_named};
-use super::kinds::{BackendName, Count, FilePath, Kind, Limit, Positive, Size, Span, Switch};
-use super::labels::Labels;
+use super::kinds::{BackendName, Count, FilePath, Kind, Positive, Size, Span, Switch};
 use super::listen::{Listen, ListenOrOff};
 use super::lists::{Classes, DenyPatterns, SharedIds};
 use super::proxy::{DefaultRole, GroupRoles, HeaderText};
 use super::raw::{Section, Setting};
 use super::secret::SecretFile;
-use super::tls::{PemPath, ServerName};
+use super::tls::PemPath;
 use super::units::{DAY, GIB, H, KIB, MIB, MS, S};
-use super::values::{BackendUrl, LogLevel, Networks, Origins, Token};
+use super::values::{LogLevel, Networks, Origins, Token};
+use named::{NAMED_KEYS, NAMED_SECTIONS};
+pub(super) use named::{RawBackend, RawDiscovery, backend, discovery};
 
-sections! {
+/// Every section with its description, in the order of the documentation.
+pub const SECTIONS: &[(&str, &str)] =
+    &joined::<{ PLAIN_SECTIONS.len() + NAMED_SECTIONS.len() }, _>(PLAIN_SECTIONS, NAMED_SECTIONS);
+
+/// Every key, in the order of the documentation.
+pub const KEYS: &[Key] =
+    &joined::<{ PLAIN_KEYS.len() + NAMED_KEYS.len() }, _>(PLAIN_KEYS, NAMED_KEYS);
+
+/// Both lists as one.
+const fn joined<const N: usize, T: Copy>(first: &[T], second: &[T]) -> [T; N] {
+    let (mut all, mut at) = ([first[0]; N], 0);
+    while at < N {
+        all[at] = if at < first.len() { first[at] } else { second[at - first.len()] };
+        at += 1;
+    }
+    all
+}
+
+sections! { PLAIN_SECTIONS, PLAIN_KEYS:
     /// The listener for clients.
     ["server"] RawServer server {
         /// Where browsers and scripts connect.
@@ -136,8 +156,9 @@ sections! {
     ["auth"] RawAuth auth {
         /// `off` lets everybody in who can reach the listener. `keys` lets in the users of
         /// `users_file`, with a key, or with a name and a password on the login page. `header` lets
-        /// in the users that a proxy of `server.trusted_proxies` names in `header`. It must be set
-        /// if `server.listen` is not on loopback.
+        /// in the users that a proxy of `server.trusted_proxies` names in `header`. `jwt` lets in
+        /// the users that a signed token names. It must be set if `server.listen` is not on
+        /// loopback.
         mode: Mode = "off", Live;
         /// The file of users, which `mooring users` creates and changes. It is required with
         /// `keys`, and it is read again within a second after a change.
@@ -158,6 +179,28 @@ sections! {
         group_roles: GroupRoles = "", Live;
         /// The role of users who are in none of these groups. `none` does not let them in.
         default_role: DefaultRole = "artist", Live;
+    }
+    /// Which tokens let in their users, where `auth.mode` is `jwt`.
+    ["auth.jwt"] RawAuthJwt auth_jwt {
+        /// What `iss` of a token has to be, letter for letter. It is needed.
+        issuer: PlainText = "", Live;
+        /// What `aud` of a token has to be, or to have in its list. It is needed.
+        audience: PlainText = "", Live;
+        /// A file with the public keys that sign tokens, as a JWK Set or as PEM. This or `jwks_url`
+        /// is needed.
+        keys_file: SecretFile = "", Live;
+        /// The URL of these keys, as a JWK Set. They are fetched every 10 minutes, and at most once
+        /// a minute for a token with an unknown key.
+        jwks_url: JwksUrl = "", Live;
+        /// The cookie in which browsers send their token. If it is empty, only
+        /// `Authorization: Bearer` counts. No backend gets this cookie.
+        cookie: CookieName = "", Live;
+        /// The claim that holds the name of the user.
+        user_claim: Claim = "sub", Live;
+        /// The claim that holds the user's role, or a list of roles: `viewer`, `artist`,
+        /// `operator`, or a group of `auth.group_roles`. A token without it has
+        /// `auth.default_role`; one in which nothing is known does not let in.
+        role_claim: PlainText = "", Live;
     }
     /// How long clients and their bindings are kept.
     ["affinity"] RawAffinity affinity {
@@ -340,59 +383,5 @@ sections! {
         level: LogLevel = "info", Live;
         /// Where the audit log goes (who changed what): `off`, `stdout`, or a file with a slash.
         audit: AuditTarget = "off", Restart;
-    }
-    /// The ComfyUI servers, one table for each.
-    ["backends"] RawBackend backend {
-        /// Where the ComfyUI server listens. It is needed.
-        url: BackendUrl = "", Live;
-        /// Its share of the work, compared with the other backends.
-        weight: Positive { max: 1000 } = "1", Live;
-        /// How many prompts may wait and run there. Beyond that it gets no more. 0 means no limit.
-        max_pending: Limit { max: 1_000_000 } = "0", Live;
-        /// Labels of your choice that say what it is for, such as `"video"`. They are only shown,
-        /// and have no effect yet.
-        labels: Labels = "", Live;
-        /// Headers that are sent with everything to it: `"Authorization: Bearer ..."`. They replace
-        /// a client's headers of the same name, and are never shown.
-        headers: Headers = "", Live;
-        /// A file with more headers, one per line, so that they are not in the configuration.
-        headers_file: SecretFile = "", ByValue;
-        /// For `https://`: a file with certificates of authorities, or with the backend's own
-        /// certificate. Without it the public authorities are trusted (Mozilla's list).
-        ca: PemPath = "", Live;
-        /// For `https://`: the host name in its certificate, if it differs from that of the URL.
-        server_name: ServerName = "", Live;
-        /// For `https://`: accepts every certificate. Anybody on the network in between can read
-        /// and change the data.
-        insecure: Switch = "false", Live;
-        /// For `https://`: a file with a client certificate for it, followed by its chain.
-        client_cert: PemPath = "", Live;
-        /// The key of that certificate.
-        client_key: PemPath = "", Live;
-    }
-    /// Sources that backends are discovered from, one table for each.
-    ["discovery"] RawDiscovery discovery {
-        /// The addresses of this name (A, AAAA) are backends, at this port. One of `dns`, `srv`
-        /// and `kubernetes` is needed.
-        dns: HostAndPort = "", Live;
-        /// The targets of the SRV records of this name are backends, at their ports.
-        srv: ServiceName = "", Live;
-        /// The DNS server to use. If it is empty, those of the system are used
-        /// (`/etc/resolv.conf`).
-        resolver: DnsServer = "", Live;
-        /// The endpoints of this Kubernetes service are backends. Without `namespace` it is in the
-        /// namespace of the gateway's pod. Without `port` the service must have only one port.
-        kubernetes: KubernetesService = "", Live;
-        /// The share of the work of each backend that is found there.
-        weight: Positive { max: 1000 } = "1", Live;
-        /// How many prompts may wait and run on each of them. Beyond that it gets no more. 0 means
-        /// no limit.
-        max_pending: Limit { max: 1_000_000 } = "0", Live;
-        /// Labels of each of them, as in `backends.NAME.labels`.
-        labels: Labels = "", Live;
-        /// Headers that are sent with everything to them, as in `backends.NAME.headers`.
-        headers: Headers = "", Live;
-        /// A file with more headers, one per line, so that they are not in the configuration.
-        headers_file: SecretFile = "", ByValue;
     }
 }

@@ -131,6 +131,7 @@ impl Layers {
             admin: keys::admin("admin", &mut section),
             admin_tls: keys::admin_tls("admin.tls", &mut section),
             auth: keys::auth("auth", &mut section),
+            auth_jwt: keys::auth_jwt("auth.jwt", &mut section),
             affinity: keys::affinity("affinity", &mut section),
             fleet: keys::fleet("fleet", &mut section),
             prompts: keys::prompts("prompts", &mut section),

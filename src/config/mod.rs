@@ -27,6 +27,7 @@ mod find;
 mod folder;
 mod headers;
 mod hosts;
+mod jwt;
 mod key;
 pub mod keys;
 mod kinds;
@@ -76,6 +77,7 @@ pub use discovery::{DiscoveryConfig, KubernetesPort, KubernetesRef, PlaceOfBacke
 pub use find::find;
 pub use headers::BackendHeaders;
 pub use hosts::{BadHostName, HostName};
+pub use jwt::{JwtConfig, KeysUrl};
 pub use key::Applied;
 pub use kinds::Shape;
 pub use labels::labels;
@@ -211,6 +213,7 @@ pub struct AuthConfig {
     pub group_roles: Vec<(String, Role)>,
     /// `None` lets nobody in who is in none of these groups.
     pub default_role: Option<Role>,
+    pub jwt: Box<JwtConfig>,
 }
 
 impl AuthConfig {
@@ -228,6 +231,7 @@ impl AuthConfig {
             groups_header: None,
             group_roles: Vec::new(),
             default_role: Some(Role::Artist),
+            jwt: Box::default(),
         }
     }
 }
@@ -241,6 +245,8 @@ pub enum AuthMode {
     Keys,
     /// Who is let in is said by a proxy of `server.trusted_proxies`, in `auth.header`.
     Header,
+    /// A token that is signed says who is let in.
+    Jwt,
 }
 
 /// `[affinity]`: how long clients and their bindings are kept.

@@ -143,7 +143,7 @@ impl AuthConfig {
     pub fn proxy_rules(&self) -> Option<ProxyRules> {
         let header = match self.mode {
             AuthMode::Header => self.header.clone()?,
-            AuthMode::Off | AuthMode::Keys => return None,
+            AuthMode::Off | AuthMode::Keys | AuthMode::Jwt => return None,
         };
         Some(ProxyRules {
             header,
@@ -158,7 +158,7 @@ impl AuthConfig {
 pub(super) fn check(config: &Config, notes: &mut Notes) {
     match config.auth.mode {
         AuthMode::Header => {}
-        AuthMode::Off | AuthMode::Keys => return,
+        AuthMode::Off | AuthMode::Keys | AuthMode::Jwt => return,
     }
     let auth = &config.auth;
     if notes.are_good(&["auth.header"]) && auth.header.is_none() {

@@ -6,8 +6,8 @@
 use std::collections::BTreeMap;
 
 use super::keys::{
-    RawAdmin, RawAdminTls, RawAffinity, RawAuth, RawBackend, RawDiscovery, RawFiles, RawFleet,
-    RawIsolation, RawLog, RawPrompts, RawServer, RawServerTls, RawSockets, RawState,
+    RawAdmin, RawAdminTls, RawAffinity, RawAuth, RawAuthJwt, RawBackend, RawDiscovery, RawFiles,
+    RawFleet, RawIsolation, RawLog, RawPrompts, RawServer, RawServerTls, RawSockets, RawState,
 };
 use super::kinds::Kind;
 use super::problems::{Notes, Origin};
@@ -20,6 +20,7 @@ pub(super) struct RawConfig {
     pub(super) admin: RawAdmin,
     pub(super) admin_tls: RawAdminTls,
     pub(super) auth: RawAuth,
+    pub(super) auth_jwt: RawAuthJwt,
     pub(super) affinity: RawAffinity,
     pub(super) fleet: RawFleet,
     pub(super) prompts: RawPrompts,

@@ -12,6 +12,10 @@ macro_rules! differs {
     (discovery $name:ident $applied:ident) => {
         |_, _| false
     };
+    // These stand within those of `auth`.
+    (auth_jwt $name:ident $applied:ident) => {
+        |old, new| old.auth.jwt.$name != new.auth.jwt.$name
+    };
     ($section:ident $name:ident ByValue) => {
         |_, _| false
     };
@@ -21,7 +25,7 @@ macro_rules! differs {
 }
 
 macro_rules! sections {
-    ($(
+    ($sections:ident, $keys:ident: $(
         #[doc = $about:literal]
         [$section:literal] $raw:ident $with:ident {
             $(
@@ -31,11 +35,11 @@ macro_rules! sections {
             )+
         }
     )+) => {
-        /// Every section with its description, in the order of the documentation.
-        pub const SECTIONS: &[(&str, &str)] = &[$(($section, $about)),+];
+        /// The sections with their descriptions, in the order of the documentation.
+        pub(in crate::config) const $sections: &[(&str, &str)] = &[$(($section, $about)),+];
 
-        /// Every key, in the order of the documentation.
-        pub const KEYS: &[Key] = &[$($(
+        /// Their keys, in the order of the documentation.
+        pub(in crate::config) const $keys: &[Key] = &[$($(
             Key {
                 section: $section,
                 name: stringify!($name),
@@ -52,12 +56,12 @@ macro_rules! sections {
 
         $(
             #[derive(Debug)]
-            pub(super) struct $raw {
-                $($(#[doc = $why])+ pub(super) $name: Setting<$kind>,)+
+            pub(in crate::config) struct $raw {
+                $($(#[doc = $why])+ pub(in crate::config) $name: Setting<$kind>,)+
             }
 
             /// Takes its keys out of what was written; `prefix` begins their full names.
-            pub(super) fn $with(prefix: &str, section: &mut Section) -> $raw {
+            pub(in crate::config) fn $with(prefix: &str, section: &mut Section) -> $raw {
                 $raw {
                     $($name: Setting {
                         key: format!("{prefix}.{}", stringify!($name)),

@@ -11,7 +11,6 @@
 
 use std::net::IpAddr;
 use std::sync::Arc;
-use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use http::header::{HeaderName, REFERRER_POLICY};
@@ -23,12 +22,16 @@ use super::caller::{IdentityHints, door};
 use super::cookie_signer::CookieSigner;
 use super::cors::CorsDecision;
 use super::error::GatewayError;
+use super::guests::{Guests, MayStay, SessionRules};
 use super::proxy_gate::ProxyGate;
 use super::session_cookie::session_of;
+use super::token_gate::{self, TokenGate};
 use super::{Front, audited, cors, headers, proxy_gate};
 use crate::auth::head::TOKEN;
+use crate::auth::jwt::keys::KeySet;
+use crate::auth::jwt::place::Cookies;
 use crate::auth::logouts::Logouts;
-use crate::auth::session::Signs as _;
+use crate::auth::users::ShownBy;
 use crate::auth::{Admitted, Asked, Pass, ProxyRules, Refusal, Session, User, UserTable, judge};
 use crate::body::ResponseBody;
 use crate::body::cut::cut;
@@ -48,75 +51,14 @@ pub struct Admission {
     changes: OrderedWatch<u64>,
 }
 
-#[derive(Clone, Debug)]
-struct Guests {
-    mode: AuthMode,
-    users: Arc<UserTable>,
-    sessions: SessionRules,
-    proxies: ProxyGate,
-}
-
-/// Decides which sessions are valid.
-#[derive(Clone, Debug)]
-struct SessionRules {
-    signer: CookieSigner,
-    signed_by: u64,
-    lifetime: Duration,
-    /// The sessions that were ended before their time.
-    ended: Arc<Logouts>,
-}
-
-impl SessionRules {
-    fn of(config: &AuthConfig, own: &CookieSigner, ended: Arc<Logouts>) -> Self {
-        let secret = config.session_key.as_ref();
-        let signer = secret.map_or_else(|| own.clone(), |it| CookieSigner::of_secret(it.reveal()));
-        Self { signed_by: signer.mark(), signer, lifetime: config.session_lifetime, ended }
-    }
-
-    /// How much longer a session is valid that was read earlier. `None` if it is over.
-    fn left(&self, session: &Session) -> Option<Duration> {
-        let holds = session.signed_by == self.signed_by && !self.ended.has_ended(session);
-        session.left(self.lifetime, unix_millis()).filter(|_| holds)
-    }
-}
-
-impl Guests {
-    fn may_stay(&self, pass: Option<&Pass>) -> bool {
-        match self.mode {
-            AuthMode::Off => true,
-            AuthMode::Keys => pass.is_some_and(|Pass { user, session, proxy }| {
-                let holds = |session: &Arc<Session>| self.sessions.left(session).is_some();
-                let is_user = proxy.is_none() && self.users.still_has(user);
-                is_user && session.as_ref().is_none_or(holds)
-            }),
-            AuthMode::Header => {
-                let proxy = pass.and_then(|pass| pass.proxy.as_ref());
-                proxy.is_some_and(|rules| self.proxies.holds(rules))
-            }
-        }
-    }
-
-    /// A socket belongs to its client, and the client's realm does not change. When users are
-    /// turned off, a page acts for another realm.
-    fn may_keep_socket(&self, pass: Option<&Pass>) -> bool {
-        match self.mode {
-            AuthMode::Off => pass.is_none(),
-            AuthMode::Keys | AuthMode::Header => self.may_stay(pass),
-        }
-    }
-}
-
-/// Decides whether a user may keep open connections.
-type MayStay = fn(&Guests, Option<&Pass>) -> bool;
-
 impl Admission {
     /// `own_signer` signs sessions if the configuration has no key for that.
     #[must_use]
     pub fn new(config: &AuthConfig, own_signer: CookieSigner, ended: Logouts) -> Arc<Self> {
         let sessions = SessionRules::of(config, &own_signer, Arc::new(ended));
         let (mode, users) = (config.mode, Arc::clone(&config.users));
-        let proxies = ProxyGate::default();
-        let guests = ArcSwap::from_pointee(Guests { mode, users, sessions, proxies });
+        let (proxies, tokens) = (ProxyGate::default(), TokenGate::default().renewed(config));
+        let guests = ArcSwap::from_pointee(Guests { mode, users, sessions, proxies, tokens });
         Arc::new(Self { guests, own_signer, changes: OrderedWatch::default() })
     }
 
@@ -133,7 +75,8 @@ impl Admission {
             let ended = Arc::clone(&now.sessions.ended);
             let sessions = SessionRules::of(config, &self.own_signer, ended);
             let proxies = now.proxies.renewed(config, trusted);
-            Guests { mode, users: Arc::clone(users), sessions, proxies }
+            let tokens = now.tokens.renewed(config);
+            Guests { mode, users: Arc::clone(users), sessions, proxies, tokens }
         });
     }
 
@@ -141,6 +84,30 @@ impl Admission {
     #[must_use]
     pub fn believed(&self, peer: IpAddr) -> Option<Arc<ProxyRules>> {
         self.guests.load().proxies.believes(peer).cloned()
+    }
+
+    /// The tokens that let somebody in, as they are now.
+    #[must_use]
+    pub(super) fn tokens(&self) -> TokenGate {
+        self.guests.load().tokens.clone()
+    }
+
+    /// Keys that sign tokens were fetched from this URL.
+    pub(super) fn replace_keys(&self, url: &str, keys: &Arc<KeySet>) {
+        self.change(|now| match now.tokens.with_keys(url, keys) {
+            Some(tokens) => Guests { tokens, ..now.clone() },
+            None => now.clone(),
+        });
+    }
+
+    /// Waits until keys are to be fetched. Cancel safe.
+    pub(super) async fn asks_for_fetched_keys(&self) {
+        self.changes.wait_for(|_| self.guests.load().tokens.keys_url().is_some()).await;
+    }
+
+    /// Waits until keys are no longer fetched from this URL. Cancel safe.
+    pub(super) async fn fetches_elsewhere(&self, url: &str) {
+        self.changes.wait_for(|_| self.guests.load().tokens.keys_url() != Some(url)).await;
     }
 
     /// Applies a changed file of users.
@@ -234,7 +201,8 @@ impl Admission {
     }
 
     fn until(self: &Arc<Self>, pass: Option<Pass>, may: MayStay) -> Boxed<'static, ()> {
-        let Some(session) = pass.as_ref().and_then(|pass| pass.session.clone()) else {
+        let ages = |pass: &Pass| pass.session.is_some() || pass.token.is_some();
+        let Some(aging) = pass.as_ref().filter(|it| ages(it)).cloned() else {
             return self.until_barred(pass, may);
         };
         let (this, barred) = (Arc::clone(self), self.until_barred(pass, may));
@@ -242,7 +210,7 @@ impl Admission {
             // A reload may have changed the lifetime in the meantime.
             let aged = async {
                 loop {
-                    let left = this.guests.load().sessions.left(&session);
+                    let left = this.guests.load().left(&aging);
                     let Some(left) = left else { return };
                     sleep(left).await;
                 }
@@ -284,6 +252,12 @@ pub fn admit<B>(
             let pass = proxy_gate::admit(front, rules.as_ref(), request)?;
             Ok(Some(Guest { pass, is_by_address: false }))
         }
+        AuthMode::Jwt => {
+            let is_anybodys = cors::is_anybodys(decision);
+            let cookies = if is_anybodys { Cookies::Ignored } else { Cookies::Count };
+            let pass = token_gate::admit(front, cookies, request)?;
+            Ok(Some(Guest { pass, is_by_address: false }))
+        }
     }
 }
 
@@ -321,8 +295,9 @@ pub fn session_in<B>(
 /// # Errors
 /// The request does not say which page it comes from.
 pub fn check_page<B>(guest: &Guest, request: &Request<B>) -> Result<(), GatewayError> {
-    let Pass { session, proxy, .. } = &guest.pass;
-    let may_be_by_session = session.is_some() || proxy.is_some();
+    let Pass { session, proxy, token, .. } = &guest.pass;
+    let is_by_cookie = token.as_ref().is_some_and(|shown| shown.by == ShownBy::Cookie);
+    let may_be_by_session = session.is_some() || proxy.is_some() || is_by_cookie;
     let changes = !matches!(*request.method(), Method::GET | Method::HEAD | Method::OPTIONS)
         || ws::is_asked(request);
     match may_be_by_session && changes && !cors::says_its_page(request.headers()) {
@@ -399,6 +374,7 @@ pub fn answer_to(front: &Front, guest: &Guest, response: &mut Response<ResponseB
 #[cfg(test)]
 mod tests {
     use std::task::{Context, Waker};
+    use std::time::Duration;
 
     use super::*;
     use crate::auth::Role;
@@ -425,7 +401,7 @@ mod tests {
         let admission = admission(&config(AuthMode::Keys, &both));
         let pass = |name: &str| {
             let user = admission.users().by_key(name.as_bytes()).cloned();
-            user.map(|user| Pass { user, session: None, proxy: None })
+            user.map(|user| Pass { user, session: None, proxy: None, token: None })
         };
         let (mut ada, mut bob) = (
             admission.until_barred(pass("ada"), Guests::may_stay),
@@ -455,7 +431,8 @@ mod tests {
     fn a_users_socket_ends_when_users_are_not_asked_for_any_more_and_his_answer_does_not() {
         let admission = admission(&config(AuthMode::Keys, &[user("ada", 1)]));
         let user = admission.users().by_key(b"ada").cloned().unwrap();
-        let pass = || Some(Pass { user: Arc::clone(&user), session: None, proxy: None });
+        let pass =
+            || Some(Pass { user: Arc::clone(&user), session: None, proxy: None, token: None });
         let (mut socket, mut answer) =
             (admission.until_socket_over(pass()), admission.until_over(pass()));
         let mut cx = Context::from_waker(Waker::noop());
@@ -500,7 +477,8 @@ mod tests {
             let session = admission.session(text.as_bytes()).unwrap();
             assert!(session.browser == 7 && session.user.as_str() == "ada", "{what}");
             let user = admission.users().by_key(b"ada").cloned().unwrap();
-            let pass = Pass { user, session: Some(Arc::new(session.clone())), proxy: None };
+            let pass =
+                Pass { user, session: Some(Arc::new(session.clone())), proxy: None, token: None };
             let mut barred = admission.until_barred(Some(pass), Guests::may_stay);
             let mut cx = Context::from_waker(Waker::noop());
             assert!(barred.as_mut().poll(&mut cx).is_pending(), "{what}");

@@ -102,7 +102,7 @@ impl Way {
         let may_be_proxy = peer.to_canonical().is_loopback() || config.server.trusts(peer);
         match config.auth.mode {
             AuthMode::Off if may_be_proxy => Self::Proxied,
-            AuthMode::Off | AuthMode::Keys | AuthMode::Header => Self::Direct,
+            AuthMode::Off | AuthMode::Keys | AuthMode::Header | AuthMode::Jwt => Self::Direct,
         }
     }
 }

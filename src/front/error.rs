@@ -102,6 +102,8 @@ pub enum GatewayError {
     Unauthorized,
     #[error("you must be a known user: connect through the proxy that names you")]
     Unnamed,
+    #[error("you must be a known user: send a valid token as `Authorization: Bearer TOKEN`")]
+    NoToken,
     #[error("none of your groups may use this gateway")]
     NoRole,
     #[error("your role only allows you to read")]
@@ -206,6 +208,7 @@ impl GatewayError {
             | Self::TooManyInputs { .. }
             | Self::Unauthorized
             | Self::Unnamed
+            | Self::NoToken
             | Self::NoRole
             | Self::ViewersOnlyRead
             | Self::BadLogin
@@ -283,7 +286,9 @@ impl GatewayError {
             | Self::BadUpgrade { .. }
             | Self::NotQueued { .. } => StatusCode::BAD_GATEWAY,
             Self::NoAnswer { .. } | Self::StateUnknown { .. } => StatusCode::GATEWAY_TIMEOUT,
-            Self::Unauthorized | Self::Unnamed | Self::BadLogin => StatusCode::UNAUTHORIZED,
+            Self::Unauthorized | Self::Unnamed | Self::NoToken | Self::BadLogin => {
+                StatusCode::UNAUTHORIZED
+            }
             Self::NoRole
             | Self::ViewersOnlyRead
             | Self::PageUnsaid
@@ -362,7 +367,7 @@ impl GatewayError {
             Self::LinkTimeout { .. } => "link_timeout",
             Self::NotQueued { .. } => "not_queued",
             Self::StateUnknown { .. } => "prompt_state_unknown",
-            Self::Unauthorized | Self::Unnamed => "unauthorized",
+            Self::Unauthorized | Self::Unnamed | Self::NoToken => "unauthorized",
             Self::NoRole => "no_role",
             Self::ViewersOnlyRead => "viewers_only_read",
             Self::BadLogin => "bad_login",

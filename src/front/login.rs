@@ -83,8 +83,8 @@ impl Asked {
     #[must_use]
     pub fn of<B>(front: &Front, request: &Request<B>) -> Option<Self> {
         match front.shared.config().auth.mode {
-            // In mode `header` the proxy handles logins.
-            AuthMode::Off | AuthMode::Header => return None,
+            // In mode `header` the proxy handles logins, in mode `jwt` whoever issues the tokens.
+            AuthMode::Off | AuthMode::Header | AuthMode::Jwt => return None,
             AuthMode::Keys => {}
         }
         let Endpoint::Own(path) = classify(request.method(), request.uri().path()) else {

@@ -64,6 +64,7 @@ pub mod cors;
 pub mod error;
 pub mod failover;
 pub mod forward;
+mod guests;
 pub mod header_text;
 pub mod headers;
 pub mod history;
@@ -94,6 +95,8 @@ pub mod stand_in;
 mod state;
 pub mod static_files;
 pub mod submit;
+mod token_gate;
+mod token_keys;
 pub mod tunnel;
 pub mod unavailable;
 pub mod upgrade;
@@ -145,7 +148,10 @@ pub async fn answer(
         // Checked first: such a request is not meant for this gateway at all.
         (Some(error), _) => (None, Some(Err(error))),
         (None, Some(_)) if !matches!(decision, cors::CorsDecision::Preflight(_)) => (None, None),
-        (None, Some(_) | None) => enter(&front, from, &mut request),
+        (None, Some(_) | None) => {
+            token_keys::know_keys(&front, &request).await;
+            enter(&front, from, &mut request)
+        }
     };
     let is_refused = answered.is_some();
     let mut recorded =

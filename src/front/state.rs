@@ -26,6 +26,7 @@ use super::shares::Shares;
 use super::stale_cache::StaleCache;
 use super::stand_in::StandIn;
 use super::static_files::press::Press;
+use super::token_keys::{self, KeyFetcher};
 use super::user_data::{READING_MAX, SAVING_EACH_MAX, SAVING_MAX};
 use super::users::Users;
 use super::writes::Writes;
@@ -62,6 +63,8 @@ pub struct Front {
     pub admission: Arc<Admission>,
     /// Logins and logouts.
     pub logins: Logins,
+    /// The keys that sign tokens, where they are fetched.
+    pub(super) token_keys: KeyFetcher,
     pub browsers: Browsers,
     /// Compresses files of the page.
     pub press: Press,
@@ -129,6 +132,7 @@ impl Front {
         Arc::new(Self {
             admission,
             logins: Logins::new(ended),
+            token_keys: KeyFetcher::default(),
             browsers: Browsers::default(),
             press: Press::default(),
             starts: Starts::default(),
@@ -195,6 +199,7 @@ impl Front {
             );
         }
         self.shared.tasks.spawn_critical("browsers", browsers::sweep(Arc::clone(self)));
+        self.shared.tasks.spawn_critical("token keys", token_keys::run(Arc::clone(self)));
         self.copies.start(writers);
     }
 }

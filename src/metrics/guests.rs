@@ -11,6 +11,7 @@ use super::labels::{ByOutcome, ByReason};
 pub struct GuestMetrics {
     refused: Family<ByReason, Counter>,
     logins: Family<ByOutcome, Counter>,
+    key_fetches: Family<ByOutcome, Counter>,
     users: Gauge,
     last_read_success: Gauge,
 }
@@ -23,6 +24,11 @@ impl GuestMetrics {
             self.refused.clone(),
         );
         registry.register("auth_logins", "Logins that were tried", self.logins.clone());
+        registry.register(
+            "auth_key_fetches",
+            "Fetches of the keys that sign tokens",
+            self.key_fetches.clone(),
+        );
         registry.register("auth_users", "Users who may come in", self.users.clone());
         registry.register(
             "auth_users_last_read_success",
@@ -38,6 +44,11 @@ impl GuestMetrics {
     /// Somebody tried to log in on the page for that.
     pub fn tried(&self, outcome: &'static str) {
         self.logins.get_or_create(&ByOutcome { outcome }).inc();
+    }
+
+    /// The keys that sign tokens were fetched, or not.
+    pub fn fetched_keys(&self, outcome: &'static str) {
+        self.key_fetches.get_or_create(&ByOutcome { outcome }).inc();
     }
 
     /// So many users may come in from now on.

@@ -111,6 +111,7 @@ fn failures() -> Vec<GatewayError> {
         GatewayError::StateUnknown { backend: backend(), prompt: "p".to_owned() },
         GatewayError::Unauthorized,
         GatewayError::Unnamed,
+        GatewayError::NoToken,
         GatewayError::NoRole,
         GatewayError::ViewersOnlyRead,
         GatewayError::BadLogin,
@@ -171,6 +172,7 @@ fn scrape() -> String {
     metrics.failed("fleet_full");
     metrics.guests.refused("missing");
     metrics.guests.tried("ok");
+    metrics.guests.fetched_keys("ok");
     metrics.placed(Reason::Held);
     End::ALL.into_iter().for_each(|end| metrics.prompt_ended(end));
     metrics.dropped(Dropped { previews: 1, progress: 1 });

@@ -40,6 +40,7 @@ mod home_saves;
 mod hosts;
 mod http2;
 mod journal;
+mod jwt;
 mod kept_files;
 mod keys;
 mod kills;

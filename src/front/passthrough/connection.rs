@@ -150,7 +150,7 @@ impl PassthroughConnection {
                 let admission = &self.front.admission;
                 let pass = match config.auth.mode {
                     AuthMode::Off => None,
-                    AuthMode::Keys | AuthMode::Header => {
+                    AuthMode::Keys | AuthMode::Header | AuthMode::Jwt => {
                         match self.route_cache.admit(admission, &config, &mut plain) {
                             Some(pass) => Some(pass),
                             None => return Next::Other,

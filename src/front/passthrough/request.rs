@@ -13,6 +13,7 @@ use httparse::{Header, Status};
 use smallvec::SmallVec;
 
 use crate::auth::head::may_hold_token;
+use crate::auth::jwt::place::{Carrier, Cookies};
 use crate::auth::{Admitted, Asked, Pass, ProxyRules, Session, UserTable, judge, proxy};
 use crate::comfy::deny::is_denied;
 use crate::comfy::endpoint::{Endpoint, StartRead, classify};
@@ -24,6 +25,7 @@ use crate::front::headers::other_cookies;
 use crate::front::headers::table::RequestHeader;
 use crate::front::hosts;
 use crate::front::page_cookie::asks_for_a_page;
+use crate::front::token_gate::{TokenGate, without_cookie};
 use crate::server::authority;
 use crate::server::message::LINE_MAX;
 use crate::server::write::{copy_header, write_header};
@@ -69,6 +71,8 @@ pub struct Plain<'a> {
     headers: SmallVec<[Header<'a>; 24]>,
     /// The headers in which the peer says for whom it speaks.
     claims: SmallVec<[Header<'a>; 2]>,
+    /// The cookie that may hold a token, and ends here.
+    token_cookie: Option<Box<str>>,
 }
 
 /// Reads a head of at most `bytes_max` bytes and `headers_max` headers. Its target is the part
@@ -192,6 +196,7 @@ fn sort<'a>(
         closes,
         headers,
         claims,
+        token_cookie: None,
     })
 }
 
@@ -270,6 +275,20 @@ impl Plain<'_> {
         Some(pass)
     }
 
+    /// Who sends it, as a token says, if he may come in; the token is taken off.
+    #[must_use]
+    pub(in crate::front) fn admit_with_token(&mut self, gate: &TokenGate) -> Option<Pass> {
+        let method = if self.is_head { Method::HEAD } else { Method::GET };
+        let lines = self.headers.iter().map(|header| (header.name, header.value));
+        let Carrier { pass, spends_header } = gate.judge(Cookies::Count, &method, lines).ok()?;
+        if spends_header {
+            self.headers.retain(|header| !header.name.eq_ignore_ascii_case("authorization"));
+        }
+        self.token_cookie = gate.cookie().map(Into::into);
+        self.hints.pass = Some(pass.clone());
+        Some(pass)
+    }
+
     /// The id that a proxy gave this request.
     #[must_use]
     pub fn request_id(&self) -> Option<&[u8]> {
@@ -290,7 +309,7 @@ impl Plain<'_> {
                 continue;
             }
             if header.name.eq_ignore_ascii_case("cookie") {
-                write_cookie(self.read, header, out);
+                write_cookie(self.read, header, self.token_cookie.as_deref(), out);
             } else {
                 copy_header(self.read, header.name, header.value, out);
             }
@@ -309,8 +328,17 @@ impl Plain<'_> {
     }
 }
 
-/// Removes our cookies, which identify a browser and its user to us only.
-fn write_cookie(read: &[u8], header: &Header<'_>, out: &mut Vec<u8>) {
+/// Removes our cookies, which identify a browser and its user to us only, and `token`, the cookie
+/// that may hold a token.
+fn write_cookie(read: &[u8], header: &Header<'_>, token: Option<&str>, out: &mut Vec<u8>) {
+    let left = token.and_then(|name| without_cookie(header.value, name));
+    if let Some(left) = left {
+        let others = other_cookies(&left);
+        if !others.is_empty() {
+            write_header(header.name, &others, out);
+        }
+        return;
+    }
     match other_cookies(header.value) {
         Cow::Borrowed(cookies) => copy_header(read, header.name, cookies, out),
         Cow::Owned(others) if others.is_empty() => {}

@@ -93,8 +93,10 @@ impl RouteCache {
         config: &Config,
         plain: &mut Plain<'_>,
     ) -> Option<Pass> {
-        if config.auth.mode == AuthMode::Header {
-            return plain.admit_named(&admission.believed(self.peer)?);
+        match config.auth.mode {
+            AuthMode::Header => return plain.admit_named(&admission.believed(self.peer)?),
+            AuthMode::Jwt => return plain.admit_with_token(&admission.tokens()),
+            AuthMode::Keys | AuthMode::Off => {}
         }
         let door = caller::door(&config.server, self.peer, &plain.hints);
         let session = self.sessions.session(admission, door, &plain.hints);

@@ -1,0 +1,183 @@
+//! The tokens that let in their users (`auth.mode = "jwt"`), and the keys that sign them.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::header::{AUTHORIZATION, COOKIE};
+use http::{HeaderValue, Method, Request};
+
+use super::Front;
+use super::error::GatewayError;
+use crate::auth::jwt::keys::KeySet;
+use crate::auth::jwt::place::{self, Carrier, Cookies};
+use crate::auth::jwt::verified::{Verified, hash};
+use crate::auth::jwt::{self, Fault, JwtRules, Token};
+use crate::auth::{Pass, Refusal};
+use crate::config::AuthConfig;
+use crate::lock::{Lock, rank};
+use crate::net::unix_millis;
+
+/// Which tokens let somebody in. `None` is none.
+#[derive(Clone, Debug, Default)]
+pub(super) struct TokenGate {
+    /// Another one whenever something of it changes: who came in by these may stay while they are
+    /// the same.
+    rules: Option<Arc<JwtRules>>,
+    keys: Arc<KeySet>,
+    /// Those that were found good, by whatever rules and keys.
+    verified: Arc<Lock<Verified, { rank::TOKENS }>>,
+}
+
+impl TokenGate {
+    /// The same rules as before where nothing has changed. Keys that were fetched stay while they
+    /// come from the same place.
+    #[must_use]
+    pub(super) fn renewed(&self, auth: &AuthConfig) -> Self {
+        let rules = auth.jwt_rules();
+        let fetched = rules.as_ref().and_then(|rules| rules.keys_url.as_ref());
+        let before = self.rules.as_ref().and_then(|rules| rules.keys_url.as_ref());
+        let keys = match fetched {
+            Some(url) if Some(url) == before => Arc::clone(&self.keys),
+            Some(_) => Arc::default(),
+            None => Arc::clone(&auth.jwt.keys),
+        };
+        let is_same = rules.as_ref() == self.rules.as_deref();
+        let rules = if is_same { self.rules.clone() } else { rules.map(Arc::new) };
+        Self { rules, keys, verified: Arc::clone(&self.verified) }
+    }
+
+    /// The same with keys that were fetched from there; `None` if they come from elsewhere now.
+    #[must_use]
+    pub(super) fn with_keys(&self, url: &str, keys: &Arc<KeySet>) -> Option<Self> {
+        let is_there = self.keys_url() == Some(url);
+        is_there.then(|| Self { keys: Arc::clone(keys), ..self.clone() })
+    }
+
+    /// Where keys are fetched from.
+    #[must_use]
+    pub(super) fn keys_url(&self) -> Option<&str> {
+        self.rules.as_ref().and_then(|rules| rules.keys_url.as_deref())
+    }
+
+    #[must_use]
+    pub(super) fn keys(&self) -> &Arc<KeySet> {
+        &self.keys
+    }
+
+    /// The cookie that may hold a token.
+    #[must_use]
+    pub(super) fn cookie(&self) -> Option<&str> {
+        self.rules.as_ref().and_then(|rules| rules.cookie.as_deref())
+    }
+
+    /// For how long a token still holds that was found good before; `None` once it does not.
+    #[must_use]
+    pub(super) fn left(&self, token: &Token) -> Option<Duration> {
+        let is_same = self.rules.as_ref().is_some_and(|now| Arc::ptr_eq(now, &token.rules));
+        token.left(unix_millis()).filter(|_| is_same && self.keys.has(&token.key))
+    }
+
+    fn verify(&self, text: &[u8]) -> Result<Arc<Token>, Fault> {
+        let rules = self.rules.as_ref().ok_or(Fault::UnknownKey)?;
+        let hash = hash(text);
+        let known = self.verified.lock().get(&hash);
+        if let Some(token) = known {
+            if self.left(&token).is_some() {
+                return Ok(token);
+            }
+            self.verified.lock().forget(&hash);
+        }
+        let token = Arc::new(jwt::verify(text, (rules, &self.keys), unix_millis())?);
+        self.verified.lock().keep(hash, Arc::clone(&token));
+        Ok(token)
+    }
+
+    /// Says who sends a head with these headers.
+    ///
+    /// # Errors
+    /// It is nobody who may do this.
+    pub(super) fn judge<'a>(
+        &self,
+        cookies: Cookies,
+        method: &Method,
+        headers: impl Iterator<Item = (&'a str, &'a [u8])>,
+    ) -> Result<Carrier, Refusal> {
+        place::judge((self.cookie(), cookies), method, headers, |text| {
+            self.verify(text).inspect_err(|fault| tracing::debug!(%fault, "A token was refused."))
+        })
+    }
+
+    /// True if a request may have a token whose key is not known yet.
+    #[must_use]
+    pub(super) fn needs_another_key<B>(&self, request: &Request<B>) -> bool {
+        let headers = request.headers();
+        let bearers =
+            headers.get_all(AUTHORIZATION).iter().filter_map(|it| place::token(it.as_bytes()));
+        let cookies = headers.get_all(COOKIE).iter().flat_map(|line| {
+            self.cookie().into_iter().flat_map(|name| place::values(line.as_bytes(), name))
+        });
+        bearers.chain(cookies).take(4).any(|text| jwt::needs_another_key(text, &self.keys))
+    }
+}
+
+/// Says who sends a request, as its token says, and takes the token off it.
+///
+/// # Errors
+/// He may not come in, or not do this.
+pub(super) fn admit<B>(
+    front: &Front,
+    cookies: Cookies,
+    request: &mut Request<B>,
+) -> Result<Pass, GatewayError> {
+    let gate = front.admission.tokens();
+    let lines = request.headers().iter().map(|(name, value)| (name.as_str(), value.as_bytes()));
+    let judged = gate.judge(cookies, request.method(), lines);
+    let Carrier { pass, spends_header } = judged.map_err(|refusal| {
+        front.shared.metrics.guests.refused(refusal.as_str());
+        match refusal {
+            Refusal::OnlyReads | Refusal::NoRole => refusal.into(),
+            Refusal::Missing | Refusal::Unknown | Refusal::Ambiguous | Refusal::BadName => {
+                GatewayError::NoToken
+            }
+        }
+    })?;
+    if spends_header {
+        request.headers_mut().remove(AUTHORIZATION);
+    }
+    if let Some(name) = gate.cookie() {
+        take_off_cookie(request, name);
+    }
+    request.extensions_mut().insert(pass.clone());
+    Ok(pass)
+}
+
+fn take_off_cookie<B>(request: &mut Request<B>, name: &str) {
+    let headers = request.headers_mut();
+    let has = |line: &HeaderValue| without_cookie(line.as_bytes(), name).is_some();
+    if !headers.get_all(COOKIE).iter().any(has) {
+        return;
+    }
+    let lines: Vec<HeaderValue> = headers.get_all(COOKIE).iter().cloned().collect();
+    headers.remove(COOKIE);
+    for line in lines {
+        let left = match without_cookie(line.as_bytes(), name) {
+            Some(left) => HeaderValue::from_bytes(&left).ok(),
+            None => Some(line),
+        };
+        if let Some(left) = left.filter(|left| !left.is_empty()) {
+            headers.append(COOKIE, left);
+        }
+    }
+}
+
+/// What is left of a line of `Cookie` without this one; `None` if it was not there.
+#[must_use]
+pub(super) fn without_cookie(line: &[u8], name: &str) -> Option<Vec<u8>> {
+    let pairs = || line.split(|byte| *byte == b';').map(<[u8]>::trim_ascii);
+    if !pairs().any(|pair| place::is_it(pair, name)) {
+        return None;
+    }
+    let others: Vec<&[u8]> =
+        pairs().filter(|pair| !pair.is_empty() && !place::is_it(pair, name)).collect();
+    Some(others.join(&b"; "[..]))
+}
