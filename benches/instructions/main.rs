@@ -100,6 +100,7 @@ fn answer_head(count: usize) {
         placement: "bound",
         base: "",
         is_for_one: false,
+        token_cookie: None,
         own: took,
         at_backend: took,
         closes: false,

@@ -18,6 +18,7 @@ const OURS: OwnHeaders<'static> = OwnHeaders {
     placement: "bound",
     base: "",
     is_for_one: false,
+    token_cookie: None,
     own: Duration::from_micros(45),
     at_backend: Duration::from_micros(12_003),
     closes: false,

@@ -72,6 +72,8 @@ pub enum Refusal {
     BadName,
     /// The user is in no group that may come in.
     NoRole,
+    /// No key is known yet that could have signed the token.
+    NoKeys,
 }
 
 impl Refusal {
@@ -84,6 +86,7 @@ impl Refusal {
             Self::OnlyReads => "only_reads",
             Self::BadName => "bad_name",
             Self::NoRole => "no_role",
+            Self::NoKeys => "no_keys",
         }
     }
 }

@@ -98,6 +98,10 @@ pub enum Fault {
     Early,
     #[error("`auth.jwt.user_claim` holds no name that a user can have")]
     BadName,
+    #[error("`email_verified` is not true")]
+    Unverified,
+    #[error("no key was fetched yet")]
+    NoKeys,
     #[error("`auth.jwt.role_claim` holds nothing that lets somebody in")]
     NoRole,
 }
@@ -105,7 +109,8 @@ pub enum Fault {
 impl From<Fault> for Refusal {
     fn from(fault: Fault) -> Self {
         match fault {
-            Fault::BadName => Self::BadName,
+            Fault::BadName | Fault::Unverified => Self::BadName,
+            Fault::NoKeys => Self::NoKeys,
             Fault::NoRole => Self::NoRole,
             Fault::Form
             | Fault::Header
@@ -136,27 +141,40 @@ pub fn verify(
     now: u64,
 ) -> Result<Token, Fault> {
     let parts = Parts::of(text)?;
-    let key = key_of(&parts, keys)?;
-    if !key.has_signed(parts.signed, &parts.signature) {
-        return Err(Fault::Signature);
-    }
+    let meant = keys_of(&parts, keys)?;
+    let mut meant = meant.into_iter();
+    let key = meant.find(|key| key.has_signed(parts.signed, &parts.signature));
+    let key = key.ok_or(Fault::Signature)?;
     let claims = Object::parse(&parts.claims).ok_or(Fault::Claims)?;
     let until = check_claims(&claims, rules, now)?;
     let name = claims.text(&rules.user_claim).ok_or(Fault::BadName)?;
     let name = name.parse::<UserName>().map_err(|_| Fault::BadName)?;
+    if rules.user_claim == "email" && !may_be_his(claims.get("email_verified")) {
+        return Err(Fault::Unverified);
+    }
     let role = rules.role(&claims).ok_or(Fault::NoRole)?;
     let user = User { name, role, generation: 0, key: None, password: None };
     Ok(Token { user: Arc::new(user), until, rules: Arc::clone(rules), key: Arc::clone(key) })
 }
 
+/// Anybody can give a server the address of another as his own, until the server has asked there.
+/// Some servers say nothing of it, and some say it as a text.
+fn may_be_his(verified: Option<&Value>) -> bool {
+    match verified {
+        None => true,
+        Some(Value::Bool(is_his)) => *is_his,
+        Some(other) => other.as_str() == Some("true"),
+    }
+}
+
 /// True for a token whose key is not there: it may be a new one.
 #[must_use]
 pub fn needs_another_key(text: &[u8], keys: &KeySet) -> bool {
-    Parts::of(text).and_then(|parts| key_of(&parts, keys).map(drop)) == Err(Fault::UnknownKey)
+    Parts::of(text).and_then(|parts| keys_of(&parts, keys).map(drop)) == Err(Fault::UnknownKey)
 }
 
-/// The key that has signed a token, if its header is in order.
-fn key_of<'k>(parts: &Parts<'_>, keys: &'k KeySet) -> Result<&'k Arc<Key>, Fault> {
+/// The keys that may have signed a token, if its header is in order.
+fn keys_of<'k>(parts: &Parts<'_>, keys: &'k KeySet) -> Result<keys::Meant<'k>, Fault> {
     let header = Object::parse(&parts.header).ok_or(Fault::Header)?;
     if ["jwk", "jku", "x5c", "x5u"].into_iter().any(|name| header.has(name)) {
         return Err(Fault::OwnKey);
@@ -223,20 +241,33 @@ fn millis(time: &Value) -> Result<u64, Fault> {
 
 impl JwtRules {
     /// The most that one of his roles lets him do. A claim that says nothing known lets him not in.
+    /// Where groups are mapped, only those count: a group that happens to be called as a role of
+    /// ours is none of them, as in mode `header`.
     fn role(&self, claims: &Object) -> Option<Role> {
-        let Some(said) = self.role_claim.as_ref().and_then(|claim| claims.get(claim)) else {
-            return self.default_role;
+        let Some(claim) = &self.role_claim else { return self.default_role };
+        let Some(said) = claims.get(claim) else {
+            return self.default_role.filter(|_| !is_elsewhere(claims, claim));
         };
         let role = |value: &Value| {
             let name = value.as_str()?;
             let mapped = self.group_roles.iter().filter(|(group, _)| group == name);
-            mapped.map(|(_, role)| *role).max().or_else(|| name.parse().ok())
+            match self.group_roles.is_empty() {
+                true => name.parse().ok(),
+                false => mapped.map(|(_, role)| *role).max(),
+            }
         };
         match said.as_array() {
             Some(all) => all.iter().filter_map(role).max(),
             None => role(said),
         }
     }
+}
+
+/// True if a token says that its claim was too long and is to be asked for (OpenID Connect Core
+/// section 5.6.2; Entra ID does so from about 200 groups on). Who has many has not none.
+fn is_elsewhere(claims: &Object, claim: &str) -> bool {
+    let is_named = claims.get("_claim_names").is_some_and(|names| names.get(claim).is_some());
+    is_named || claims.has("hasgroups")
 }
 
 impl Token {

@@ -149,6 +149,14 @@ pub struct Pass {
     pub token: Option<Shown>,
 }
 
+impl Pass {
+    /// The cookie that may hold a token: it is no backend's.
+    #[must_use]
+    pub fn token_cookie(&self) -> Option<&str> {
+        self.token.as_ref().and_then(|shown| shown.token.rules.cookie.as_deref())
+    }
+}
+
 /// A token as it was shown.
 #[derive(Clone, Debug)]
 pub struct Shown {

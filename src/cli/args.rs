@@ -74,8 +74,8 @@ pub struct Overrides {
     /// The address for operators, in the same forms, or `off`
     #[arg(long, value_name = "ADDRESS")]
     pub admin_listen: Option<String>,
-    /// Who may connect as a client: `off` (everybody) or `keys` (the users of auth.users_file);
-    /// required if the gateway listens beyond loopback
+    /// Who may connect as a client: `off` (everybody), `keys` (the users of auth.users_file),
+    /// `header` or `jwt`; required if the gateway listens beyond loopback
     #[arg(long, value_name = "MODE")]
     pub auth: Option<String>,
     /// Number of worker threads; 0 means one for each core

@@ -149,7 +149,7 @@ impl Kind for Claim {
     }
 
     fn takes(&self) -> String {
-        "the name of a claim such as \"email\"".to_owned()
+        "the name of a claim such as \"oid\"".to_owned()
     }
 
     fn schema(&self) -> Value {
@@ -247,6 +247,7 @@ pub(super) fn check_rules(config: &Config, notes: &mut Notes) {
         AuthMode::Off | AuthMode::Keys | AuthMode::Header => return,
     }
     let jwt = &config.auth.jwt;
+    check_roles(&config.auth, notes);
     for (key, value) in [("auth.jwt.issuer", &jwt.issuer), ("auth.jwt.audience", &jwt.audience)] {
         if notes.are_good(&[key]) && value.is_empty() {
             let what = "`auth.mode` is \"jwt\": without it a token of anybody else's would do";
@@ -276,6 +277,26 @@ pub(super) fn check_rules(config: &Config, notes: &mut Notes) {
     }
 }
 
+/// Roles that nobody can have, and such as one gets by saying less.
+fn check_roles(auth: &AuthConfig, notes: &mut Notes) {
+    const CLAIM: &str = "auth.jwt.role_claim";
+    const GROUPS: &str = "auth.group_roles";
+    const DEFAULT: &str = "auth.default_role";
+    let is_said = !auth.jwt.role_claim.is_empty();
+    if notes.are_good(&[CLAIM, GROUPS]) && !is_said && !auth.group_roles.is_empty() {
+        notes.report(GROUPS, "nobody says the groups: set `auth.jwt.role_claim`");
+    }
+    if notes.are_good(&[CLAIM, DEFAULT]) && !is_said && auth.default_role.is_none() {
+        notes.report(DEFAULT, "nobody could come in: set `auth.jwt.role_claim`");
+    }
+    let least = auth.group_roles.iter().map(|(_, role)| *role).min();
+    if notes.are_good(&[GROUPS, DEFAULT]) && least.is_some_and(|it| Some(it) < auth.default_role) {
+        let what = "is more than a group of `auth.group_roles` may do: a token without \
+                    `auth.jwt.role_claim` may do more than one with it";
+        notes.remark(DEFAULT, what);
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use crate::auth::Role;
@@ -288,6 +309,9 @@ mod tests {
     const ISSUER: (&str, &str) = ("auth.jwt.issuer", "https://login.example");
     const AUDIENCE: (&str, &str) = ("auth.jwt.audience", "comfy");
     const URL: (&str, &str) = ("auth.jwt.jwks_url", "https://login.example/keys?v=1");
+
+    const GROUPS: (&str, &str) = ("auth.group_roles", "guests=viewer");
+    const NOBODY: (&str, &str) = ("auth.default_role", "none");
 
     fn sources(flags: &[(&str, &str)]) -> Sources {
         let backend = [("backends.a.url", "http://a:1")];
@@ -309,12 +333,17 @@ mod tests {
             (&[("auth.jwt.cookie", "a=b")], "not the name of a cookie"),
             (&[("auth.jwt.cookie", "__Host-mooring_session")], "Mooring itself"),
             (&[("auth.jwt.user_claim", "")], "is empty"),
+            (&[JWT, ISSUER, AUDIENCE, URL, GROUPS], "set `auth.jwt.role_claim`"),
+            (&[JWT, ISSUER, AUDIENCE, URL, NOBODY], "nobody could come in"),
         ] {
             let problems = load(&sources(flags)).unwrap_err().to_string();
             assert!(problems.contains(told), "{flags:?}: {problems}");
         }
         let shown = load(&sources(&[("auth.jwt.jwks_url", "https://me:s3cret@login.example/")]));
         assert!(!shown.unwrap_err().to_string().contains("s3cret"));
+        let flags = [JWT, ISSUER, AUDIENCE, URL, GROUPS, ("auth.jwt.role_claim", "groups")];
+        let warnings = check_all(&sources(&flags)).warnings;
+        assert!(warnings.iter().any(|it| it.to_string().contains("may do more")), "{warnings:?}");
         let open = ("auth.jwt.jwks_url", "http://login.example/keys");
         let checked = check_all(&sources(&[JWT, ISSUER, AUDIENCE, open]));
         assert!(checked.warnings.iter().any(|it| it.to_string().contains("whoever is on the way")));

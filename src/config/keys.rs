@@ -193,13 +193,13 @@ sections! { PLAIN_SECTIONS, PLAIN_KEYS:
         /// a minute for a token with an unknown key.
         jwks_url: JwksUrl = "", Live;
         /// The cookie in which browsers send their token. If it is empty, only
-        /// `Authorization: Bearer` counts. No backend gets this cookie.
+        /// `Authorization: Bearer` counts. No backend gets or sets this cookie.
         cookie: CookieName = "", Live;
         /// The claim that holds the name of the user.
         user_claim: Claim = "sub", Live;
-        /// The claim that holds the user's role, or a list of roles: `viewer`, `artist`,
-        /// `operator`, or a group of `auth.group_roles`. A token without it has
-        /// `auth.default_role`; one in which nothing is known does not let in.
+        /// The claim that holds what the user may do, a text or a list: groups of
+        /// `auth.group_roles`, or, if that is empty, `viewer`, `artist` or `operator`. A token
+        /// without it has `auth.default_role`; one in which nothing is known does not let in.
         role_claim: PlainText = "", Live;
     }
     /// How long clients and their bindings are kept.

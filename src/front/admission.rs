@@ -29,7 +29,7 @@ use super::token_gate::{self, TokenGate};
 use super::{Front, audited, cors, headers, proxy_gate};
 use crate::auth::head::TOKEN;
 use crate::auth::jwt::keys::KeySet;
-use crate::auth::jwt::place::Cookies;
+use crate::auth::jwt::place::{self, Cookies};
 use crate::auth::logouts::Logouts;
 use crate::auth::users::ShownBy;
 use crate::auth::{Admitted, Asked, Pass, ProxyRules, Refusal, Session, User, UserTable, judge};
@@ -337,12 +337,13 @@ impl From<Refusal> for GatewayError {
             }
             Refusal::OnlyReads => Self::ViewersOnlyRead,
             Refusal::NoRole => Self::NoRole,
+            Refusal::NoKeys => Self::NoKeys,
         }
     }
 }
 
 /// The same URI without the key in its query.
-fn without_token(uri: &Uri) -> Uri {
+pub(super) fn without_token(uri: &Uri) -> Uri {
     let target = match query::without_parameter(uri.query().unwrap_or(""), TOKEN) {
         query if query.is_empty() => uri.path().to_owned(),
         query => format!("{}?{query}", uri.path()),
@@ -357,6 +358,9 @@ fn without_token(uri: &Uri) -> Uri {
 /// barred.
 pub fn answer_to(front: &Front, guest: &Guest, response: &mut Response<ResponseBody>) {
     headers::keep_for_one(response.headers_mut());
+    if let Some(name) = guest.pass.token_cookie() {
+        headers::keep_cookie(response.headers_mut(), |pair| place::is_it(pair, name));
+    }
     if guest.is_by_address {
         // The page must not reveal its address, which contains the key, to other sites.
         let policy = HeaderValue::from_static("no-referrer");

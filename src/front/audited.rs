@@ -57,7 +57,7 @@ pub(super) fn logged_out(front: &Front, name: &str, address: IpAddr, everywhere:
 /// A key or a session that lets nobody in. Who shows none has tried nothing.
 pub(super) fn not_let_in(front: &Front, refusal: Refusal, address: IpAddr) {
     match refusal {
-        Refusal::Missing => return,
+        Refusal::Missing | Refusal::NoKeys => return,
         Refusal::Unknown
         | Refusal::Ambiguous
         | Refusal::BadName

@@ -104,6 +104,8 @@ pub enum GatewayError {
     Unnamed,
     #[error("you must be a known user: send a valid token as `Authorization: Bearer TOKEN`")]
     NoToken,
+    #[error("the keys that sign tokens are not known at the moment; try again")]
+    NoKeys,
     #[error("none of your groups may use this gateway")]
     NoRole,
     #[error("your role only allows you to read")]
@@ -176,21 +178,11 @@ pub enum Fault {
     Gateway,
 }
 
-fn fault_of(refusal: &Refusal) -> Fault {
-    match refusal {
-        Refusal::TooManyPending { .. } | Refusal::AlreadyPending => Fault::Client,
-        Refusal::BackendDown { .. }
-        | Refusal::BackendWedged { .. }
-        | Refusal::NoPlace(NoPlace::FleetEmpty) => Fault::Backend,
-        Refusal::NoPlace(NoPlace::NoneReady | NoPlace::FleetFull) => Fault::Gateway,
-    }
-}
-
 impl GatewayError {
     #[must_use]
     pub fn fault(&self) -> Fault {
         match self {
-            Self::Refused(refusal) => fault_of(refusal),
+            Self::Refused(refusal) => causes::fault_of(refusal),
             Self::BadClientId(_)
             | Self::Submission(_)
             | Self::PromptIdKnown
@@ -250,6 +242,7 @@ impl GatewayError {
             | Self::BodiesBusy
             | Self::SavingFull
             | Self::LoginsBusy
+            | Self::NoKeys
             | Self::NotSavedUnmarked
             | Self::JournalFailed
             | Self::Ourselves
@@ -321,6 +314,7 @@ impl GatewayError {
             | Self::TooManyTunnels(TooMany::InAll { .. })
             | Self::BodiesBusy
             | Self::LoginsBusy
+            | Self::NoKeys
             | Self::LinkTimeout { .. }
             | Self::InputUnavailable { .. }
             | Self::JournalFailed
@@ -369,6 +363,7 @@ impl GatewayError {
             Self::StateUnknown { .. } => "prompt_state_unknown",
             Self::Unauthorized | Self::Unnamed | Self::NoToken => "unauthorized",
             Self::NoRole => "no_role",
+            Self::NoKeys => "no_token_keys",
             Self::ViewersOnlyRead => "viewers_only_read",
             Self::BadLogin => "bad_login",
             Self::TooManyGuesses { .. } => "too_many_guesses",

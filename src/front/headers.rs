@@ -56,17 +56,17 @@ pub fn to_backend(headers: &mut HeaderMap, backend: &Backend) {
 /// Removes headers of this hop, and adds which backend answered, and why.
 pub fn to_client(headers: &mut HeaderMap, backend: &Backend, reason: Reason) {
     end_hop(headers, |name| AnswerHeader::of(name).ends_here());
-    keep_own_cookie(headers);
+    keep_cookie(headers, is_own);
     mark(headers, backend, reason);
 }
 
-/// Removes our own cookies from a backend's answer: only we may set them.
-fn keep_own_cookie(headers: &mut HeaderMap) {
+/// Removes such a cookie from a backend's answer: no backend may set it.
+pub fn keep_cookie(headers: &mut HeaderMap, is_it: impl Fn(&[u8]) -> bool) {
     let set = headers.get_all(SET_COOKIE);
-    if !set.iter().any(|set| is_own(pair_of(set.as_bytes()))) {
+    if !set.iter().any(|set| is_it(pair_of(set.as_bytes()))) {
         return;
     }
-    let others = set.iter().filter(|set| !is_own(pair_of(set.as_bytes())));
+    let others = set.iter().filter(|set| !is_it(pair_of(set.as_bytes())));
     let others: Vec<HeaderValue> = others.cloned().collect();
     headers.remove(SET_COOKIE);
     for other in others {
@@ -307,7 +307,7 @@ mod tests {
         {
             headers.append(SET_COOKIE, HeaderValue::from_static(set));
         }
-        keep_own_cookie(&mut headers);
+        keep_cookie(&mut headers, is_own);
         let left: Vec<_> = headers.get_all(SET_COOKIE).iter().collect();
         assert_eq!(left, ["a=1; Path=/", "b=mooring"]);
     }

@@ -64,7 +64,7 @@ pub(super) fn admit<B>(
     let pass = judged.map_err(|refusal| {
         front.shared.metrics.guests.refused(refusal.as_str());
         match refusal {
-            Refusal::OnlyReads | Refusal::NoRole => refusal.into(),
+            Refusal::OnlyReads | Refusal::NoRole | Refusal::NoKeys => refusal.into(),
             Refusal::Missing | Refusal::Unknown | Refusal::Ambiguous | Refusal::BadName => {
                 GatewayError::Unnamed
             }

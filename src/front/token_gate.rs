@@ -4,15 +4,18 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use http::header::{AUTHORIZATION, COOKIE};
-use http::{HeaderValue, Method, Request};
+use http::{HeaderName, HeaderValue, Method, Request};
 
 use super::Front;
+use super::admission::without_token;
 use super::error::GatewayError;
+use crate::auth::head::{TOKEN, may_hold_token};
 use crate::auth::jwt::keys::KeySet;
 use crate::auth::jwt::place::{self, Carrier, Cookies};
 use crate::auth::jwt::verified::{Verified, hash};
 use crate::auth::jwt::{self, Fault, JwtRules, Token};
 use crate::auth::{Pass, Refusal};
+use crate::comfy::query;
 use crate::config::AuthConfig;
 use crate::lock::{Lock, rank};
 use crate::net::unix_millis;
@@ -87,9 +90,16 @@ impl TokenGate {
             }
             self.verified.lock().forget(&hash);
         }
-        let token = Arc::new(jwt::verify(text, (rules, &self.keys), unix_millis())?);
+        let verified = jwt::verify(text, (rules, &self.keys), unix_millis());
+        let token = Arc::new(verified.map_err(|fault| self.excused(fault))?);
         self.verified.lock().keep(hash, Arc::clone(&token));
         Ok(token)
+    }
+
+    /// While there is no key at all, it is not the token's fault that its key is not known.
+    fn excused(&self, fault: Fault) -> Fault {
+        let has_none = self.keys_url().is_some() && self.keys.is_empty();
+        if has_none && fault == Fault::UnknownKey { Fault::NoKeys } else { fault }
     }
 
     /// Says who sends a head with these headers.
@@ -132,23 +142,37 @@ pub(super) fn admit<B>(
     let gate = front.admission.tokens();
     let lines = request.headers().iter().map(|(name, value)| (name.as_str(), value.as_bytes()));
     let judged = gate.judge(cookies, request.method(), lines);
-    let Carrier { pass, spends_header } = judged.map_err(|refusal| {
+    let carrier = judged.map_err(|refusal| {
         front.shared.metrics.guests.refused(refusal.as_str());
         match refusal {
-            Refusal::OnlyReads | Refusal::NoRole => refusal.into(),
+            Refusal::OnlyReads | Refusal::NoRole | Refusal::NoKeys => refusal.into(),
             Refusal::Missing | Refusal::Unknown | Refusal::Ambiguous | Refusal::BadName => {
                 GatewayError::NoToken
             }
         }
     })?;
-    if spends_header {
-        request.headers_mut().remove(AUTHORIZATION);
-    }
+    take_off_tokens(request, &carrier);
     if let Some(name) = gate.cookie() {
         take_off_cookie(request, name);
     }
-    request.extensions_mut().insert(pass.clone());
-    Ok(pass)
+    request.extensions_mut().insert(carrier.pass.clone());
+    Ok(carrier.pass)
+}
+
+/// Takes off what has the form of a token, whether or not it let somebody in.
+fn take_off_tokens<B>(request: &mut Request<B>, carrier: &Carrier) {
+    const API_KEY: HeaderName = HeaderName::from_static("x-api-key");
+    for name in [AUTHORIZATION, API_KEY] {
+        let mut lines = request.headers().get_all(&name).iter();
+        if lines.any(|line| carrier.spends(name.as_str(), line.as_bytes())) {
+            request.headers_mut().remove(&name);
+        }
+    }
+    let query = request.uri().query().unwrap_or("");
+    let mut tokens = query::parameters(query, TOKEN).into_iter();
+    if may_hold_token(query) && tokens.any(|token| place::has_token(token.as_bytes())) {
+        *request.uri_mut() = without_token(request.uri());
+    }
 }
 
 fn take_off_cookie<B>(request: &mut Request<B>, name: &str) {

@@ -3,7 +3,8 @@
 //! They are fetched when that is configured, then every [`EVERY`], and soon again after a failure.
 //! A token that names a key which is not known has them fetched too, so that a new key is known at
 //! once: at most one fetch in [`UNKNOWN_EVERY`], however many such tokens come. Until a fetch
-//! succeeds, the keys before stay.
+//! succeeds, the keys before stay. A set without a key of ours is a success: whoever publishes it
+//! has taken back the keys before.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -132,6 +133,13 @@ pub(super) async fn run(front: Arc<Front>) {
         let fetched = fetched.unwrap_or_else(|_| Err("nothing came in time".to_owned()));
         front.shared.metrics.guests.fetched_keys(if fetched.is_ok() { "ok" } else { "failed" });
         let pause = match fetched {
+            Ok(keys) if keys.is_empty() => {
+                if !std::mem::replace(&mut failed, true) {
+                    warn!(%url, "No key is published that can sign tokens: no token lets in.");
+                }
+                front.admission.replace_keys(&url.to_string(), &Arc::new(keys));
+                AFTER_FAILURE
+            }
             Ok(keys) => {
                 if std::mem::replace(&mut failed, false)
                     || front.admission.tokens().keys().is_empty()
@@ -189,7 +197,7 @@ async fn fetch(front: &Front, url: &KeysUrl) -> Result<KeySet, String> {
     }
     let body = Limited::new(answer.into_body(), BODY_MAX).collect().await;
     let body = body.map_err(|error| format!("does not answer whole: {error}"))?.to_bytes();
-    KeySet::of_jwks(&body)
+    KeySet::published(&body)
 }
 
 #[cfg(test)]

@@ -16,6 +16,7 @@ use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
 use crate::keys::close_code;
+use crate::passthrough::{Act, world as puppet_world};
 use crate::support::{Answer, Socket, World, network, quick, send, until};
 use forge::{AUDIENCE, By, Forge, ISSUER, claims, claims_with, header, now};
 
@@ -133,6 +134,116 @@ async fn whom_a_token_names_comes_in_and_no_backend_is_told() {
     }
 }
 
+/// A token that lets in nobody here may do so a moment later, or at another place.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn no_backend_gets_what_has_the_form_of_a_token() {
+    let forge = Forge::new();
+    for passthrough in [OnOff::On, OnOff::Off] {
+        let world = world(&forge, |config| config.server.passthrough = passthrough).await;
+        let good = forge.good(&claims("ada"));
+        let cookie = format!("token={good}");
+        let early = forge.good(&claims_with(&[("nbf", json!(now() + 120))]));
+        let others = forge.good(&claims_with(&[("sub", json!("eve")), ("role", json!("root"))]));
+        let strange = forge.token(&header("EdDSA", "new"), &claims("eve"), By::Stranger);
+        let (key, with) = ("x-api-key", "authorization");
+        for path in BOTH_WAYS {
+            for (name, value, token) in [
+                (with, bearer(&early), &early),
+                (with, bearer(&others), &others),
+                (with, bearer(&strange), &strange),
+                (with, format!("JWT {good}"), &good),
+                (with, format!("Bearer \"{good}\""), &good),
+                (with, format!("Bearer x,{good}"), &good),
+                (with, format!("Token token={good}"), &good),
+                (with, good.clone(), &good),
+                (key, good.clone(), &good),
+                (key, bearer(&strange), &strange),
+            ] {
+                let answer = get(&world, path, &[(name, &value), ("cookie", &cookie)]).await;
+                assert_eq!(answer.status, 200, "{path} {name}: {value}");
+                let seen = format!("{:?}", headers_of(&world, path));
+                assert!(!seen.contains(token.as_str()), "{path} {name}: {seen}");
+            }
+            for theirs in ["Bearer theirs", "Bearer a.b.c", "Basic YTpi"] {
+                get(&world, path, &[(with, theirs), (key, "1.2.3"), ("cookie", &cookie)]).await;
+                let seen = headers_of(&world, path);
+                assert!(seen[with] == theirs && seen[key] == "1.2.3", "{seen:?}");
+            }
+            let asked = format!("{path}&token={strange}&%74oken={good}");
+            assert_eq!(get(&world, &asked, &[("cookie", &cookie)]).await.status, 200);
+            assert!(!headers_of(&world, path).is_empty(), "without the token it is this path");
+        }
+        let seen = world.sim("a").requests();
+        let has = |text: &str| seen.iter().any(|it| it.target.contains(text));
+        assert!(!has(&strange) && !has(&good) && !has("token"));
+    }
+}
+
+/// Whoever sets it makes its reader work as somebody else.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn no_backend_sets_the_cookie_of_the_token() {
+    let forge = Forge::new();
+    let keys = forge.jwks();
+    let planted = ["token=x; Path=/", "Token = x", "=token=x", "token=; Max-Age=0", "token"];
+    let lines = planted.map(|it| format!("Set-Cookie: {it}\r\n")).concat();
+    let answer = format!(
+        "HTTP/1.1 200 OK\r\nSet-Cookie: a=1\r\n{lines}Set-Cookie: tokens=2\r\n\
+         Content-Length: 0\r\n\r\n"
+    );
+    let acts = [("/pack/a", Act::Answer(vec![answer]))];
+    let bearer = bearer(&forge.good(&claims("ada")));
+    for way in [OnOff::On, OnOff::Off] {
+        let (world, _puppet) = puppet_world(&acts, |it| {
+            config(it, &keys);
+            it.server.passthrough = way;
+        })
+        .await;
+        let told = get(&world, "/pack/a", &[("authorization", &bearer)]).await;
+        let cookies: Vec<_> = told.headers.get_all("set-cookie").iter().collect();
+        assert_eq!(cookies, ["a=1", "tokens=2"], "{way:?}");
+    }
+}
+
+/// Files of PEM name no keys. While keys change, there are two of a kind.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn of_keys_without_a_name_each_is_tried() {
+    let forge = Forge::new();
+    let mut keys = forge.jwks();
+    for key in keys["keys"].as_array_mut().unwrap() {
+        key.as_object_mut().unwrap().remove("kid");
+    }
+    let world = world(&forge, |it| config(it, &keys)).await;
+    for by in [By::Ed, By::OtherEd] {
+        for header in [header("EdDSA", "any"), json!({ "alg": "EdDSA" })] {
+            let token = forge.token(&header, &claims("ada"), by);
+            assert_eq!(get_with(&world, BOTH_WAYS[0], &token).await.status, 200, "{header}");
+        }
+    }
+    let strange = forge.token(&header("EdDSA", "any"), &claims("ada"), By::Stranger);
+    assert_eq!(told(&get_with(&world, BOTH_WAYS[0], &strange).await), (401, "unauthorized"));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_address_that_was_not_proved_is_nobodys_name() {
+    let forge = Forge::new();
+    let world = world(&forge, |config| config.auth.jwt.user_claim = "email".to_owned()).await;
+    let email = ("email", json!("ada@example.org"));
+    for (verified, status) in [
+        (None, 200),
+        (Some(json!(true)), 200),
+        (Some(json!("true")), 200),
+        (Some(json!(false)), 401),
+        (Some(json!("false")), 401),
+        (Some(json!(1)), 401),
+    ] {
+        let mut said = vec![email.clone()];
+        said.extend(verified.clone().map(|it| ("email_verified", it)));
+        let token = forge.good(&claims_with(&said));
+        let answer = get_with(&world, BOTH_WAYS[0], &token).await;
+        assert_eq!(answer.status, status, "{verified:?}");
+    }
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_a_token_may_say_is_taken() {
     let forge = Forge::new();
@@ -193,15 +304,35 @@ async fn two_tokens_of_two_users_are_nobodys() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_claim_says_what_somebody_may_do() {
     let forge = Forge::new();
-    let change = |config: &mut Config| {
-        config.auth.group_roles = vec![("guests".to_owned(), Role::Viewer)];
-    };
-    let world = world(&forge, change).await;
+    let grouped = world(&forge, |config| {
+        let group = |name: &str, role| (name.to_owned(), role);
+        config.auth.group_roles = vec![group("guests", Role::Viewer), group("gpu", Role::Operator)];
+    })
+    .await;
+    for (role, expected) in [
+        (json!("guests"), Ok("viewer")),
+        (json!(["guests", "gpu", "staff"]), Ok("operator")),
+        (json!("operator"), Err("no_role")),
+        (json!(["viewer", "artist", "operator"]), Err("no_role")),
+        (json!(["guests", "operator"]), Ok("viewer")),
+    ] {
+        let token = forge.good(&claims_with(&[("role", role.clone())]));
+        let answer = get_with(&grouped, "/-/whoami", &token).await;
+        match expected {
+            Ok(name) => assert_eq!(answer.json()["user"]["role"], name, "{role}"),
+            Err(error) => assert_eq!(told(&answer), (403, error), "{role}"),
+        }
+    }
+    for (name, value) in [("_claim_names", json!({ "role": "src1" })), ("hasgroups", json!(true))] {
+        let token = forge.good(&claims_with(&[(name, value)]));
+        assert_eq!(told(&get_with(&grouped, "/-/whoami", &token).await), (403, "no_role"));
+    }
+    let world = world(&forge, |_| {}).await;
     for (role, expected) in [
         (json!(null), Ok("artist")),
         (json!("viewer"), Ok("viewer")),
         (json!(["offline", "operator", "viewer"]), Ok("operator")),
-        (json!("guests"), Ok("viewer")),
+        (json!("guests"), Err("no_role")),
         (json!("root"), Err("no_role")),
         (json!("Operator"), Err("no_role")),
         (json!(""), Err("no_role")),
@@ -407,7 +538,7 @@ async fn old_keys_stay_while_the_new_ones_cannot_be_fetched() {
     let world = world(&forge, |config| server.configure(config)).await;
     let ada = forge.good(&claims("ada"));
     assert_eq!(get_with(&world, BOTH_WAYS[0], &ada).await.status, 200);
-    for keys in [None, Some(json!({ "keys": [] })), Some(json!("no keys"))] {
+    for keys in [None, Some(json!({ "no": [] })), Some(json!("no keys"))] {
         server.publish(keys.clone());
         // The configuration of another place and back would fetch anew; here nothing does.
         world.reload(|config| config.affinity.max_clients = 7).await.unwrap();
@@ -422,5 +553,56 @@ async fn old_keys_stay_while_the_new_ones_cannot_be_fetched() {
     let away = KeyServer::start(None).await;
     world.reload(|config| away.configure(config)).await.unwrap();
     until("it was asked", || 0 < away.asked()).await;
-    assert_eq!(told(&get_with(&world, BOTH_WAYS[0], &ada).await), (401, "unauthorized"));
+    for path in BOTH_WAYS {
+        let answer = get_with(&world, path, &ada).await;
+        assert_eq!(told(&answer), (503, "no_token_keys"), "nothing is known about it");
+        assert!(!answer.header("retry-after").is_empty());
+        assert_eq!(told(&get_with(&world, path, "x.y.z").await), (401, "unauthorized"));
+        assert_eq!(told(&get(&world, path, &[]).await), (401, "unauthorized"));
+    }
+}
+
+/// Waits until keys were fetched so often. No token has asked for that.
+async fn fetched(world: &World, count: usize) {
+    let line = format!("mooring_auth_key_fetches_total{{outcome=\"ok\"}} {count}\n");
+    while !world.admin_get("/metrics").await.text().contains(&line) {
+        tokio::task::yield_now().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_key_that_is_not_known_beside_a_good_cookie_is_fetched_too() {
+    let forge = Forge::new();
+    let server = KeyServer::start(Some(forge.jwks())).await;
+    let world = world(&forge, |config| server.configure(config)).await;
+    fetched(&world, 1).await;
+    let cookie = format!("token={}", forge.good(&claims("ada")));
+    assert_eq!(get(&world, BOTH_WAYS[0], &[("cookie", &cookie)]).await.status, 200);
+    let mut rotated = forge.jwks();
+    rotated["keys"].as_array_mut().unwrap().push(forge.strange_jwk("new"));
+    server.publish(Some(rotated));
+    let new = bearer(&forge.token(&header("EdDSA", "new"), &claims("eve"), By::Stranger));
+    let lines = [("authorization", new.as_str()), ("cookie", cookie.as_str())];
+    let answer = get(&world, BOTH_WAYS[0], &lines).await;
+    assert_eq!(told(&answer), (401, "unauthorized"), "they are two users");
+    assert_eq!(server.asked(), 2);
+}
+
+/// Whoever publishes no key has taken back the one that he had: it may be stolen.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn keys_that_were_taken_back_let_in_nobody_any_more() {
+    let forge = Forge::new();
+    let server = KeyServer::start(Some(forge.jwks())).await;
+    let world = world(&forge, |config| server.configure(config)).await;
+    fetched(&world, 1).await;
+    let ada = forge.good(&claims("ada"));
+    let headers = [("authorization", &*bearer(&ada))];
+    let mut socket = Socket::open_with(world.front, "/ws?clientId=ada", &headers).await;
+    server.publish(Some(json!({ "keys": [] })));
+    let unknown = forge.token(&header("EdDSA", "new"), &claims("eve"), By::Stranger);
+    assert_eq!(told(&get_with(&world, BOTH_WAYS[0], &unknown).await), (503, "no_token_keys"));
+    assert_eq!(close_code(&mut socket).await, Some(1008));
+    for path in BOTH_WAYS {
+        assert_eq!(told(&get_with(&world, path, &ada).await), (503, "no_token_keys"));
+    }
 }

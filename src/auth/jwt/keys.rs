@@ -12,11 +12,18 @@ use ring::signature::{
 use rustls_pki_types::SubjectPublicKeyInfoDer;
 use rustls_pki_types::pem::PemObject as _;
 use serde_json::Value;
+use smallvec::SmallVec;
 use x509_parser::prelude::FromDer as _;
 use x509_parser::public_key::PublicKey;
 use x509_parser::x509::SubjectPublicKeyInfo;
 
 use super::Fault;
+
+/// How many keys are tried that have no name and are of one kind: an old one and a new one.
+const NAMELESS_MAX: usize = 4;
+
+/// The keys that a token may mean: one, or some that have no name. Never none.
+pub(super) type Meant<'k> = SmallVec<[&'k Arc<Key>; NAMELESS_MAX]>;
 
 /// More keys than any server has.
 const KEYS_MAX: usize = 100;
@@ -108,6 +115,10 @@ impl Key {
         verified.is_ok()
     }
 
+    fn is_for(&self, algorithm: Algorithm) -> bool {
+        self.material.algorithm() == algorithm
+    }
+
     /// A key of a JWK Set, if it is one that signs as we know it.
     fn of_jwk(jwk: &Value) -> Option<Self> {
         let text = |name: &str| jwk.get(name).and_then(Value::as_str);
@@ -188,6 +199,15 @@ impl KeySet {
     /// # Errors
     /// It is no JWK Set, or none of its keys is one of ours.
     pub fn of_jwks(text: &[u8]) -> Result<Self, String> {
+        Self::published(text).and_then(Self::not_empty)
+    }
+
+    /// What a server publishes. That none of its keys is one of ours is an answer too: it may have
+    /// taken back the one that it had.
+    ///
+    /// # Errors
+    /// It is no JWK Set.
+    pub fn published(text: &[u8]) -> Result<Self, String> {
         let set: Value =
             serde_json::from_slice(text).map_err(|bad| format!("is no JSON: {bad}"))?;
         let keys = set.get("keys").and_then(Value::as_array);
@@ -204,16 +224,40 @@ impl KeySet {
                 key.ok_or("has a key that is none of RSA (2048 bits or more), P-256 and Ed25519")?,
             );
         }
-        Self::of(keys)
+        Self::of(keys).and_then(Self::not_empty)
     }
 
-    fn of(keys: impl IntoIterator<Item = Key>) -> Result<Self, String> {
-        let keys: Vec<Arc<Key>> = keys.into_iter().map(Arc::new).collect();
-        match keys.len() {
-            0 => Err("has no public key of RSA (2048 bits or more), P-256 or Ed25519".to_owned()),
-            1..=KEYS_MAX => Ok(Self { keys }),
-            more => Err(format!("has {more} keys, and may have {KEYS_MAX}")),
+    fn not_empty(self) -> Result<Self, String> {
+        match self.is_empty() {
+            true => {
+                Err("has no public key of RSA (2048 bits or more), P-256 or Ed25519".to_owned())
+            }
+            false => Ok(self),
         }
+    }
+
+    /// A key that is there twice counts once.
+    fn of(all: impl IntoIterator<Item = Key>) -> Result<Self, String> {
+        let mut keys: Vec<Arc<Key>> = Vec::new();
+        for key in all {
+            if KEYS_MAX < keys.len() {
+                break;
+            }
+            if !keys.iter().any(|it| **it == key) {
+                keys.push(Arc::new(key));
+            }
+        }
+        if KEYS_MAX < keys.len() {
+            return Err(format!("has more than {KEYS_MAX} keys"));
+        }
+        let is_nameless = |key: &Arc<Key>, kind| key.id.is_none() && key.is_for(kind);
+        let kinds = [Algorithm::Rs256, Algorithm::Es256, Algorithm::EdDsa];
+        let most = kinds.map(|kind| keys.iter().filter(|key| is_nameless(key, kind)).count());
+        if most.into_iter().any(|count| NAMELESS_MAX < count) {
+            let what = format!("has more than {NAMELESS_MAX} keys of one kind without a `kid`");
+            return Err(format!("{what}: a token does not say which one it means"));
+        }
+        Ok(Self { keys })
     }
 
     #[must_use]
@@ -232,10 +276,10 @@ impl KeySet {
         self.keys.iter().any(|it| std::ptr::eq(it.as_ref(), key) || **it == *key)
     }
 
-    /// The one key that a token with this `kid` means. A key without a name is meant by every name
-    /// that no other has.
-    pub(super) fn find(&self, algorithm: Algorithm, id: Option<&str>) -> Result<&Arc<Key>, Fault> {
-        let fits = |key: &&Arc<Key>| key.material.algorithm() == algorithm;
+    /// The key that a token with this `kid` means. A key without a name is meant by every name
+    /// that no other has. Only of such keys may there be several: files of PEM name none.
+    pub(super) fn find(&self, algorithm: Algorithm, id: Option<&str>) -> Result<Meant<'_>, Fault> {
+        let fits = |key: &&Arc<Key>| key.is_for(algorithm);
         let Some(id) = id else { return only(self.keys.iter().filter(fits)) };
         let named = || self.keys.iter().filter(|key| key.id.as_deref() == Some(id));
         if named().next().is_some() {
@@ -248,7 +292,11 @@ impl KeySet {
     }
 }
 
-fn only<'k>(mut keys: impl Iterator<Item = &'k Arc<Key>>) -> Result<&'k Arc<Key>, Fault> {
-    let first = keys.next().ok_or(Fault::UnknownKey)?;
-    if keys.next().is_some() { Err(Fault::AmbiguousKey) } else { Ok(first) }
+fn only<'k>(keys: impl Iterator<Item = &'k Arc<Key>>) -> Result<Meant<'k>, Fault> {
+    let keys: Meant<'k> = keys.collect();
+    match keys.len() {
+        0 => Err(Fault::UnknownKey),
+        2.. if keys.iter().any(|key| key.id.is_some()) => Err(Fault::AmbiguousKey),
+        1.. => Ok(keys),
+    }
 }

@@ -52,6 +52,13 @@ impl Object {
         serde_json::from_slice(text).ok()
     }
 
+    /// The header of a token that need not be good.
+    pub(super) fn of_any(part: &[u8]) -> Option<Self> {
+        let header = URL_SAFE_NO_PAD.decode(part).ok()?;
+        let Value::Object(members) = serde_json::from_slice(&header).ok()? else { return None };
+        Some(Self(members))
+    }
+
     pub(super) fn has(&self, name: &str) -> bool {
         self.0.contains_key(name)
     }

@@ -4,12 +4,15 @@
 //! A token stands in `Authorization: Bearer`, or in the cookie that the operator has named. The
 //! cookie ends here whatever is in it. It goes along with whatever any page makes a browser send,
 //! so it has the rules of a session.
+//!
+//! A token that let nobody in may do so a moment later, or elsewhere. So whatever has the form of
+//! a token ends here too, wherever a key would let somebody in under another mode.
 
 use std::sync::Arc;
 
 use http::Method;
 
-use super::{Fault, Token};
+use super::{Fault, Token, parts};
 use crate::auth::head::{Refusal, bearer, check_role};
 use crate::auth::users::{Pass, Shown, ShownBy};
 
@@ -28,8 +31,22 @@ pub enum Cookies {
 #[derive(Clone, Debug)]
 pub struct Carrier {
     pub pass: Pass,
-    /// `Authorization` ends here.
-    pub spends_header: bool,
+    /// The token in `Authorization` let him in.
+    by_header: bool,
+    /// A token's key is not known, and may be a new one.
+    pub lacks_key: bool,
+}
+
+impl Carrier {
+    /// True for a line that ends here.
+    #[must_use]
+    pub fn spends(&self, name: &str, value: &[u8]) -> bool {
+        match name.len() {
+            9 if name.eq_ignore_ascii_case("x-api-key") => has_token(value),
+            13 if name.eq_ignore_ascii_case("authorization") => self.by_header || has_token(value),
+            _ => false,
+        }
+    }
 }
 
 /// Says who sends a head with these headers, each line by itself. `cookie` is the name of the one
@@ -45,6 +62,11 @@ pub fn judge<'a>(
 ) -> Result<Carrier, Refusal> {
     let (mut by_header, mut by_cookie) = (None, None);
     let (mut refusal, mut has_header, mut looked) = (Refusal::Missing, false, 0);
+    let mut lacks_key = false;
+    let mut refuse = |fault: Fault| {
+        lacks_key |= fault == Fault::UnknownKey;
+        refusal = fault.into();
+    };
     for (name, value) in headers {
         if name.eq_ignore_ascii_case("authorization") {
             // Which of two counts is for nobody to guess.
@@ -54,7 +76,7 @@ pub fn judge<'a>(
             let Some(text) = token(value) else { continue };
             match verify(text) {
                 Ok(token) => by_header = Some(token),
-                Err(fault) => refusal = fault.into(),
+                Err(fault) => refuse(fault),
             }
         } else if let (Some(cookie), Cookies::Count) = (cookie, cookies)
             && name.eq_ignore_ascii_case("cookie")
@@ -66,12 +88,12 @@ pub fn judge<'a>(
                 }
                 match verify(text) {
                     Ok(token) => note(&mut by_cookie, token)?,
-                    Err(fault) => refusal = fault.into(),
+                    Err(fault) => refuse(fault),
                 }
             }
         }
     }
-    let spends_header = by_header.is_some();
+    let is_by_header = by_header.is_some();
     if let (Some(one), Some(other)) = (&by_header, &by_cookie)
         && !is_same(one, other)
     {
@@ -84,7 +106,7 @@ pub fn judge<'a>(
     let user = Arc::clone(&shown.token.user);
     check_role(user.role, method)?;
     let pass = Pass { user, session: None, proxy: None, token: Some(shown) };
-    Ok(Carrier { pass, spends_header })
+    Ok(Carrier { pass, by_header: is_by_header, lacks_key })
 }
 
 fn is_same(one: &Token, other: &Token) -> bool {
@@ -107,6 +129,21 @@ fn note(found: &mut Option<Arc<Token>>, token: Arc<Token>) -> Result<(), Refusal
 #[must_use]
 pub fn token(value: &[u8]) -> Option<&[u8]> {
     bearer(value).filter(|text| !text.is_empty())
+}
+
+/// True if a word of a value has the form of a token (RFC 7515 section 7.1), or of an encrypted
+/// one (RFC 7516 section 7.1), whoever has made it.
+#[must_use]
+pub fn has_token(value: &[u8]) -> bool {
+    let divides = |byte: &u8| byte.is_ascii_whitespace() || b",;\"'=:".contains(byte);
+    value.split(divides).any(is_shaped)
+}
+
+fn is_shaped(word: &[u8]) -> bool {
+    let mut parts = word.split(|byte| *byte == b'.');
+    let header = parts.next().unwrap_or_default();
+    let has_parts = matches!(parts.count(), 2 | 4);
+    has_parts && parts::Object::of_any(header).is_some_and(|header| header.has("alg"))
 }
 
 /// The values of a cookie in a line of `Cookie`.

@@ -2,6 +2,9 @@
 
 use std::time::Duration;
 
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+
 use super::verified::{Verified, hash};
 use super::*;
 
@@ -48,6 +51,25 @@ fn keys_for_other_uses_are_left_out() {
 }
 
 #[test]
+fn a_key_that_is_there_twice_is_one_and_nameless_ones_are_few() {
+    let twice = KeySet::parse(&format!("{ED25519}{ED25519}")).unwrap();
+    assert_eq!(twice.len(), 1);
+    let many = |count: u8| {
+        let key = |number: u8| {
+            let x = URL_SAFE_NO_PAD.encode([number; 32]);
+            format!(r#"{{"kty":"OKP","crv":"Ed25519","x":"{x}"}}"#)
+        };
+        let keys: Vec<String> = (0..count).map(key).collect();
+        KeySet::parse(&format!(r#"{{"keys":[{}]}}"#, keys.join(",")))
+    };
+    assert_eq!(many(4).unwrap().find(keys::Algorithm::EdDsa, Some("a")).unwrap().len(), 4);
+    assert!(many(5).unwrap_err().contains("which one it means"));
+    let none = KeySet::published(br#"{"keys":[{"kty":"oct","k":"AA"}]}"#).unwrap();
+    assert!(none.is_empty());
+    assert!(KeySet::published(b"{}").is_err());
+}
+
+#[test]
 fn a_time_is_a_number_of_seconds() {
     let of = |text: &str| millis(&serde_json::from_str(text).unwrap());
     assert_eq!(of("1"), Ok(1_000));
@@ -72,7 +94,7 @@ fn token(until: u64) -> Arc<Token> {
     let name = "ada".parse().unwrap();
     let user = User { name, role: Role::Artist, generation: 0, key: None, password: None };
     let keys = KeySet::parse(ED25519).unwrap();
-    let key = Arc::clone(keys.find(keys::Algorithm::EdDsa, Some("any")).unwrap());
+    let key = Arc::clone(keys.find(keys::Algorithm::EdDsa, Some("any")).unwrap()[0]);
     Arc::new(Token { user: Arc::new(user), until, rules: Arc::new(rules), key })
 }
 

@@ -1,6 +1,6 @@
 //! Finds the error for a cause.
 
-use super::GatewayError;
+use super::{Fault, GatewayError};
 use crate::fleet::Fleet;
 use crate::fleet::backend::Backend;
 use crate::fleet::pool::ExchangeError;
@@ -42,5 +42,16 @@ impl GatewayError {
             ExchangeError::Lost(_) | ExchangeError::WentDown => Self::Lost { backend, source },
             ExchangeError::NoAnswer(_) => Self::NoAnswer { backend, source },
         }
+    }
+}
+
+/// Who has to act on a refusal.
+pub(super) fn fault_of(refusal: &Refusal) -> Fault {
+    match refusal {
+        Refusal::TooManyPending { .. } | Refusal::AlreadyPending => Fault::Client,
+        Refusal::BackendDown { .. }
+        | Refusal::BackendWedged { .. }
+        | Refusal::NoPlace(NoPlace::FleetEmpty) => Fault::Backend,
+        Refusal::NoPlace(NoPlace::NoneReady | NoPlace::FleetFull) => Fault::Gateway,
     }
 }

@@ -7,6 +7,7 @@ use std::time::Duration;
 use httparse::{Header, Status};
 use smallvec::SmallVec;
 
+use crate::auth::jwt::place;
 use crate::front::base_path::{cookie_below, location_below};
 use crate::front::headers::table::AnswerHeader;
 use crate::front::headers::{kept_by_one, pair_of, write_timing};
@@ -27,11 +28,19 @@ pub struct OwnHeaders<'a> {
     pub base: &'a str,
     /// The answer is private to a caller with a key. Shared caches must not store it.
     pub is_for_one: bool,
+    /// The cookie that may hold a token. Only who issues tokens sets it.
+    pub token_cookie: Option<&'a str>,
     /// How long it took here, and at the backend.
     pub own: Duration,
     pub at_backend: Duration,
     /// The connection to the client ends after this answer.
     pub closes: bool,
+}
+
+impl OwnHeaders<'_> {
+    fn is_token(&self, pair: &[u8]) -> bool {
+        self.token_cookie.is_some_and(|name| place::is_it(pair, name))
+    }
 }
 
 /// A head that was passed on.
@@ -187,6 +196,7 @@ fn write(
             AnswerHeader::Location => location_below(ours.base, header.value),
             // A backend must not set our own cookies.
             AnswerHeader::SetCookie if is_own(pair_of(header.value)) => continue,
+            AnswerHeader::SetCookie if ours.is_token(pair_of(header.value)) => continue,
             AnswerHeader::SetCookie => cookie_below(ours.base, header.value),
             // We write the framing ourselves, once, whatever lines the backend sent.
             AnswerHeader::ContentLength | AnswerHeader::TransferEncoding => continue,
@@ -242,6 +252,7 @@ mod tests {
         placement: "bound",
         base: "",
         is_for_one: false,
+        token_cookie: None,
         own: Duration::from_micros(45),
         at_backend: Duration::from_micros(12_003),
         closes: false,

@@ -265,7 +265,7 @@ impl PassthroughConnection {
             backend: called.header.as_bytes(),
             placement: target.reason.as_str(),
             base: asked.base.as_ref().map_or("", BasePath::prefix),
-            is_for_one: asked.pass.is_some(),
+            pass: asked.pass.as_ref(),
             closes,
             came: asked.came,
             placed: now(),

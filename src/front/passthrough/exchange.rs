@@ -13,6 +13,7 @@ use std::time::{Duration, Instant};
 use tokio::io::{AsyncRead as _, AsyncWrite as _, ReadBuf};
 
 use super::answer::{BadAnswer, OwnHeaders, Passed, pass_on};
+use crate::auth::Pass;
 use crate::fleet::breaker::Breaker;
 use crate::net::{Buffered, Stream, now, with_scratch};
 use crate::server::deadline::Deadline;
@@ -34,8 +35,8 @@ pub struct ExchangeParams<'a> {
     pub placement: &'a str,
     /// The base path without a slash at its end.
     pub base: &'a str,
-    /// The caller came in with a key.
-    pub is_for_one: bool,
+    /// The caller, if he has said who he is.
+    pub pass: Option<&'a Pass>,
     pub closes: bool,
     /// When the request arrived, and when its backend was known.
     pub came: Instant,
@@ -301,7 +302,8 @@ impl Exchange {
             backend: params.backend,
             placement: params.placement,
             base: params.base,
-            is_for_one: params.is_for_one,
+            is_for_one: params.pass.is_some(),
+            token_cookie: params.pass.and_then(Pass::token_cookie),
             own: params.placed.duration_since(params.came),
             at_backend: at.duration_since(params.placed),
             closes: params.closes,
@@ -409,7 +411,7 @@ mod tests {
             backend: b"a",
             placement: "bound",
             base: "",
-            is_for_one: false,
+            pass: None,
             closes: false,
             came: now,
             placed: now,

@@ -13,7 +13,7 @@ use httparse::{Header, Status};
 use smallvec::SmallVec;
 
 use crate::auth::head::may_hold_token;
-use crate::auth::jwt::place::{Carrier, Cookies};
+use crate::auth::jwt::place::Cookies;
 use crate::auth::{Admitted, Asked, Pass, ProxyRules, Session, UserTable, judge, proxy};
 use crate::comfy::deny::is_denied;
 use crate::comfy::endpoint::{Endpoint, StartRead, classify};
@@ -275,18 +275,23 @@ impl Plain<'_> {
         Some(pass)
     }
 
-    /// Who sends it, as a token says, if he may come in; the token is taken off.
+    /// Who sends it, as a token says, if he may come in; the token is taken off. `None` leaves the
+    /// decision to hyper's way, which has unknown keys fetched and takes tokens off addresses.
     #[must_use]
     pub(in crate::front) fn admit_with_token(&mut self, gate: &TokenGate) -> Option<Pass> {
+        if may_hold_token(self.hints.query) {
+            return None;
+        }
         let method = if self.is_head { Method::HEAD } else { Method::GET };
         let lines = self.headers.iter().map(|header| (header.name, header.value));
-        let Carrier { pass, spends_header } = gate.judge(Cookies::Count, &method, lines).ok()?;
-        if spends_header {
-            self.headers.retain(|header| !header.name.eq_ignore_ascii_case("authorization"));
+        let carrier = gate.judge(Cookies::Count, &method, lines).ok()?;
+        if carrier.lacks_key {
+            return None;
         }
+        self.headers.retain(|header| !carrier.spends(header.name, header.value));
         self.token_cookie = gate.cookie().map(Into::into);
-        self.hints.pass = Some(pass.clone());
-        Some(pass)
+        self.hints.pass = Some(carrier.pass.clone());
+        Some(carrier.pass)
     }
 
     /// The id that a proxy gave this request.
