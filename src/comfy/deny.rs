@@ -12,8 +12,9 @@ use super::spelling::{Segments, fold, readings};
 pub struct DenyPattern {
     /// As it was written.
     text: Box<str>,
-    /// Folded. Invariant: at least one is text, and at most one is [`Part::Any`].
-    parts: Vec<Part>,
+    /// Folded, and as it was written but for ASCII capitals. Invariant of both: at least one part
+    /// is text, and at most one is [`Part::Any`].
+    forms: [Vec<Part>; 2],
 }
 
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -47,18 +48,23 @@ impl DenyPattern {
     const LEN_MAX: usize = 500;
 
     /// True if the path that these segments are is refused.
-    fn covers(&self, segments: Segments<'_>) -> bool {
-        let any = self.parts.iter().position(|part| *part == Part::Any);
-        let Some(any) = any else { return begin(&self.parts, segments).is_some() };
-        let (before, after) = (&self.parts[..any], &self.parts[any + 1..]);
-        let Some(mut rest) = begin(before, segments) else { return false };
-        loop {
-            if begin(after, rest.clone()).is_some() {
-                return true;
-            }
-            if rest.next().is_none() {
-                return false;
-            }
+    fn covers(&self, segments: &Segments<'_>) -> bool {
+        let [folded, written] = &self.forms;
+        covers(folded, segments.clone()) || (written != folded && covers(written, segments.clone()))
+    }
+}
+
+fn covers(parts: &[Part], segments: Segments<'_>) -> bool {
+    let any = parts.iter().position(|part| *part == Part::Any);
+    let Some(any) = any else { return begin(parts, segments).is_some() };
+    let (before, after) = (&parts[..any], &parts[any + 1..]);
+    let Some(mut rest) = begin(before, segments) else { return false };
+    loop {
+        if begin(after, rest.clone()).is_some() {
+            return true;
+        }
+        if rest.next().is_none() {
+            return false;
         }
     }
 }
@@ -109,31 +115,38 @@ impl FromStr for DenyPattern {
             return Err(BadPattern::TooLong);
         }
         let path = path.strip_suffix('/').unwrap_or(path);
-        let is_odd = |it: char| "%;?#\\".contains(it) || it.is_control();
-        let is_dots = |segment: &str| segment.is_empty() || segment.ends_with(['.', ' ']);
         if path.is_empty() {
             return Err(BadPattern::Everything);
         }
-        if text.contains(is_odd) || path.split('/').any(is_dots) {
-            return Err(BadPattern::Spelling);
-        }
-        let folded = fold(path);
-        let mut parts: Vec<Part> = Vec::new();
-        for segment in folded.split('/') {
-            match segment {
-                // ComfyUI serves its routes with that and without.
-                "api" if parts.is_empty() => {}
-                "**" => parts.push(Part::Any),
-                _ if segment.contains("**") => return Err(BadPattern::Stars),
-                segment => parts.push(Part::Segment(segment.into())),
-            }
-        }
-        Self::checked(text, parts)
+        // A character may become a slash or dots when it is folded.
+        let (folded, written) = (fold(path), path.to_ascii_lowercase());
+        Self::checked(text, [parts_of(&folded)?, parts_of(&written)?])
     }
 }
 
+/// The parts of a path without the slash at its begin.
+fn parts_of(path: &str) -> Result<Vec<Part>, BadPattern> {
+    let is_odd = |it: char| "%;?#\\".contains(it) || it.is_control();
+    let is_dots = |segment: &str| segment.is_empty() || segment.ends_with(['.', ' ']);
+    if path.contains(is_odd) || path.split('/').any(is_dots) {
+        return Err(BadPattern::Spelling);
+    }
+    let mut parts: Vec<Part> = Vec::new();
+    for segment in path.split('/') {
+        match segment {
+            // ComfyUI serves its routes with that and without.
+            "api" if parts.is_empty() => {}
+            "**" => parts.push(Part::Any),
+            _ if segment.contains("**") => return Err(BadPattern::Stars),
+            segment => parts.push(Part::Segment(segment.into())),
+        }
+    }
+    Ok(parts)
+}
+
 impl DenyPattern {
-    fn checked(text: &str, parts: Vec<Part>) -> Result<Self, BadPattern> {
+    fn checked(text: &str, forms: [Vec<Part>; 2]) -> Result<Self, BadPattern> {
+        let parts = &forms[0];
         let is_text = |part: &Part| match part {
             Part::Segment(text) => text.bytes().any(|byte| byte != b'*'),
             Part::Any => false,
@@ -147,7 +160,7 @@ impl DenyPattern {
         if parts.first() == Some(&Part::Segment("-".into())) {
             return Err(BadPattern::Own);
         }
-        Ok(Self { text: text.into(), parts })
+        Ok(Self { text: text.into(), forms })
     }
 
     /// True if it begins with this path, which ends with a slash.
@@ -170,21 +183,24 @@ pub fn is_denied(patterns: &[DenyPattern], raw_path: &str) -> bool {
     if patterns.is_empty() || decode(raw_path).starts_with("/-/") {
         return false;
     }
-    readings(raw_path).any(|segments| {
-        let bare = without_api(segments);
-        patterns.iter().any(|pattern| pattern.covers(bare.clone()))
-    })
+    let readings = readings(raw_path);
+    readings.is_doubtful() || readings.any(|segments| is_covered(patterns, segments))
 }
 
-/// The segments without `api` at their beginning, however often it is there.
-fn without_api(mut segments: Segments<'_>) -> Segments<'_> {
-    loop {
-        let mut rest = segments.clone();
-        match rest.next() {
-            Some(first) if first.eq_ignore_ascii_case("api") => segments = rest,
-            Some(_) | None => return segments,
+/// ComfyUI serves each route also below `/api`. More of these than this nobody means.
+const APIS_MAX: usize = 3;
+
+/// True if a pattern covers these segments, with each `api` at their beginning and without.
+fn is_covered(patterns: &[DenyPattern], mut segments: Segments<'_>) -> bool {
+    for _ in 0..=APIS_MAX {
+        if patterns.iter().any(|pattern| pattern.covers(&segments)) {
+            return true;
+        }
+        if !segments.next().is_some_and(|first| first.eq_ignore_ascii_case("api")) {
+            return false;
         }
     }
+    true
 }
 
 #[cfg(test)]
@@ -215,6 +231,17 @@ mod tests {
             ("/p*k/*.json", &["/pack/a.json", "/pk/.json"], &["/pack/a.jsonx", "/pack"]),
             ("/Ünder", &["/%C3%BCnder", "/U%CC%88NDER"], &["/under"]),
             ("/ws", &["/ws", "/api/ws", "/%77s"], &["/pack/ws"]),
+            // What a `*` stands for may be anything that a route takes for a name.
+            (
+                "/a/*/run",
+                &["/a/./run", "/a/%2e/run", "/a//run", "/a/%C2%AD/run", "/a/../run", "/A/.//RUN"],
+                &["/a/run"],
+            ),
+            ("/*/run", &["/api/run", "/api/api/run", "/x/run"], &["/run"]),
+            ("/**/api/x", &["/api/x", "/a/api/x", "/api/api/x"], &["/api", "/x"]),
+            ("/a/run*", &["/a/run%CC%83x", "/a/RUN%CC%83"], &["/a/ru"]),
+            ("/ΟΔΟΣ*", &["/%CE%BF%CE%B4%CE%BF%CF%83%CE%B1", "/ΟΔΟΣ"], &["/x"]),
+            ("/x", &["/../static/x", "/%2e%2e/x", "/api/api/api/api/y"], &["/y", "/api/api/y"]),
         ] {
             for path in denied {
                 assert!(is_denied(&[pattern], path), "{pattern} {path}");
@@ -242,7 +269,21 @@ mod tests {
         for text in ["/", "/api", "/*", "/**", "/api/*/**", "/*/*"] {
             assert_eq!(read(text), BadPattern::Everything, "{text}");
         }
-        for text in ["/a%20b", "/a;b", "/a?b", "/a\\b", "/a//b", "/./a", "/a/../b", "/a.", "/a\n"] {
+        for text in [
+            "/a%20b",
+            "/a;b",
+            "/a?b",
+            "/a\\b",
+            "/a//b",
+            "/./a",
+            "/a/../b",
+            "/a.",
+            "/a\n",
+            "/a/．．/b",
+            "/a/\u{ad}/b",
+            "/a；b",
+            "/a？",
+        ] {
             assert_eq!(read(text), BadPattern::Spelling, "{text}");
         }
         for text in ["/a/**/b/**", "/a**", "/**x/a"] {

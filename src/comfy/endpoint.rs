@@ -154,7 +154,7 @@ fn guarded(method: &Method, raw_path: &str, path: &str) -> Option<Endpoint> {
     match guard::area(raw_path, path) {
         Area::Open => None,
         Area::List if is_read => Some(Endpoint::ManagerList),
-        Area::List | Area::Shut => Some(Endpoint::Guarded),
+        Area::List | Area::Shut | Area::Doubtful => Some(Endpoint::Guarded),
         Area::Inside if *method == Method::PATCH && path == "/internal/logs/subscribe" => {
             Some(Endpoint::SubscribeLogs)
         }
@@ -377,12 +377,12 @@ mod tests {
 
     #[test]
     fn nothing_is_normalised_that_comfyui_does_not_normalise() {
-        check("POST //prompt", Endpoint::Other);
+        check("POST //prompt", Endpoint::Guarded);
         check("POST /prompt/", Endpoint::Other);
         check("GET /history/a/b", Endpoint::Other);
         check("GET /history/a%2Fb", Endpoint::HistoryOf("a/b".into()));
         check("POST /%70rompt", Endpoint::Submit);
-        check("POST /%2570rompt", Endpoint::Other);
+        check("POST /%2570rompt", Endpoint::Guarded);
     }
 
     #[test]
@@ -406,7 +406,7 @@ mod tests {
         check("GET /v2/manager/get_matrix_auth", Endpoint::Guarded);
         check("GET /internal/%6cogs", Endpoint::ServerLog);
         check("POST /internal/logs/subscribe", Endpoint::ServerLog);
-        check("POST /x/..%2ffree", Endpoint::Free);
+        check("POST /x/..%2ffree", Endpoint::Guarded);
         check("PUT /api/FREE;x", Endpoint::Free);
         check("GET /free", Endpoint::Other);
         let scan = assets::AssetRequest::Scan("//api/assets/%2573eed".to_owned());

@@ -12,10 +12,11 @@
 
 use percent_encoding::percent_decode_str;
 
+use super::endpoint::decode;
 use super::spelling::{Segments, readings};
 
-/// Who may use a route. Of several areas the last counts.
-#[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
+/// Who may use a route.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Area {
     /// Everybody.
     Open,
@@ -29,25 +30,45 @@ pub enum Area {
     Inside,
     /// Only operators: it changes a server, or shows its secrets.
     Shut,
+    /// Nobody: it can be read as a route of more than one area, as one of Mooring's own that it is
+    /// not, or in ways that nobody knows. No client means such a path.
+    Doubtful,
+}
+
+impl Area {
+    /// The area of a path that belongs to both of these, by how it is read. What is open in one
+    /// reading is not open, and Manager's lists are lists in every reading.
+    fn and(self, other: Self) -> Self {
+        match (self, other) {
+            (one, another) if one == another => one,
+            (Self::Open, Self::List) | (Self::List, Self::Open) => Self::Shut,
+            (Self::List, Self::Shut) | (Self::Shut, Self::List) => Self::Shut,
+            (Self::Open, area) | (area, Self::Open) => area,
+            (_one, _another) => Self::Doubtful,
+        }
+    }
 }
 
 /// The routes of both generations of Manager: `/manager/…`, `/v2/manager/…` and related ones.
 const AREAS: [&str; 5] = ["manager", "customnode", "externalmodel", "snapshot", "comfyui_manager"];
 
-const LISTS: [&str; 9] = [
-    "/manager/version",
-    "/manager/notice",
-    "/manager/is_legacy_manager_ui",
-    "/manager/queue/status",
-    "/customnode/getlist",
-    "/customnode/getmappings",
-    "/customnode/installed",
-    "/externalmodel/getlist",
-    "/snapshot/getlist",
+/// Lists in these areas. `*` is the id of a pack.
+const LISTS: [&[&str]; 10] = [
+    &["manager", "version"],
+    &["manager", "notice"],
+    &["manager", "is_legacy_manager_ui"],
+    &["manager", "queue", "status"],
+    &["customnode", "getlist"],
+    &["customnode", "getmappings"],
+    &["customnode", "installed"],
+    &["customnode", "versions", "*"],
+    &["externalmodel", "getlist"],
+    &["snapshot", "getlist"],
 ];
 
-/// The id of a pack follows.
-const VERSIONS: &str = "/customnode/versions/";
+/// The first segments of routes that Mooring answers by what it knows of clients and prompts. A
+/// path that only another reader takes for one of them would go past that.
+const OURS: [&str; 8] = ["ws", "view", "jobs", "queue", "prompt", "upload", "history", "interrupt"];
 
 /// Names of routes that install something or stop the server: `/easyuse/reboot`,
 /// `/mixlab/re_start`, `/restart-button/restart`, `/model_manager/install_model`.
@@ -96,25 +117,39 @@ const NAMING: [&str; 16] = [
 /// asked of each request, so what is common is told apart by lengths.
 #[must_use]
 pub fn area(raw_path: &str, path: &str) -> Area {
-    let mut found = Area::Open;
-    readings(raw_path).any(|segments| {
-        found = found.max(area_of(segments));
-        found == Area::Shut
+    let readings = readings(raw_path);
+    if readings.is_doubtful() {
+        return Area::Doubtful;
+    }
+    // Jobs have the prefix twice.
+    let first = path.split('/').skip(1).find(|segment| *segment != "api").unwrap_or("");
+    let mut found = None;
+    readings.any(|segments| {
+        let area = match first_of_ours(segments.clone()) {
+            Some(ours) if ours != first => Area::Doubtful,
+            Some(_) | None => area_of(segments),
+        };
+        let both = found.map_or(area, |found: Area| found.and(area));
+        found = Some(both);
+        both == Area::Doubtful
     });
-    if found == Area::Shut && is_list(bare(path)) { Area::List } else { found }
+    found.unwrap_or(Area::Open)
 }
 
-/// True for a path that belongs to more than one area of operators, by how it is read: no route
-/// looks like this.
+/// True for a path that is refused whatever is configured: see [`Area::Doubtful`].
 #[must_use]
-pub fn is_of_several(raw_path: &str) -> bool {
-    let mut found = Area::Open;
-    readings(raw_path).any(|segments| match area_of(segments) {
-        Area::Open | Area::List => false,
-        area @ (Area::Memory | Area::Scan | Area::Inside | Area::Shut) => {
-            found != area && std::mem::replace(&mut found, area) != Area::Open
-        }
-    })
+pub fn is_doubtful(raw_path: &str) -> bool {
+    area(raw_path, &decode(raw_path)) == Area::Doubtful
+}
+
+/// The route of [`OURS`] that a reading begins with.
+fn first_of_ours(mut segments: Segments<'_>) -> Option<&'static str> {
+    let is_api = |segment: &&str| segment.len() == 3 && segment.eq_ignore_ascii_case("api");
+    let first = segments.find(|segment| !is_api(segment))?;
+    if !(2..=9).contains(&first.len()) {
+        return None;
+    }
+    OURS.into_iter().find(|ours| ours.eq_ignore_ascii_case(first))
 }
 
 fn area_of(segments: Segments<'_>) -> Area {
@@ -125,6 +160,9 @@ fn area_of(segments: Segments<'_>) -> Area {
         4 if is("free") => segments.clone().next().is_none().then_some(Area::Memory),
         6 if is("assets") => area_of_assets(segments.clone()),
         8 if is("internal") => segments.clone().next().and_then(area_inside),
+        _ if AREAS.iter().any(|area| is(area)) && is_list(first, &segments) => {
+            return Area::List;
+        }
         _ if AREAS.iter().any(|area| is(area)) => return Area::Shut,
         _ => None,
     };
@@ -168,18 +206,16 @@ pub fn breaks_lines(query: &str) -> bool {
     percent_decode_str(query).any(|byte| byte.is_ascii_control())
 }
 
-fn bare(path: &str) -> &str {
-    let cut = |path, prefix| begins_with(path, prefix).unwrap_or(path);
-    cut(cut(path, "/api"), "/v2")
-}
-
-fn begins_with<'a>(path: &'a str, prefix: &str) -> Option<&'a str> {
-    path.strip_prefix(prefix).filter(|rest| rest.starts_with('/'))
-}
-
-fn is_list(bare: &str) -> bool {
-    let pack = bare.strip_prefix(VERSIONS).unwrap_or("");
-    LISTS.contains(&bare) || (!pack.is_empty() && !pack.contains(['/', '%']))
+/// True for one of [`LISTS`], as ComfyUI matches it.
+fn is_list<'a>(first: &'a str, rest: &(impl Iterator<Item = &'a str> + Clone)) -> bool {
+    LISTS.iter().any(|list| {
+        let mut given = std::iter::once(first).chain(rest.clone());
+        let is_part = |part: &&str| match (*part, given.next()) {
+            ("*", Some(pack)) => !pack.is_empty() && !pack.contains(['/', '\\', '%']),
+            (name, given) => given == Some(name),
+        };
+        list.iter().all(is_part) && given.next().is_none()
+    })
 }
 
 /// Compares in any letter case, with `-` equal to `_`.
@@ -230,8 +266,9 @@ mod tests {
             ] {
                 check(&[&format!("{prefix}{shut}")], Area::Shut);
             }
-            for list in LISTS.iter().copied().chain(["/customnode/versions/rgthree-comfy"]) {
-                check(&[&format!("{prefix}{list}")], Area::List);
+            for list in LISTS {
+                let list = list.join("/").replace('*', "rgthree-comfy");
+                check(&[&format!("{prefix}/{list}")], Area::List);
             }
         }
         let odd = [
@@ -240,10 +277,10 @@ mod tests {
             "/v2/api/manager/x",
             "/manager%2Freboot",
             "/API/V2/Manager/x",
-            "/x/..;/manager/reboot",
-            "/%2566ree/%2e%2e/customnode\\install",
             "/manager;x/version",
             "/manager/version%20",
+            "//manager/version",
+            "/customnode/versions/a%2Fb",
         ];
         check(&odd, Area::Shut);
         check(&["/managers", "/x/manager", "/manager-x/y", "/"], Area::Open);
@@ -295,7 +332,7 @@ mod tests {
 
     #[test]
     fn what_acts_on_a_whole_server_is_known_in_every_spelling() {
-        check(&["/free", "/api/free", "/FREE/", "/%66ree", "/x/../free", "/free;x"], Area::Memory);
+        check(&["/free", "/api/free", "/FREE/", "/%66ree", "/free;x"], Area::Memory);
         check(
             &[
                 "/api/assets/seed",
@@ -309,13 +346,41 @@ mod tests {
     }
 
     #[test]
-    fn a_path_of_several_areas_is_told() {
-        for path in ["/manager/..%2Finternal/logs", "/internal/logs/../../free"] {
-            assert!(is_of_several(path), "{path}");
-        }
-        for path in ["/manager/reboot", "/api/../internal/logs", "/x/../free", "/", "/a;b"] {
-            assert!(!is_of_several(path), "{path}");
-        }
+    fn what_leads_to_several_routes_is_nobodys() {
+        check(
+            &[
+                "/manager/..%2Finternal/logs",
+                "/internal/logs/../../free",
+                "/x/..;/manager/reboot",
+                "/customnode/versions/..%5c..%5cmanager%5creboot",
+                "/internal//../logs",
+                "/free%3F/x/assets/seed%2F../x",
+                "/internal%2flogs%3f/x/..",
+                "/x/../free",
+                "//prompt",
+                "/PROMPT",
+                "/prompt;x",
+                "/%2570rompt",
+                "/API/queue",
+                "/history%00/x",
+                "/%2577s",
+            ],
+            Area::Doubtful,
+        );
+        check(
+            &[
+                "/prompt",
+                "/api/prompt",
+                "/api/api/jobs/x",
+                "/history/a%2Fb",
+                "/prompts",
+                "/x/prompt",
+                "/",
+                "/a;b",
+            ],
+            Area::Open,
+        );
+        assert_eq!(area("/api/%70rompt", "/api/prompt"), Area::Open);
     }
 
     #[test]

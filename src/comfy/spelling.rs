@@ -2,10 +2,14 @@
 //! every spelling.
 //!
 //! ComfyUI takes a path as it is, but for percent-encoding. A middleware, another server framework
-//! or a proxy on the way may also decode it again, drop what stands behind a `;`, resolve dots,
-//! take `\` for `/`, ignore letter case or compare Unicode forms. Each of these makes a route of a
-//! path that does not look like one. [`readings`] gives all of them, each in one form: segments in
-//! lower case, in Unicode's form NFKC, without empty ones and without `.`.
+//! or a proxy on the way may also decode it again, drop what stands behind a `;`, drop empty
+//! segments, take `\` for `/`, ignore letter case or compare Unicode forms. Each of these makes a
+//! route of a path that does not look like one. [`readings`] gives all of them. ComfyUI's own
+//! reading is always among them, with empty segments and dots as they are.
+//!
+//! A path with `..` has no certain reading. Where it leads depends on what a reader drops before
+//! he resolves it, and below a folder of files on that folder's name. So such a path is
+//! [`Readings::Doubtful`], and so is one that would take long to read. Browsers send neither.
 //!
 //! Nearly all paths can be read in one way only. Those are recognised by one look at their bytes,
 //! and cost no allocation.
@@ -13,12 +17,17 @@
 use std::slice;
 use std::str::Split;
 
-use icu_normalizer::ComposingNormalizerBorrowed;
+use icu_normalizer::DecomposingNormalizerBorrowed;
 use percent_encoding::percent_decode;
 use smallvec::SmallVec;
 
 /// Escapes may be nested; there are fewer proxies in a row than this.
 const DECODED_MAX: usize = 4;
+
+/// Paths that are longer have no several readings: they are in doubt. In bytes, and in segments.
+/// What one request may cost is bounded by this.
+const LEN_MAX: usize = 3 << 10;
+const SEGMENTS_MAX: usize = 48;
 
 /// All readings of a path.
 #[derive(Debug)]
@@ -26,6 +35,8 @@ pub enum Readings<'a> {
     /// There is only one.
     Plain(&'a str),
     Several(SmallVec<[Vec<String>; 4]>),
+    /// Nobody can say where it leads.
+    Doubtful,
 }
 
 /// The ways to read a path. It is in the form in which it was sent, below `server.base_path`.
@@ -34,7 +45,11 @@ pub fn readings(path: &str) -> Readings<'_> {
     if is_plain(path) {
         return Readings::Plain(path);
     }
+    if LEN_MAX < path.len() || SEGMENTS_MAX < path.bytes().filter(|it| *it == b'/').count() {
+        return Readings::Doubtful;
+    }
     let mut found = Found::default();
+    found.add_of_comfyui(path);
     let mut bytes = path.as_bytes().to_vec();
     for _ in 0..DECODED_MAX {
         let decoded = decode(&bytes);
@@ -51,20 +66,28 @@ pub fn readings(path: &str) -> Readings<'_> {
         }
         bytes = if decoded == bytes { text.into_bytes() } else { decoded };
     }
-    Readings::Several(found.0)
+    found.ended()
 }
 
 impl Readings<'_> {
-    /// True if a reading is what `is_it` looks for.
+    /// True if nobody can say where the path leads.
+    #[must_use]
+    pub fn is_doubtful(&self) -> bool {
+        matches!(self, Self::Doubtful)
+    }
+
+    /// True if a reading is what `is_it` looks for. A path in doubt has none.
     pub fn any(&self, mut is_it: impl FnMut(Segments<'_>) -> bool) -> bool {
         match self {
             Self::Plain(path) => is_it(Segments::Raw(path.split('/'))),
             Self::Several(all) => all.iter().any(|one| is_it(Segments::Mended(one.iter()))),
+            Self::Doubtful => false,
         }
     }
 }
 
-/// The segments of one reading: none is empty, and none is `.`. ASCII letters may be capitals.
+/// The segments of one reading. ASCII letters may be capitals. Of a path with several readings one
+/// may be empty or `.`.
 #[derive(Clone, Debug)]
 pub enum Segments<'a> {
     Raw(Split<'a, char>),
@@ -93,13 +116,13 @@ const PLAIN: [bool; 256] = {
     plain
 };
 
-/// True for a path that can be read in one way only, but for letter case and empty segments.
+/// True for a path that can be read in one way only, but for letter case and a slash at its end.
 fn is_plain(path: &str) -> bool {
     let mut before = 0;
     for byte in path.bytes() {
-        // Windows drops dots at the end of a name.
-        let is_end_of_dots = before == b'.' && matches!(byte, b'.' | b'/');
-        if !PLAIN[usize::from(byte)] || is_end_of_dots {
+        // Windows drops dots at the end of a name, and many readers drop empty segments.
+        let is_odd = matches!((before, byte), (b'.', b'.' | b'/') | (b'/', b'/'));
+        if !PLAIN[usize::from(byte)] || is_odd {
             return false;
         }
         before = byte;
@@ -107,21 +130,33 @@ fn is_plain(path: &str) -> bool {
     before != b'.'
 }
 
-/// One form of what may be meant as the same text: NFKC, in lower case, without what is invisible.
+/// One form of what may be meant as the same text: NFKD, in one letter case, without what is
+/// invisible. What a character becomes does not depend on its neighbours, so that the form of a
+/// part of a text is a part of the form of the text.
 #[must_use]
 pub fn fold(text: &str) -> String {
     if text.is_ascii() {
         return text.to_ascii_lowercase();
     }
-    const INVISIBLE: [char; 9] = [
-        '\u{ad}', '\u{200b}', '\u{200c}', '\u{200d}', '\u{200e}', '\u{200f}', '\u{2060}',
-        '\u{feff}', '\u{fe0f}',
-    ];
-    let normaliser = ComposingNormalizerBorrowed::new_nfkc();
-    let visible: String = text.chars().filter(|it| !INVISIBLE.contains(it)).collect();
-    let lower = normaliser.normalize(&visible).to_lowercase();
-    // A letter in lower case may be composed in another way.
+    let normaliser = DecomposingNormalizerBorrowed::new_nfkd();
+    let visible: String = text.chars().filter(|it| !is_invisible(*it)).collect();
+    let normal = normaliser.normalize(&visible);
+    // Capitals first: both forms of sigma, and `ss` for the sharp s, are one then.
+    let lower: String =
+        normal.chars().flat_map(char::to_uppercase).flat_map(char::to_lowercase).collect();
     normaliser.normalize(&lower).into_owned()
+}
+
+/// Default_Ignorable_Code_Point of Unicode 16.
+fn is_invisible(it: char) -> bool {
+    matches!(
+        it,
+        '\u{ad}' | '\u{34f}' | '\u{61c}' | '\u{115f}'..='\u{1160}' | '\u{17b4}'..='\u{17b5}'
+            | '\u{180b}'..='\u{180f}' | '\u{200b}'..='\u{200f}' | '\u{202a}'..='\u{202e}'
+            | '\u{2060}'..='\u{206f}' | '\u{3164}' | '\u{fe00}'..='\u{fe0f}' | '\u{feff}'
+            | '\u{ffa0}' | '\u{fff0}'..='\u{fff8}' | '\u{1bca0}'..='\u{1bca3}'
+            | '\u{1d173}'..='\u{1d17a}' | '\u{e0000}'..='\u{e0fff}'
+    )
 }
 
 /// Decodes once. Two bytes that say an ASCII character are taken for it (RFC 3629 section 10).
@@ -151,7 +186,8 @@ fn split(text: &str, separators: &[char]) -> Vec<String> {
         let decoded = decode(segment.as_bytes());
         fold(&String::from_utf8_lossy(&decoded))
     };
-    text.split(separators).map(decoded).collect()
+    let below = text.strip_prefix(separators).unwrap_or(text);
+    below.split(separators).map(decoded).collect()
 }
 
 /// The readings that were found, none twice.
@@ -159,17 +195,29 @@ fn split(text: &str, separators: &[char]) -> Vec<String> {
 struct Found(SmallVec<[Vec<String>; 4]>);
 
 impl Found {
-    /// Adds the readings of a path that was split: with what stands behind its segments, without.
-    fn add(&mut self, segments: Vec<String>) {
-        self.add_dotted(cut(&segments));
-        self.add_dotted(segments);
+    /// Adds ComfyUI's own reading (aiohttp: split, then decoded once, and nothing folded).
+    fn add_of_comfyui(&mut self, path: &str) {
+        let decoded = |segment: &str| {
+            let decoded = decode(segment.as_bytes());
+            String::from_utf8_lossy(&decoded).into_owned()
+        };
+        let path = path.strip_prefix('/').unwrap_or(path);
+        self.add_dropped(path.split('/').map(decoded).collect());
     }
 
-    /// The same with dots as they are, and resolved (RFC 3986 section 5.2.4).
-    fn add_dotted(&mut self, mut segments: Vec<String>) {
-        segments.retain(|segment| !matches!(segment.as_str(), "" | "."));
-        if segments.iter().any(|segment| segment == "..") {
-            self.add_once(resolved(&segments));
+    /// Adds the readings of a path that was split: with what stands behind its segments, without.
+    fn add(&mut self, segments: Vec<String>) {
+        self.add_dropped(cut(&segments));
+        self.add_dropped(segments);
+    }
+
+    /// With dots and empty segments as they are, and for readers who drop one of them or both.
+    fn add_dropped(&mut self, segments: Vec<String>) {
+        for dropped in [&["."][..], &[""], &[".", ""]] {
+            let is_dropped = |segment: &String| dropped.contains(&segment.as_str());
+            if segments.iter().any(is_dropped) {
+                self.add_once(segments.iter().filter(|it| !is_dropped(it)).cloned().collect());
+            }
         }
         self.add_once(segments);
     }
@@ -179,18 +227,11 @@ impl Found {
             self.0.push(segments);
         }
     }
-}
 
-fn resolved(segments: &[String]) -> Vec<String> {
-    let mut resolved = Vec::with_capacity(segments.len());
-    for segment in segments {
-        if segment == ".." {
-            resolved.pop();
-        } else {
-            resolved.push(segment.clone());
-        }
+    fn ended<'a>(self) -> Readings<'a> {
+        let climbs = |segments: &Vec<String>| segments.iter().any(|segment| segment == "..");
+        if self.0.iter().any(climbs) { Readings::Doubtful } else { Readings::Several(self.0) }
     }
-    resolved
 }
 
 /// Without parameters (RFC 3986 section 3.3), without what would be a query or a fragment, each
@@ -201,10 +242,11 @@ fn cut(segments: &[String]) -> Vec<String> {
     for segment in segments {
         let path = segment.split(is_end).next().unwrap_or("");
         let bare = path.split([';', '\0']).next().unwrap_or("");
-        let bare = bare.trim_matches(|it: char| it.is_whitespace() || it.is_control());
-        let bare = match bare {
-            "." | ".." => bare,
-            _name => bare.trim_end_matches(['.', ' ']),
+        // Python's `urlsplit` drops tabs and ends of lines wherever they are.
+        let bare: String = bare.chars().filter(|it| !it.is_control()).collect();
+        let bare = match bare.trim() {
+            dots @ ("." | "..") => dots,
+            name => name.trim_end_matches(['.', ' ']),
         };
         cut.push(bare.to_owned());
         if path.len() < segment.len() {
@@ -229,12 +271,11 @@ mod tests {
 
     #[test]
     fn what_can_be_read_in_one_way_is_not_copied() {
-        for path in ["/", "/api/prompt", "/object_info/KSampler", "//a//b/", "/x/main-1.2.js", "*"]
-        {
+        for path in ["/", "/api/prompt", "/object_info/KSampler", "/a/b/", "/x/main-1.2.js", "*"] {
             assert!(matches!(readings(path), Readings::Plain(_)), "{path}");
             assert_eq!(all(path).len(), 1, "{path}");
         }
-        for path in ["/a%20b", "/a;b", "/a\\b", "/a/../b", "/./a", "/a.", "/a./b", "/ä", "/a b"] {
+        for path in ["/a%20b", "/a;b", "/a\\b", "//a/b", "/./a", "/a.", "/a./b", "/ä", "/a b"] {
             assert!(matches!(readings(path), Readings::Several(_)), "{path}");
         }
     }
@@ -244,8 +285,6 @@ mod tests {
         for spelling in [
             "//pack//secret/",
             "/./pack/./secret",
-            "/x/../pack/secret",
-            "/pack/x/..;y/secret",
             "/pack/secret;v=1",
             "/pack;a/;b/secret",
             "/pack\\secret",
@@ -265,8 +304,8 @@ mod tests {
             "/pack/secr%C2%ADet",
             "/pack/%c5%bfecret",
             "/pack%c0%afsecret",
-            "/x/%2e%2e/pack/secret",
-            "/x/%EF%BC%8E%EF%BC%8E/pack/secret",
+            "/pack/sec%09ret",
+            "/pack/%CD%8Fsecret",
         ] {
             let all = all(spelling);
             let is_it = |reading: &String| reading.eq_ignore_ascii_case("pack secret");
@@ -283,7 +322,10 @@ mod tests {
             ("/pack/a%5Cb/run", "pack a\\b run"),
             ("/pack/a／b/run", "pack a/b run"),
             ("/pack/a;b/run", "pack a;b run"),
-            ("/pack/../run", "pack .. run"),
+            ("/pack/./run", "pack . run"),
+            ("/pack//run", "pack  run"),
+            ("/pack/%C2%AD/run", "pack \u{ad} run"),
+            ("/PACK/%2e/Ä", "PACK . Ä"),
         ] {
             let all = all(path);
             assert!(all.contains(&expected.to_owned()), "{path}: {all:?}");
@@ -291,8 +333,49 @@ mod tests {
     }
 
     #[test]
+    fn where_a_path_that_climbs_leads_nobody_knows() {
+        for path in [
+            "/x/../pack",
+            "/..",
+            "/pack/..%2fweb%2fs.json",
+            "/pack//../admin",
+            "/pack/%2e%2e/../admin",
+            "/pack/x/..;y/secret",
+            "/x/%EF%BC%8E%EF%BC%8E/pack",
+            "/x%5c..%5cy",
+            "/%252e%252e/x",
+            "/x/.. /y",
+        ] {
+            assert!(readings(path).is_doubtful(), "{path}");
+        }
+        for path in ["/a..b/c", "/...x", "/x/..y", "/x/main..js"] {
+            assert!(!readings(path).is_doubtful(), "{path}");
+        }
+    }
+
+    #[test]
+    fn what_would_take_long_to_read_is_in_doubt() {
+        let path = |segment: &str, count| segment.repeat(count);
+        assert!(readings(&path("/a%20", SEGMENTS_MAX + 1)).is_doubtful());
+        assert!(readings(&path("/a%20b%20c%20d%20e%20f%20", LEN_MAX / 24)).is_doubtful());
+        assert!(!readings(&path("/a", LEN_MAX)).is_doubtful());
+        assert!(!readings(&format!("/userdata/{}", "%E4%BD%A0".repeat(200))).is_doubtful());
+    }
+
+    /// What a pattern says of a part of a name has to be found in the whole.
+    #[test]
+    fn the_form_of_a_part_is_a_part_of_the_form() {
+        for (part, whole) in
+            [("run", "run\u{303}x"), ("ΟΔΟΣ", "ΟΔΟΣΑ"), ("e", "e\u{301}"), ("STRASS", "straße")]
+        {
+            assert!(fold(whole).starts_with(&fold(part)), "{part} {whole}");
+        }
+    }
+
+    #[test]
     fn the_number_of_readings_is_bounded() {
-        let worst = "/a%25252525252e%5c..;/%2f%C0%AF；b%00?%EF%BC%8F".repeat(300);
-        assert!(all(&worst).len() <= 4 * 4 * 4);
+        let worst = "/a%25252525252e%5cb;/%2f%C0%AF；b%00?%EF%BC%8F".repeat(15);
+        assert!(!readings(&worst).is_doubtful());
+        assert!(all(&worst).len() <= 4 + 4 * 4 * 2 * 4);
     }
 }

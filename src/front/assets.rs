@@ -58,8 +58,15 @@ pub async fn answer(
     asked: AssetRequest,
     request: Request<Incoming>,
 ) -> Answer {
+    if matches!(asked, AssetRequest::Scan(_)) && !may_scan(front, caller) {
+        return Err(GatewayError::OperatorsOnly);
+    }
     let session = Session::of(front, caller, request.headers());
     route(&session, asked, request).await.or_else(|Done(answer)| *answer)
+}
+
+fn may_scan(front: &Front, caller: &Caller) -> bool {
+    front.shared.config().server.allow_asset_scans && caller.is_operator
 }
 
 async fn route(session: &Session<'_>, asked: AssetRequest, request: Request<Incoming>) -> Settled {
@@ -76,9 +83,7 @@ async fn route(session: &Session<'_>, asked: AssetRequest, request: Request<Inco
         AssetRequest::Hash(hash) => hashes::is_there(session, &hash, request).await,
         AssetRequest::FromHash => hashes::from_hash(session, request).await,
         AssetRequest::Upload => upload::upload(session, request).await,
-        AssetRequest::Scan(_) if !front.shared.config().server.allow_asset_scans => {
-            Err(GatewayError::OperatorsOnly.into())
-        }
+        // Who may scan was asked before.
         AssetRequest::Scan(_) | AssetRequest::ScanStatus => {
             let target = servers::nearest(session, &servers::of(session).await?)?;
             Ok(forward::forward(&front.shared, &target, request).await?)

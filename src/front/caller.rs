@@ -10,6 +10,7 @@ use super::access::Seen;
 use super::browsers::{BrowserId, Spot, browser_of};
 use super::header_text::{address_in, text};
 pub use super::identity_hints::IdentityHints;
+use crate::auth::Role;
 use crate::comfy::{pack_routes, query};
 use crate::config::{Config, Place, ServerConfig};
 use crate::masked::mask;
@@ -44,6 +45,9 @@ pub struct Caller {
     pub realm: Realm,
     /// The address behind trusted proxies.
     pub address: IpAddr,
+    /// The caller may use what belongs to operators, if that is open at all: his role says so, or
+    /// nobody has a role.
+    pub is_operator: bool,
     /// It came through a proxy that is not trusted. The address is that of the proxy.
     is_proxied: bool,
     pub door: Door,
@@ -105,7 +109,19 @@ impl Caller {
         let door = door(&config.server, peer, hints);
         let browser = browser(front, door, hints);
         let user = user(hints);
-        let caller = Self { named, browser, user, realm, address, is_proxied, door, seen: None };
+        let pass = hints.pass.as_ref();
+        let is_operator = pass.is_none_or(|pass| pass.user.role == Role::Operator);
+        let caller = Self {
+            named,
+            browser,
+            user,
+            realm,
+            address,
+            is_operator,
+            is_proxied,
+            door,
+            seen: None,
+        };
         if let Some(client) = &caller.named {
             caller.is(front, client);
         }

@@ -69,7 +69,7 @@ pub async fn route(front: &Arc<Front>, peer: IpAddr, mut request: Request<Incomi
         Endpoint::CancelJob(prompt) => cancel::cancel_job(front, &caller, &prompt).await,
         Endpoint::CancelJobs => cancel::cancel_jobs(front, &caller, request).await,
         Endpoint::SubscribeLogs | Endpoint::ServerLog
-            if !front.shared.config().server.allow_logs =>
+            if !(front.shared.config().server.allow_logs && caller.is_operator) =>
         {
             Err(GatewayError::LogsClosed)
         }
@@ -79,7 +79,7 @@ pub async fn route(front: &Arc<Front>, peer: IpAddr, mut request: Request<Incomi
         Endpoint::Page => marked(front, page::page(front, &caller, request).await),
         Endpoint::Asset => marked(front, static_files::asset(front, caller.address, request).await),
         Endpoint::UserData => marked(front, user_data::user_data(front, &caller, request).await),
-        Endpoint::Guarded if is_shut(front, &request) => Err(GatewayError::OperatorsOnly),
+        Endpoint::Guarded if is_shut(front, &caller, &request) => Err(GatewayError::OperatorsOnly),
         Endpoint::Guarded | Endpoint::ManagerList if guard::breaks_lines(query_of(&request)) => {
             Err(GatewayError::OperatorsOnly)
         }
@@ -91,7 +91,9 @@ pub async fn route(front: &Arc<Front>, peer: IpAddr, mut request: Request<Incomi
         Endpoint::View => view::view(front, &caller, request).await,
         Endpoint::Assets(asked) => assets::answer(front, &caller, asked, request).await,
         // This command is for operators: it unloads the models that others are using.
-        Endpoint::Free if !front.shared.config().server.allow_free => Ok(done()),
+        Endpoint::Free if !(front.shared.config().server.allow_free && caller.is_operator) => {
+            Ok(done())
+        }
         // On any other route that ComfyUI answers itself there is no socket, so `Upgrade` is
         // ignored.
         Endpoint::Guarded | Endpoint::Other if asks_for_socket => {
@@ -121,10 +123,10 @@ async fn socket_of_a_pack(
     tunnel::tunnel(front, caller, &reading(front, caller)?, request).await
 }
 
-/// True for a route of operators that is not everybody's here.
-fn is_shut(front: &Front, request: &Request<Incoming>) -> bool {
-    let may = front.shared.config().server.allow_manager;
-    !may || guard::is_of_several(request.uri().path())
+/// True for a route of operators that this caller may not use.
+fn is_shut(front: &Front, caller: &Caller, request: &Request<Incoming>) -> bool {
+    let may = front.shared.config().server.allow_manager && caller.is_operator;
+    !may || guard::is_doubtful(request.uri().path())
 }
 
 fn query_of(request: &Request<Incoming>) -> &str {

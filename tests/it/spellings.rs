@@ -2,6 +2,7 @@
 //! backend hears of it.
 
 use mooring::comfy::deny::DenyPattern;
+use mooring::comfy::spelling::readings;
 use mooring::config::OnOff;
 use mooring::net::Stream;
 use rand::rngs::SmallRng;
@@ -12,16 +13,26 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use crate::support::{World, network, quick, soon};
 
 const SPELLINGS: usize = 3_000;
-const DENIED: [&str; 4] = ["/pack/admin", "/easy/*/run", "/**/delete_all", "/Ärger"];
+const DENIED: [&str; 7] = [
+    "/pack/admin",
+    "/easy/*/run",
+    "/**/delete_all",
+    "/Ärger",
+    "/tool/run*",
+    "/*/wipe",
+    "/**/api/secret",
+];
 
 /// Paths that nobody may read.
-const READS: [&str; 14] = [
+const READS: [&str; 16] = [
     "/pack/admin",
     "/pack/admin/users.json",
     "/easy/a b/run",
     "/easy/a/run",
     "/x/delete_all",
     "/ärger/x",
+    "/x/wipe",
+    "/tool/running",
     "/manager/reboot",
     "/customnode/install",
     "/snapshot/restore",
@@ -30,6 +41,20 @@ const READS: [&str; 14] = [
     "/internal/logs",
     "/internal/logs/raw",
     "/internal/folder_paths",
+];
+/// Spellings that a segment more would make another path: what a route takes for a name, and files
+/// of the page by the name of their folder.
+const EXACT: [&str; 10] = [
+    "/easy/./run",
+    "/easy//run",
+    "/easy/\u{ad}/run",
+    "/tool/run\u{303}x",
+    "/api/wipe",
+    "/api/secret",
+    "/../static/scripts/x.js",
+    "/extensions/pack/..%2fweb%2fs.json",
+    "/customnode/versions/..%5c..%5cmanager%5creboot",
+    "//prompt",
 ];
 /// Paths that are commands.
 const COMMANDS: [&str; 4] = ["/free", "/assets/seed", "/assets/seed/cancel", "/assets/prune"];
@@ -60,7 +85,7 @@ fn misspelt(path: &str, random: &mut SmallRng) -> String {
     for _ in 0..random.random_range(0..3) {
         let at = random.random_range(0..=segments.len());
         let odd =
-            [&[""][..], &["."], &["x", ".."], &["x", "y", "..", ".."], &["x", "..;a"], &[";b"]];
+            [&[""][..], &["."], &[";b"], &["x", ".."], &["", ".."], &["%2e%2e", ".."], &["..;a"]];
         let odd = odd.choose(random).unwrap();
         segments.splice(at..at, odd.iter().map(|it| (*it).to_owned()));
     }
@@ -77,7 +102,11 @@ fn misspelt(path: &str, random: &mut SmallRng) -> String {
     for _ in 0..random.random_range(0..3) {
         spelled = encoded(&spelled, random);
     }
-    // What no head may have is encoded in any case.
+    sendable(&spelled)
+}
+
+/// What no head may have is encoded in any case.
+fn sendable(spelled: &str) -> String {
     let is_odd = |it: char| !it.is_ascii_graphic() || matches!(it, '"' | '<' | '>' | '?' | '#');
     let encode = |it: char| if is_odd(it) { escapes(it) } else { it.to_string() };
     spelled.chars().map(encode).collect()
@@ -189,10 +218,18 @@ async fn three_thousand_spellings_of_refused_paths_reach_no_backend_by_either_wa
         let mut line = Line { world, stream: None };
         for number in 0..SPELLINGS {
             let is_command = number % 5 == 0;
-            let path =
-                if is_command { COMMANDS.choose(&mut random) } else { READS.choose(&mut random) };
-            let path = path.unwrap();
-            let spelled = misspelt(path, &mut random);
+            let is_exact = !is_command && number % 11 == 0;
+            let paths: &[&str] = match (is_command, is_exact) {
+                (true, _) => &COMMANDS,
+                (false, true) => &EXACT,
+                (false, false) => &READS,
+            };
+            let path = paths.choose(&mut random).unwrap();
+            let spelled = if is_exact {
+                sendable(&encoded(path, &mut random))
+            } else {
+                misspelt(path, &mut random)
+            };
             let head = match (is_command, number % 7) {
                 (true, _) => head("POST", &spelled, ""),
                 (false, 0) => head("GET", &spelled, SOCKET),
@@ -224,10 +261,12 @@ async fn other_paths_in_as_many_spellings_are_passed_on() {
         for _ in 0..100 {
             let spelled = misspelt(OPEN.choose(&mut random).unwrap(), &mut random);
             let answer = line.ask(&head("GET", &spelled, "Connection: close\r\n")).await;
-            assert!(!answer.starts_with("http/1.1 403"), "{spelled}: {answer}");
+            // Where one that climbs leads nobody knows.
+            let is_refused = readings(&spelled).is_doubtful();
+            assert_eq!(answer.starts_with("http/1.1 403"), is_refused, "{spelled}: {answer}");
             passed += usize::from(answer.contains("mooring-backend: a"));
         }
-        assert!(80 < passed, "{passed}");
+        assert!(50 < passed, "{passed}");
     }
 }
 

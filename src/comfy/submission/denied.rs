@@ -24,7 +24,7 @@ impl DeniedNode {
     /// `validate_prompt`): the page lists such nodes.
     pub(super) fn body(&self, kind: &str, message: &str) -> Vec<u8> {
         let extra = json!({
-            "node_id": self.id, "class_type": self.class, "node_title": self.title,
+            "node_id": self.id, "class_type": self.class, "node_title": self.name(),
         });
         let error = json!({
             "type": kind,
@@ -51,7 +51,8 @@ impl Draft {
         for (id, node) in graph.entries() {
             let node: Object<'_> = serde_json::from_str(node).map_err(not_json)?;
             let Some(class) = node.get("class_type") else { continue };
-            let class: String = serde_json::from_str(class.get()).map_err(not_json)?;
+            // One that is no text is none of these. ComfyUI judges it.
+            let Ok(class) = serde_json::from_str::<String>(class.get()) else { continue };
             if denied.contains(&class) {
                 let title = title_of(&node);
                 return Err(Refusal::NodeDenied(DeniedNode { id: id.to_owned(), class, title }));
