@@ -82,6 +82,10 @@ pub enum Endpoint {
     Subgraph,
     /// Assets and their tags.
     Assets(assets::AssetRequest),
+    /// A method or a path below the routes of prompts and files that ComfyUI does not have today. A
+    /// newer one may have it: it goes to the client's backend, but not for a user, because nothing
+    /// says whose prompts it is about.
+    Unserved,
     /// Everything else; it goes to the client's backend.
     Other,
 }
@@ -139,12 +143,22 @@ pub fn classify(method: &Method, raw_path: &str) -> Endpoint {
     if let Some(asked) = assets::asked(method, &path) {
         return Endpoint::Assets(asked);
     }
-    match *method {
+    let found = match *method {
         Method::GET | Method::HEAD => read(&path, bare),
         Method::POST => write(bare),
         _ if is_user_data(bare) => Endpoint::UserData,
         _ => Endpoint::Other,
-    }
+    };
+    if found == Endpoint::Other && is_of_prompts(bare) { Endpoint::Unserved } else { found }
+}
+
+/// True for routes about prompts, and those that store and show files.
+fn is_of_prompts(bare: &str) -> bool {
+    let below = ["/prompt", "/queue", "/history", "/interrupt"]
+        .iter()
+        .filter_map(|prefix| bare.strip_prefix(prefix))
+        .any(|rest| rest.is_empty() || rest.starts_with('/'));
+    below || ["/view", "/upload/image", "/upload/mask"].contains(&bare)
 }
 
 /// What is not everybody's.
@@ -229,9 +243,9 @@ fn job(method: &Method, rest: &str) -> Endpoint {
         Some(prompt) if is_read && is_segment(prompt) => Endpoint::Job(decode_all(prompt)),
         Some(rest) if *method == Method::POST => match rest.strip_suffix("/cancel") {
             Some(prompt) if is_segment(prompt) => Endpoint::CancelJob(decode_all(prompt)),
-            Some(_) | None => Endpoint::Other,
+            Some(_) | None => Endpoint::Unserved,
         },
-        Some(_) | None => Endpoint::Other,
+        Some(_) | None => Endpoint::Unserved,
     }
 }
 
@@ -378,8 +392,11 @@ mod tests {
     #[test]
     fn nothing_is_normalised_that_comfyui_does_not_normalise() {
         check("POST //prompt", Endpoint::Guarded);
-        check("POST /prompt/", Endpoint::Other);
-        check("GET /history/a/b", Endpoint::Other);
+        check("POST /prompt/", Endpoint::Unserved);
+        check("PUT /api/queue", Endpoint::Unserved);
+        check("DELETE /api/jobs/x", Endpoint::Unserved);
+        check("GET /queues", Endpoint::Other);
+        check("GET /history/a/b", Endpoint::Unserved);
         check("GET /history/a%2Fb", Endpoint::HistoryOf("a/b".into()));
         check("POST /%70rompt", Endpoint::Submit);
         check("POST /%2570rompt", Endpoint::Guarded);

@@ -53,6 +53,7 @@ pub async fn route(front: &Arc<Front>, peer: IpAddr, mut request: Request<Incomi
         headers::forget_claims(request.headers_mut());
     }
     match endpoint {
+        Endpoint::Unserved if caller.realm != Realm::Everybody => Err(GatewayError::NotFound),
         Endpoint::Own(path) => self_service::answer(front, &caller, &path, &request).await,
         Endpoint::Socket => upgrade::upgrade(front, &caller, request),
         Endpoint::Submit => submit::submit(front, &caller, request).await,
@@ -96,13 +97,13 @@ pub async fn route(front: &Arc<Front>, peer: IpAddr, mut request: Request<Incomi
         }
         // On any other route that ComfyUI answers itself there is no socket, so `Upgrade` is
         // ignored.
-        Endpoint::Guarded | Endpoint::Other if asks_for_socket => {
+        Endpoint::Guarded | Endpoint::Other | Endpoint::Unserved if asks_for_socket => {
             socket_of_a_pack(front, &caller, request).await
         }
         Endpoint::Free | Endpoint::Guarded | Endpoint::ManagerList | Endpoint::ServerLog => {
             forward(&front.shared, &reading(front, &caller)?, request).await
         }
-        Endpoint::Other => match view::named_by(front, &caller, &request) {
+        Endpoint::Other | Endpoint::Unserved => match view::named_by(front, &caller, &request) {
             Some(at) => view::pass(&front.shared, at?, request).await,
             None if packs::brings_a_body(&request) => packs::bring(front, &caller, request).await,
             None => failover::read(front, &caller, None, request).await,

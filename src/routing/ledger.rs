@@ -233,7 +233,10 @@ impl Ledger {
         self.evict_expired(now);
         let is_listed = |prompt: &&PromptId| {
             let record = self.prompts.get(*prompt);
-            record.is_some_and(|record| self.is_listed(record) && !record.by.is_nameless())
+            record.is_some_and(|record| {
+                let is_nobodys = record.by.user().is_none();
+                self.is_listed(record) && !record.by.is_nameless() && is_nobodys
+            })
         };
         let mut newest: Vec<&PromptId> =
             self.settled.values().rev().filter(is_listed).take(max).collect();

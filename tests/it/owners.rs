@@ -300,6 +300,11 @@ rows! {
         | AssetRequest::EditTags(_) | AssetRequest::Hash(_) | AssetRequest::FromHash
         | AssetRequest::Upload | AssetRequest::ScanStatus | AssetRequest::Scan(_)
     ) => Row::NotYet("files");
+    Endpoint::Unserved => Row::Nothing(vec![
+        (Method::DELETE, "/api/jobs/{id}", ""), (Method::PUT, "/history", r#"{"clear": true}"#),
+        (Method::DELETE, "/api/history/{id}", ""), get("/api/jobs/{id}/more"), get("/interrupt"),
+        (Method::PATCH, "/queue", r#"{"delete": ["{id}"]}"#), get("/prompt/{id}"),
+    ]);
     Endpoint::Other => Row::General(
         "of node packs",
         vec![
