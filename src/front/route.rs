@@ -92,9 +92,7 @@ pub async fn route(front: &Arc<Front>, peer: IpAddr, mut request: Request<Incomi
         Endpoint::View => view::view(front, &caller, request).await,
         Endpoint::Assets(asked) => assets::answer(front, &caller, asked, request).await,
         // This command is for operators: it unloads the models that others are using.
-        Endpoint::Free if !(front.shared.config().server.allow_free && caller.is_operator) => {
-            Ok(done())
-        }
+        Endpoint::Free if !may_free(front, &caller) => Ok(done()),
         // On any other route that ComfyUI answers itself there is no socket, so `Upgrade` is
         // ignored.
         Endpoint::Guarded | Endpoint::Other | Endpoint::Unserved if asks_for_socket => {
@@ -122,6 +120,11 @@ async fn socket_of_a_pack(
         return Err(GatewayError::Stopping);
     }
     tunnel::tunnel(front, caller, &reading(front, caller)?, request).await
+}
+
+/// True if this caller may unload models that others use.
+fn may_free(front: &Front, caller: &Caller) -> bool {
+    front.shared.config().server.allow_free && caller.is_operator
 }
 
 /// True for a route of operators that this caller may not use.
