@@ -16,8 +16,8 @@ use super::names::{self, Name, split};
 use super::query::{self, parameter};
 use super::raw::{self, Object};
 use super::walk::{Level, Visit, key_at, quote, replaced, text_at, walk};
-use crate::routing::ids::{ContentHash, FileRef, Folder};
-pub use others::without_others;
+use crate::routing::ids::{ContentHash, FileRef, Folder, ends_in_annotation};
+pub use others::{Unreadable, without_others};
 
 /// The longest string in a graph that can name a file, in bytes: three times the longest path.
 const VALUE_MAX: usize = 3_072;
@@ -250,10 +250,10 @@ impl<T, K: FnMut(&Spelled<'_>) -> Option<T>> Visit for Inputs<'_, T, K> {
 /// Parses a value as the name of a file; `None` if it cannot be one.
 #[must_use]
 pub fn spelled(text: &str) -> Option<Spelled<'_>> {
-    if text.is_empty() || text.contains('\n') {
+    let (name, annotated) = without_annotation(text);
+    if name.is_empty() || name.contains('\n') {
         return None;
     }
-    let (name, annotated) = without_annotation(text);
     if is_hash_name(name) {
         let (folder, path) = (annotated.unwrap_or(Folder::Input), Cow::Borrowed(name));
         let hash = ContentHash::parse(name);
@@ -299,6 +299,12 @@ pub fn of_original_ref(text: &[u8]) -> Option<Name<'static>> {
     Some(Name { file, backend: backend.map(|it| Cow::Owned(it.to_owned())) })
 }
 
+/// True if a name still says a folder when the last one is cut off: no file is asked for so.
+#[must_use]
+pub fn is_annotated_twice(name: &str) -> bool {
+    ends_in_annotation(without_annotation(name).0)
+}
+
 /// An `original_ref` for a file.
 #[must_use]
 pub fn original_ref(file: &FileRef) -> String {
@@ -307,12 +313,16 @@ pub fn original_ref(file: &FileRef) -> String {
     format!("{{\"filename\": {filename}, \"subfolder\": {subfolder}, \"type\": \"{folder}\"}}")
 }
 
-/// `x.png [temp]` means `x.png` in `temp`, whatever `type` says.
+/// `x.png [temp]` means `x.png` in `temp`, whatever `type` says. The character before the bracket
+/// goes with it, whichever it is: ComfyUI cuts by length (0.33 `folder_paths.py`,
+/// `annotated_filepath`).
 pub(super) fn without_annotation(name: &str) -> (&str, Option<Folder>) {
     for folder in Folder::ALL {
         let rest = name.strip_suffix(']').and_then(|rest| rest.strip_suffix(folder.as_str()));
         if let Some(rest) = rest.and_then(|rest| rest.strip_suffix('[')) {
-            return (rest.trim_end(), Some(folder));
+            let mut kept = rest.chars();
+            kept.next_back();
+            return (kept.as_str(), Some(folder));
         }
     }
     (name, None)
@@ -341,6 +351,32 @@ mod tests {
         same("filename=d/a.png+%5Btemp%5D", Folder::Temp, "a.png");
         for none in ["type=output", "filename=", "filename=a.png&type=loras", "filename=a%00"] {
             assert_eq!(of_query(none), None, "{none}");
+        }
+    }
+
+    /// The lengths are those of `annotated_filepath`.
+    #[test]
+    fn a_folder_at_the_end_of_a_name_is_cut_off_as_comfyui_cuts_it() {
+        for (text, name, folder) in [
+            ("a.png [output]", "a.png", Folder::Output),
+            ("a.pngX[output]", "a.png", Folder::Output),
+            ("a.png[output]", "a.pn", Folder::Output),
+            ("a.png\n[input]", "a.png", Folder::Input),
+            ("a.png\u{1f600}[temp]", "a.png", Folder::Temp),
+            ("a.png  [temp]", "a.png ", Folder::Temp),
+            ("[temp]", "", Folder::Temp),
+            ("a.png [output] [output]", "a.png [output]", Folder::Output),
+        ] {
+            assert_eq!(without_annotation(text), (name, Some(folder)), "{text:?}");
+        }
+        assert_eq!(without_annotation("a.png [Output]"), ("a.png [Output]", None));
+        let line = spelled("a.png\n[output]").unwrap();
+        assert_eq!((&*line.path, line.annotated()), ("a.png", Some(Folder::Output)));
+        for twice in ["a.png [output] [output]", "a.pngX[output]X[temp]"] {
+            let query = format!("filename={}", query::encode(twice));
+            assert_eq!(of_query(&query), None, "{twice}");
+            let original = format!(r#"{{"filename": "{twice}"}}"#);
+            assert_eq!(of_original_ref(original.as_bytes()), None, "{twice}");
         }
     }
 
@@ -381,13 +417,13 @@ mod tests {
     #[test]
     fn names_are_found_in_the_inputs_of_nodes_and_nowhere_else() {
         let body = r#"{"client_id": "a.png", "prompt": {"1": {"class_type": "x.png", "inputs":
-            {"image": "a.png", "n": 1, "x": ["2", 0], "y": {"z": "s/b.png[temp]"}}}, "2": {"inputs":
+            {"image": "a.png", "n": 1, "x": ["2", 0], "y":{"z": "s/b.pngX[temp]"}}}, "2": {"inputs":
             {"t": "a\ncat.png", "u": "s/~gpu-b/c.png [output]",
             "v": {"w": {"x": {"y": "d.png"}}}}}},
             "extra_data": {"1": {"inputs": {"image": "a.png"}}}}"#;
         let expected = [
             ("a.png", Folder::Input, None, "\"new.png\""),
-            ("s/b.png", Folder::Temp, None, "\"new.png[temp]\""),
+            ("s/b.png", Folder::Temp, None, "\"new.pngX[temp]\""),
             ("s/c.png", Folder::Output, Some("gpu-b"), "\"new.png [output]\""),
         ];
         let expected = expected.map(|(path, folder, backend, renamed)| {

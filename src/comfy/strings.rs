@@ -128,7 +128,7 @@ mod tests {
         names("My Film.MP4", Folder::Output, "My Film.MP4");
         names("a\\b.usdz", Folder::Output, "a/b.usdz");
         names("3d/x.glb [input]", Folder::Input, "3d/x.glb");
-        names("x.png[temp]", Folder::Temp, "x.png");
+        names("x.png [temp]", Folder::Temp, "x.png");
         names("temp/bg_1.png", Folder::Temp, "bg_1.png");
         assert!(file_of("notes/N_00001_.txt", Some(b"text")).is_some());
     }

@@ -17,6 +17,7 @@ use bytes::Bytes;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
+use super::files::Unreadable;
 use super::graph::{self, Classes, Edits, Unfit};
 use super::reply;
 use super::scan::{self, Unsafe};
@@ -98,6 +99,8 @@ pub enum Refusal {
     BadExtraData,
     #[error("`partial_execution_targets` is not a list")]
     BadTargets,
+    #[error(transparent)]
+    Unreadable(#[from] Unreadable),
     #[error("Node '{}' may not be used here: it is in server.deny_nodes", .0.name())]
     NodeDenied(DeniedNode),
 }
@@ -111,7 +114,7 @@ impl Refusal {
             Self::Unsafe(_) => "unsafe_json",
             Self::DuplicateKey(_) => "duplicate_key",
             Self::NoPrompt => "no_prompt",
-            Self::PromptNotAnObject => "invalid_prompt",
+            Self::PromptNotAnObject | Self::Unreadable(_) => "invalid_prompt",
             Self::Unfit(unfit) => match unfit {
                 Unfit::NotApiFormat => "not_api_format",
                 Unfit::NotAnObject { .. }

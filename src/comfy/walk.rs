@@ -27,6 +27,9 @@ pub(super) trait Visit {
 
     fn closed(&mut self, _levels: &[Level<'_>]) {}
 
+    /// What is in here is skipped.
+    fn too_deep(&mut self) {}
+
     /// A value that is a string, with its quotes.
     fn text(&mut self, levels: &[Level<'_>], at: Range<usize>);
 }
@@ -54,7 +57,10 @@ pub(super) fn walk(json: &[u8], visit: &mut impl Visit) {
                     Some(_) | None => visit.text(&levels, start..end),
                 }
             }
-            b'{' | b'[' if DEPTH_MAX <= levels.len() => too_deep += 1,
+            b'{' | b'[' if DEPTH_MAX <= levels.len() => {
+                too_deep += 1;
+                visit.too_deep();
+            }
             open @ (b'{' | b'[') => {
                 let is_object = open == b'{';
                 levels.push(Level { open: start, key: None, is_object, is_key_next: is_object });

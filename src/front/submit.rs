@@ -81,7 +81,7 @@ pub async fn submit(front: &Arc<Front>, caller: &Caller, request: Request<Incomi
     let prompt = chosen.clone().unwrap_or_else(chosen_id::another);
     let ready = draft.finish(&id, &prompt, &front.shared.config().sockets.output_classes);
     chosen_id::check(front, &caller.realm, chosen.as_ref()).await?;
-    let body = stage_inputs::cleaned(&front.shared, caller.folder(), ready.body);
+    let body = stage_inputs::cleaned(&front.shared, caller.folder(), ready.body)?;
     let mut askers = caller.makers(front);
     let own = Maker::Client(id.clone());
     if !askers.contains(&own) {

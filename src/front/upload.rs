@@ -190,10 +190,10 @@ async fn mask(
         idle: front.shared.config().server.body_timeout,
     };
     let mut body = bodies::whole(&mut parts, body, limits, Some(share)).await?;
-    let overwrites = Arc::new(AtomicBool::new(overwrite().finds(&body)));
     if let Some(user) = user_of(askers) {
         body = own_form::whole(&mut parts, &body, &UserFolder::of(user))?;
     }
+    let overwrites = Arc::new(AtomicBool::new(overwrite().finds(&body)));
     let Some(at) = original_at(&parts, &body) else {
         // ComfyUI reports what is wrong with it.
         return Ok((to_backend(target, parts, RequestBody::whole(body)), overwrites));

@@ -20,14 +20,16 @@ use super::{Answer, assets, headers};
 use crate::body::RequestBody;
 use crate::comfy::endpoint::{Endpoint, classify};
 use crate::comfy::files::{self, View};
+use crate::comfy::query::parameter;
 use crate::config::FileTags;
 use crate::fleet::api::first_found;
 use crate::fleet::backend::Backend;
 use crate::net::now;
 use crate::records::files::{Meaning, for_people};
 use crate::routing::files::{Maker, Seen, Strangers};
-use crate::routing::ids::{BackendId, FileRef, Folder, Located};
+use crate::routing::ids::{BackendId, ContentHash, FileRef, Folder, Located};
 use crate::routing::realm::Realm;
+use crate::routing::user_folder::UserFolder;
 use crate::shared::Shared;
 
 /// `GET /view` and similar routes.
@@ -45,9 +47,9 @@ pub async fn view(front: &Arc<Front>, caller: &Caller, request: Request<Incoming
             Meaning::Unknown => unknown(front, caller, &view, &parts).await?,
             Meaning::Others => others(front, caller, &view, &parts).await?,
         },
+        None if may_be_others(caller, &parts.uri) => return Err(GatewayError::NotFound),
         None => match hash {
             Some(name) => assets::view(front, caller, &name, &parts).await?,
-            None if may_be_others(caller, &parts.uri) => return Err(GatewayError::NotFound),
             None => read(&front.shared, &reading(front, caller)?, &parts).await?,
         },
     };
@@ -66,16 +68,17 @@ pub fn named_by(
     if may_be_others(caller, request.uri()) {
         return Some(Err(GatewayError::NotFound));
     }
-    let query = request.uri().query().filter(|query| query.contains("filename="))?;
+    let query = request.uri().query().filter(|query| names_file(query))?;
     // A name alone may be that of a model or a workflow.
-    if !query.contains("type=") && !query.contains("subfolder=") {
+    let says_folder = query.contains("type=") || query.contains("subfolder=");
+    if !says_folder && caller.folder().is_none() {
         return None;
     }
     let view = files::of_query(query)?;
     let at = match meaning(front, caller, &view) {
-        Meaning::At(at) => at,
+        Meaning::At(at) if says_folder => at,
         Meaning::Others => return Some(Err(GatewayError::NotFound)),
-        Meaning::Gone(_) | Meaning::Unknown => return None,
+        Meaning::At(_) | Meaning::Gone(_) | Meaning::Unknown => return None,
     };
     let backend = Arc::clone(&front.shared.fleet.get(at.backend));
     let query = query_for(&at, &view);
@@ -157,15 +160,31 @@ fn query_for<'v>(at: &Located, view: &'v View) -> Cow<'v, str> {
     }
 }
 
-/// True if a query that was not understood may lead a user to another's files: it has another's
-/// folder in it, or asks ComfyUI's own route for a file that cannot be.
+/// True if a query names a file, however its key is escaped.
+fn names_file(query: &str) -> bool {
+    // Most queries need no decoding.
+    (query.contains("filename") || query.contains('%')) && parameter(query, "filename").is_some()
+}
+
+/// True if a target may lead a user to another's files.
 fn may_be_others(caller: &Caller, uri: &Uri) -> bool {
-    let Some(user) = caller.folder() else { return false };
+    caller.folder().is_some_and(|user| leads_to_others(&user, uri))
+}
+
+/// True if a target has another user's folder in it, or asks ComfyUI's own route for a file that
+/// cannot be: a server may read another name in it. On other routes such a name may be that of a
+/// model, but none of those has control characters in it.
+fn leads_to_others(user: &UserFolder, uri: &Uri) -> bool {
     let query = uri.query().unwrap_or("");
-    let decoded = percent_encoding::percent_decode_str(query).decode_utf8_lossy();
-    let is_own_route = classify(&Method::GET, uri.path()) == Endpoint::View;
-    let names_file = files::of_query(query).is_none() && query.contains("filename");
-    user.names_another(&decoded) || (is_own_route && names_file && !query.contains("type=path"))
+    let is_odd = || match parameter(query, "filename") {
+        None => false,
+        Some(name) if classify(&Method::GET, uri.path()) == Endpoint::View => {
+            files::of_query(query).is_none() && ContentHash::parse(&name).is_none()
+        }
+        Some(name) => name.contains(char::is_control) || files::is_annotated_twice(&name),
+    };
+    let target = uri.path_and_query().map_or("", PathAndQuery::as_str);
+    user.is_left_by(target) || is_odd()
 }
 
 fn is_there(found: &Answer) -> bool {
@@ -272,4 +291,48 @@ fn with_query(uri: &Uri, query: &str) -> Uri {
     let text = format!("{}?{query}", uri.path());
     // It was a URI before, and everything new in it is escaped.
     PathAndQuery::try_from(text).map_or_else(|_| uri.clone(), Uri::from)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_spelling_of_a_target_leads_a_user_to_anothers_files() {
+        let (ada, bob) = (UserFolder::of("ada"), UserFolder::of("bob"));
+        let leads = |target: &str| leads_to_others(&bob, &target.parse().unwrap());
+        let folder = ada.as_str();
+        for bad in [
+            "/view?filename=a%01.png%20%5Boutput%5D&x=type=path",
+            "/view?file%6Eame=a%01.png%5Boutput%5D",
+            "/api/view?filename=x%5Ca.png&type=output&x=type=path",
+            "/view?filename=a.png%20[output]%20[output]",
+            "/view?filename=output/a.mp4&type=path",
+            "/view?filename=blake3:x/a.png&type=output",
+            "/pack/get?file%6Eame=a.png%01%5Boutput%5D&type=output",
+            "/pack/get?filename=a.png%20[output]%20[output]&type=output",
+            &format!("/view?filename=blake3:x/a.png&type=input&subfolder={folder}"),
+            &format!("/pack/get?path={folder}/a.png"),
+            &format!("/pack/get/{}/a.png", folder.replace("m", "%256d")),
+        ] {
+            assert!(leads(bad), "{bad}");
+        }
+        let hash = format!("/view?filename=blake3:{}", "0a".repeat(32));
+        for good in [
+            "/view?filename=a.png&type=output",
+            "/view?filename=a%20b.png%20[output]",
+            "/pack/get?filename=models%5Cx.safetensors&type=loras",
+            "/view",
+            &format!("/view?filename=a.png&subfolder={}", bob.as_str()),
+            &hash,
+        ] {
+            assert!(!leads(good), "{good}");
+        }
+    }
+
+    #[test]
+    fn a_query_names_a_file_however_its_key_is_written() {
+        assert!(names_file("file%6Eame=a.png") && names_file("x=1&filename=a"));
+        assert!(!names_file("x=filename") && !names_file("") && !names_file("name=%20"));
+    }
 }

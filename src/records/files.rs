@@ -41,6 +41,14 @@ pub enum Meaning {
     Others,
 }
 
+/// The makers of a file that a text names. A node can say any text that is in its graph, so to a
+/// user only an object with an output or a preview in it gives a right to the file.
+fn owners<'m>(told: &Told, makers: &'m [Maker], seen: Seen) -> &'m [Maker] {
+    let is_event = matches!(seen, Seen::There) && user_of(makers).is_some();
+    let is_input = told.file.folder == Folder::Input;
+    if is_event && (told.is_bare() || is_input) { &[] } else { makers }
+}
+
 /// A file that a text names.
 struct Naming {
     /// The index of the text.
@@ -143,7 +151,8 @@ impl Records {
                 Some((*place, located(files, *backend, told)))
             });
             let lie: SmallVec<[(usize, Located); 4]> = lie.collect();
-            for (_, at) in &lie {
+            for (place, at) in &lie {
+                let makers = told.get(*place).map_or(&[][..], |it| owners(&it.told, makers, seen));
                 self.learn_in(files, at, makers, seen);
             }
             for (place, at) in &lie {
@@ -368,5 +377,31 @@ pub(crate) fn for_people(file: &FileRef) -> Cow<'_, str> {
         Folder::Output | Folder::Temp => {
             Cow::Owned(format!("{} [{}]", file.path(), file.folder.as_str()))
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_node_says_gives_a_user_no_right_to_a_file() {
+        let text = br#"{"type": "executed", "data": {"output": {"text": ["a.png"], "result":
+            ["b.glb"], "images": [{"filename": "c.png", "type": "output", "subfolder": ""},
+            {"filename": "d.png", "type": "input", "subfolder": ""}]}}}"#;
+        let told = names::told_in(text, NameKey::Output);
+        let user = [Maker::User("bob".into())];
+        let nobody = [Maker::Browser(1)];
+        let owned = |makers: &[Maker], seen| -> Vec<String> {
+            let owned = told.iter().filter(|it| !owners(it, makers, seen).is_empty());
+            let mut owned: Vec<String> = owned.map(|it| it.file.path().to_owned()).collect();
+            owned.sort();
+            owned
+        };
+        assert_eq!(owned(&user, Seen::There), ["c.png"]);
+        let all = ["a.png", "b.glb", "c.png", "d.png"];
+        assert_eq!(owned(&nobody, Seen::There), all);
+        // An upload is told by the server itself.
+        assert_eq!(owned(&user, Seen::Added), all);
     }
 }

@@ -172,6 +172,17 @@ pub struct FileRef {
     path: Arc<str>,
 }
 
+/// True if ComfyUI reads a folder at the end of this name, and not the name itself (0.33
+/// `folder_paths.py`, `annotated_filepath`). No file can be asked for under such a name.
+#[must_use]
+pub fn ends_in_annotation(name: &str) -> bool {
+    name.ends_with(']')
+        && Folder::ALL.iter().any(|folder| {
+            let rest = name.strip_suffix(']').and_then(|rest| rest.strip_suffix(folder.as_str()));
+            rest.is_some_and(|rest| rest.ends_with('['))
+        })
+}
+
 impl FileRef {
     /// `None` if it cannot be a file name. A backend on Windows writes `\` between folders.
     #[must_use]
@@ -183,6 +194,8 @@ impl FileRef {
         };
         let is_name = !filename.is_empty() && !filename.contains(['/', '\\']);
         let is_path = path.len() <= PATH_MAX && !path.contains(char::is_control);
+        // ComfyUI would read another name in it.
+        let is_name = is_name && !ends_in_annotation(filename);
         (is_name && is_path).then_some(Self { folder, path })
     }
 

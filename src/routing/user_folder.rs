@@ -23,6 +23,9 @@ const MARK: &str = "mooring-of-";
 /// What stands in the place of another user's folder: nothing is called so.
 const NOBODYS: &str = "mooring-nobody-";
 
+/// How often a target may be escaped.
+const DECODED_MAX: usize = 8;
+
 /// How many bytes of the digest are in a name.
 const DIGEST_LEN: usize = 12;
 
@@ -109,6 +112,31 @@ impl UserFolder {
         if done == 0 { Cow::Borrowed(text) } else { Cow::Owned(kept + &text[done..]) }
     }
 
+    /// True if a target of a request names another user's folder, also where it is escaped several
+    /// times over: what reads it may decode it again.
+    #[must_use]
+    pub fn is_left_by(&self, target: &str) -> bool {
+        let mut text = Cow::Borrowed(target);
+        for _ in 0..DECODED_MAX {
+            if self.names_another(&text) {
+                return true;
+            }
+            let decoded = percent_encoding::percent_decode_str(&text).decode_utf8_lossy();
+            if decoded == text {
+                return false;
+            }
+            text = Cow::Owned(decoded.into_owned());
+        }
+        true
+    }
+
+    /// True if a user's folder may stand in a target: in it, or in an escape.
+    #[must_use]
+    pub fn may_be_in(target: &str) -> bool {
+        let mark = |part: &[u8]| part.eq_ignore_ascii_case(MARK.as_bytes());
+        target.contains('%') || target.as_bytes().windows(MARK.len()).any(mark)
+    }
+
     /// True if any user's folder stands in a text.
     #[must_use]
     pub fn is_in(text: &str) -> bool {
@@ -162,6 +190,22 @@ mod tests {
     use proptest::prelude::{any, prop_assert, prop_assert_eq, proptest};
 
     use super::*;
+
+    #[test]
+    fn no_escape_hides_another_users_folder_in_a_target() {
+        let (ada, bob) = (UserFolder::of("ada"), UserFolder::of("bob"));
+        let own = format!("/pack/{}/a%20b.png", ada.as_str());
+        assert!(!ada.is_left_by(&own) && bob.is_left_by(&own));
+        let mut target = own.replace("mooring", "%6dOORING");
+        for _ in 0..5 {
+            assert!(UserFolder::may_be_in(&target) && bob.is_left_by(&target), "{target}");
+            target = target.replace('%', "%25");
+        }
+        assert!(UserFolder::may_be_in(&own.replace("mooring", "MOORING").replace('%', "")));
+        assert!(!UserFolder::may_be_in("/pack/mooring?x=mooring-off"));
+        let deep = format!("/a%{}20", "25".repeat(20));
+        assert!(ada.is_left_by(&deep), "nobody escapes that often");
+    }
 
     #[test]
     fn each_user_has_a_folder_of_his_own() {

@@ -12,23 +12,45 @@ use crate::routing::user_folder::UserFolder;
 /// then says itself that there is no such file.
 ///
 /// A string that is too long to be looked up, but says in which folder it is, names nothing either.
-#[must_use]
-pub fn without_others(body: Bytes, user: &UserFolder) -> Bytes {
-    let mut others = Others { body: &body, user, parts: Vec::new() };
+///
+/// # Errors
+/// A string of it cannot be read, but its server might read a name in it.
+pub fn without_others(body: Bytes, user: &UserFolder) -> Result<Bytes, Unreadable> {
+    let mut others = Others { body: &body, user, parts: Vec::new(), unreadable: None };
     walk(&body, &mut others);
+    if let Some(why) = others.unreadable {
+        return Err(why);
+    }
     let parts = others.parts;
-    with_renamed(body, &parts)
+    Ok(with_renamed(body, &parts))
+}
+
+/// Why a submission is refused: what it names is not known.
+#[derive(Clone, Copy, Debug, Eq, PartialEq, thiserror::Error)]
+pub enum Unreadable {
+    #[error("a string in the body is no text: half of a surrogate pair stands in it")]
+    NoText,
+    #[error("the body is nested too deeply: at most 64 levels")]
+    TooDeep,
 }
 
 struct Others<'a> {
     body: &'a [u8],
     user: &'a UserFolder,
     parts: Vec<(Range<usize>, String)>,
+    unreadable: Option<Unreadable>,
 }
 
 impl Visit for Others<'_> {
+    fn too_deep(&mut self) {
+        self.unreadable.get_or_insert(Unreadable::TooDeep);
+    }
+
     fn text(&mut self, _levels: &[Level<'_>], at: Range<usize>) {
-        let Some(text) = text_at(self.body, at.clone()) else { return };
+        let Some(text) = text_at(self.body, at.clone()) else {
+            self.unreadable.get_or_insert(Unreadable::NoText);
+            return;
+        };
         if VALUE_MAX < at.len() && without_annotation(&text).1.is_some() {
             self.parts.push((at, quote(&self.user.nowhere("too-long"))));
         } else if self.user.names_another(&text) {
@@ -42,7 +64,7 @@ mod tests {
     use super::*;
 
     fn without(body: &str) -> String {
-        let body = without_others(body.to_owned().into(), &UserFolder::of("bob"));
+        let body = without_others(body.to_owned().into(), &UserFolder::of("bob")).unwrap();
         String::from_utf8(body.into()).unwrap()
     }
 
@@ -60,6 +82,21 @@ mod tests {
                 assert!(!UserFolder::of("bob").names_another(&without), "{without}");
             }
         }
+    }
+
+    /// Python keeps half of a pair as a character, and ComfyUI cuts it off with the folder.
+    #[test]
+    fn what_cannot_be_read_is_refused() {
+        let deep = format!("{{\"prompt\": {}\"x\"{}}}", "[".repeat(64), "]".repeat(64));
+        for (body, why) in [
+            (r#"{"prompt": {"1": ["a.png\ud800[input]"]}}"#, Unreadable::NoText),
+            (r#"{"extra_data": "\udc00"}"#, Unreadable::NoText),
+            (deep.as_str(), Unreadable::TooDeep),
+        ] {
+            let body = Bytes::copy_from_slice(body.as_bytes());
+            assert_eq!(without_others(body, &UserFolder::of("bob")), Err(why));
+        }
+        assert!(without(r#"{"prompt": "\ud83d\ude00"}"#).contains("ude00"));
     }
 
     #[test]

@@ -3,10 +3,19 @@
 //! All of it is written anew, with a boundary of ours: a backend reads the same parts and names as
 //! we do, and nobody gets a file past us by a form that two programs read in two ways. The content
 //! of files passes in pieces, as it comes.
+//!
+//! # Invariant
+//!
+//! Nothing in a head that goes on is text of the client's, but a type of letters and the name of
+//! the file, and that is escaped until only letters, digits, `.`, `-` and `_` are left.
+//! aiohttp cuts a head at each `;`, also inside of quotes, and takes slashes off the begin
+//! of a name.
 
 use http::HeaderValue;
 
 use super::{parameter, part_value};
+use crate::comfy::query::encode;
+use crate::routing::ids::ends_in_annotation;
 use crate::routing::user_folder::UserFolder;
 
 /// The longest head of a part, in bytes.
@@ -22,14 +31,47 @@ pub enum BadUpload {
     NoForm,
     #[error("a part of the form has no name, or a head that cannot be read")]
     BadPart,
+    #[error(
+        "an upload has the fields `image`, `type`, `overwrite`, `subfolder` and `original_ref`, \
+         each at most once, and only `image` is a file"
+    )]
+    BadField,
     #[error("the form ends within a part")]
     CutShort,
     #[error("the subfolder of an upload is a path without `..`, and is no name of ours")]
     BadSubfolder,
     #[error("`original_ref` of a mask names a file: its `filename`, `subfolder` and `type`")]
     BadOriginal,
-    #[error("the name of an uploaded file has no folders and no control characters in it")]
+    #[error(
+        "the name of an uploaded file has no folders and no control characters in it, and \
+             does not end like `[input]`"
+    )]
     BadName,
+}
+
+/// A field that ComfyUI reads in an upload (0.33 `server.py`, `image_upload` and `upload_mask`).
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum Field {
+    Image,
+    Type,
+    Overwrite,
+    Subfolder,
+    OriginalRef,
+}
+
+impl Field {
+    const ALL: [Self; 5] =
+        [Self::Image, Self::Type, Self::Overwrite, Self::Subfolder, Self::OriginalRef];
+
+    fn as_str(self) -> &'static str {
+        match self {
+            Self::Image => "image",
+            Self::Type => "type",
+            Self::Overwrite => "overwrite",
+            Self::Subfolder => "subfolder",
+            Self::OriginalRef => "original_ref",
+        }
+    }
 }
 
 /// The form of a user's upload, on its way.
@@ -43,7 +85,8 @@ pub struct OwnForm {
     /// What has come and is not read yet.
     coming: Vec<u8>,
     state: State,
-    /// The first one, as ComfyUI takes it.
+    /// The fields that have begun.
+    begun: Vec<Field>,
     subfolder: Option<Vec<u8>>,
 }
 
@@ -68,6 +111,7 @@ impl OwnForm {
             boundary: going,
             coming: Vec::new(),
             state: State::Start,
+            begun: Vec::new(),
             subfolder: None,
         }
     }
@@ -113,7 +157,9 @@ impl OwnForm {
     }
 
     fn start(&mut self) -> Result<bool, BadUpload> {
-        let first = &self.delimiter[2..];
+        // Some programs begin with an empty line.
+        let skipped = if self.coming.starts_with(b"\r") { 0 } else { 2 };
+        let first = &self.delimiter[skipped..];
         if self.coming.len() < first.len() {
             return if first.starts_with(&self.coming) {
                 Ok(false)
@@ -124,7 +170,7 @@ impl OwnForm {
         if !self.coming.starts_with(first) {
             return Err(BadUpload::NoForm);
         }
-        self.went_by(self.delimiter.len() - 2, State::AfterDelimiter);
+        self.went_by(self.delimiter.len() - skipped, State::AfterDelimiter);
         Ok(true)
     }
 
@@ -157,13 +203,16 @@ impl OwnForm {
         let Some(end) = memchr::memmem::find(&self.coming, b"\r\n\r\n") else { return self.more() };
         let head = std::str::from_utf8(&self.coming[..end]).map_err(|_| BadUpload::BadPart)?;
         let part = PartHead::read(head)?;
-        let state = if part.name == "subfolder" {
-            if part.filename.is_some() || part.coding.is_some() {
-                return Err(BadUpload::BadSubfolder);
-            }
+        // Of two fields of one name, programs differ in which one they take.
+        if self.begun.contains(&part.field) {
+            return Err(BadUpload::BadField);
+        }
+        let written = part.written(&self.boundary, &self.folder)?;
+        self.begun.push(part.field);
+        let state = if part.field == Field::Subfolder {
             State::Subfolder(Vec::new())
         } else {
-            going.extend_from_slice(part.written(&self.boundary, &self.folder)?.as_bytes());
+            going.extend_from_slice(written.as_bytes());
             State::Content
         };
         self.went_by(end + 4, state);
@@ -219,11 +268,9 @@ impl OwnForm {
 
 /// What the head of a part says, as far as it goes on.
 struct PartHead<'a> {
-    name: String,
+    field: Field,
     filename: Option<String>,
     kind: Option<&'a str>,
-    /// `Content-Transfer-Encoding`, which aiohttp undoes.
-    coding: Option<&'a str>,
 }
 
 impl<'a> PartHead<'a> {
@@ -236,6 +283,8 @@ impl<'a> PartHead<'a> {
         };
         let disposition = header("content-disposition").ok_or(BadUpload::BadPart)?;
         let name = parameter(disposition, "name").ok_or(BadUpload::BadPart)?;
+        let field = Field::ALL.into_iter().find(|field| field.as_str() == name);
+        let field = field.ok_or(BadUpload::BadField)?;
         // RFC 5987; aiohttp prefers it too.
         let encoded = parameter(disposition, "filename*").map(|value| part_value(&value));
         let filename = match encoded {
@@ -243,40 +292,53 @@ impl<'a> PartHead<'a> {
             Some(decoded) => decoded,
             None => parameter(disposition, "filename"),
         };
-        let coding = header("content-transfer-encoding")
-            .filter(|it| !["binary", "8bit", "7bit"].iter().any(|no| it.eq_ignore_ascii_case(no)));
-        Ok(Self { name, filename, kind: header("content-type"), coding })
+        if filename.is_some() != (field == Field::Image) {
+            return Err(BadUpload::BadField);
+        }
+        // aiohttp would undo any other one, and see what we have not (RFC 7578 section 4.7).
+        let is_as_it_is = |it: &str| ["binary", "8bit", "7bit"].contains(&it);
+        let coding = header("content-transfer-encoding").map(str::to_ascii_lowercase);
+        if coding.is_some_and(|coding| !is_as_it_is(&coding)) {
+            return Err(BadUpload::BadPart);
+        }
+        Ok(Self { field, filename, kind: header("content-type") })
     }
 
     fn written(&self, boundary: &str, folder: &UserFolder) -> Result<String, BadUpload> {
-        let quoted = |text: &str| text.replace('\\', "\\\\").replace('"', "\\\"");
-        if self.name.contains(char::is_control) {
-            return Err(BadUpload::BadPart);
-        }
-        let name = quoted(&self.name);
+        let name = self.field.as_str();
         let mut head = format!("--{boundary}\r\ncontent-disposition: form-data; name=\"{name}\"");
         if let Some(filename) = &self.filename {
-            let leads_out = filename.contains(['/', '\\']) || filename == "..";
+            let leads_out = filename.contains(['/', '\\']) || matches!(&**filename, "." | "..");
             let is_bad = leads_out || filename.contains(char::is_control);
-            if is_bad || folder.names_another(filename) {
+            if is_bad || ends_in_annotation(filename) || folder.names_another(filename) {
                 return Err(BadUpload::BadName);
             }
-            head.push_str(&format!("; filename=\"{}\"", quoted(filename)));
             // The type of a field would make bytes of its text.
-            head.push_str(&self.kind.map_or_else(String::new, |it| line("content-type", it)));
+            let kind = self.kind.filter(|kind| is_type(kind));
+            head.push_str(&format!(
+                "; {}\r\ncontent-type: {}",
+                written_name(filename),
+                kind.unwrap_or("application/octet-stream")
+            ));
         }
-        head.push_str(
-            &self.coding.map_or_else(String::new, |it| line("content-transfer-encoding", it)),
-        );
         head.push_str("\r\n\r\n");
         Ok(head)
     }
 }
 
-/// A further line of a head; none if it has odd characters.
-fn line(name: &str, value: &str) -> String {
-    let is_plain = value.bytes().all(|byte| (b' '..=b'~').contains(&byte));
-    if is_plain { format!("\r\n{name}: {value}") } else { String::new() }
+/// The parameter for the name of a file, which all programs read alike.
+fn written_name(filename: &str) -> String {
+    let is_clear = |byte: u8| byte.is_ascii_alphanumeric() || b"._-".contains(&byte);
+    if filename.bytes().all(is_clear) {
+        return format!("filename=\"{filename}\"");
+    }
+    format!("filename*=UTF-8''{}", encode(filename).replace('~', "%7E"))
+}
+
+/// True for a plain type of a single content.
+fn is_type(kind: &str) -> bool {
+    let is_clear = |byte: u8| byte.is_ascii_alphanumeric() || b"/.+-".contains(&byte);
+    kind.bytes().all(is_clear) && !kind.to_ascii_lowercase().starts_with("multipart")
 }
 
 #[cfg(test)]
@@ -326,7 +388,7 @@ mod tests {
         {
             let folder = subfolder.map_or_else(String::new, |it| field("subfolder", it));
             for body in [
-                format!("{}{folder}{}--b--\r\n", image("a.png"), field("overwrite", "true")),
+                format!("\r\n{}{folder}{}--b--\r\n", image("a.png"), field("overwrite", "true")),
                 format!("{folder}{}{}--b--\r\n", field("overwrite", "true"), image("a.png")),
             ] {
                 for size in [1, 2, 3, 7, 50, 4_096] {
@@ -345,16 +407,57 @@ mod tests {
     }
 
     #[test]
-    fn the_first_subfolder_counts_and_none_leads_elsewhere() {
-        let two = [field("subfolder", "x"), field("subfolder", "y"), image("a.png")].concat();
-        let going = passed(format!("{two}--b--").as_bytes(), 9).unwrap();
-        assert_eq!(contents(&going).pop().unwrap().1, ada().path("x"));
+    fn a_field_stands_there_once_under_the_name_that_comfyui_reads() {
+        let bobs = UserFolder::of("bob");
+        for name in
+            ["/subfolder", "\\\\subfolder", "Subfolder", "_charset_", "/original_ref", "x", ""]
+        {
+            let body = [field(name, bobs.as_str()), image("a.png"), "--b--".to_owned()].concat();
+            assert_eq!(passed(body.as_bytes(), 64), Err(BadUpload::BadField), "{name}");
+        }
+        for name in ["subfolder", "overwrite", "type", "original_ref"] {
+            let body = [field(name, "x"), field(name, "y"), "--b--".to_owned()].concat();
+            assert_eq!(passed(body.as_bytes(), 64), Err(BadUpload::BadField), "{name}");
+            let file = image("a.png").replace("\"image\"", &format!("\"{name}\""));
+            assert_eq!(passed(file.as_bytes(), 64), Err(BadUpload::BadField), "{name}");
+        }
+        let no_file = field("image", "x");
+        assert_eq!(passed(no_file.as_bytes(), 64), Err(BadUpload::BadField));
+        let coded =
+            field("type", "x").replace("\r\n\r\n", "\r\nContent-Transfer-Encoding: base64\r\n\r\n");
+        assert_eq!(passed(coded.as_bytes(), 64), Err(BadUpload::BadPart));
+    }
+
+    /// aiohttp cuts at each `;`, so none of a name's may be left.
+    #[test]
+    fn no_name_of_a_file_is_a_parameter() {
+        for (name, written) in [
+            (
+                "x\\\"; filename*=UTF-8''..%2Fa.png; [=z",
+                "filename*=UTF-8''x%22%3B%20filename%2A%3DUTF-8%27%27..%252Fa.png%3B%20%5B%3Dz",
+            ),
+            ("a;b (1)~.png", "filename*=UTF-8''a%3Bb%20%281%29%7E.png"),
+            ("a-b_1.png", "filename=\"a-b_1.png\""),
+        ] {
+            let body = image(name).replace("image/png", "multipart/mixed; boundary=b") + "--b--";
+            let going = String::from_utf8(passed(body.as_bytes(), 64).unwrap()).unwrap();
+            let head = "content-disposition: form-data; name=\"image\"; ";
+            let expected = format!(
+                "--ours\r\n{head}{written}\r\ncontent-type: application/octet-stream\r\n\r\n"
+            );
+            assert!(going.starts_with(&expected), "{going}");
+        }
+    }
+
+    #[test]
+    fn no_subfolder_and_no_name_leads_elsewhere() {
         let bobs = UserFolder::of("bob");
         for bad in ["..", "x/../y", bobs.as_str(), &"x".repeat(2_000), "a\nb"] {
             let body = format!("{}{}--b--\r\n", field("subfolder", bad), image("a.png"));
             assert_eq!(passed(body.as_bytes(), 64), Err(BadUpload::BadSubfolder), "{bad}");
         }
-        for bad in ["../a.png", "x/a.png", "x\\\\a.png", "..", &bobs.path("a.png")] {
+        for bad in ["../a.png", "x/a.png", "x\\\\a.png", "..", "a.png [input]", &bobs.path("a.png")]
+        {
             let body = format!("{}--b--\r\n", image(bad));
             assert_eq!(passed(body.as_bytes(), 64), Err(BadUpload::BadName), "{bad}");
         }
@@ -369,7 +472,7 @@ mod tests {
             ("--b\r\n\r\nx\r\n--b--", BadUpload::BadPart),
             ("--b\r\nX: y\r\n\r\nx\r\n--b--", BadUpload::BadPart),
             ("--bc\r\n", BadUpload::BadPart),
-            ("--b\r\nContent-Disposition: form-data; name=a\r\n\r\nx", BadUpload::CutShort),
+            ("--b\r\nContent-Disposition: form-data; name=type\r\n\r\nx", BadUpload::CutShort),
         ] {
             assert_eq!(passed(body.as_bytes(), 5), Err(why), "{body:?}");
         }
@@ -378,7 +481,7 @@ mod tests {
         assert_eq!(passed(encoded.as_bytes(), 64), Err(BadUpload::BadName));
         let encoded = encoded.replace("%2E%2E%2F", "");
         let going = String::from_utf8(passed(encoded.as_bytes(), 64).unwrap()).unwrap();
-        assert!(going.contains("filename=\"\u{20ac}a\""), "{going}");
+        assert!(going.contains("; filename*=UTF-8''%E2%82%ACa\r\n"), "{going}");
     }
 
     proptest! {

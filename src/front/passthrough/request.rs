@@ -26,6 +26,7 @@ use crate::front::headers::table::RequestHeader;
 use crate::front::hosts;
 use crate::front::page_cookie::asks_for_a_page;
 use crate::front::token_gate::{TokenGate, without_cookie};
+use crate::routing::user_folder::UserFolder;
 use crate::server::authority;
 use crate::server::message::LINE_MAX;
 use crate::server::write::{copy_header, write_header};
@@ -243,6 +244,12 @@ impl Plain<'_> {
             |claim: &&Header<'_>| claim.name.eq_ignore_ascii_case(hosts::X_FORWARDED_HOST.as_str());
         let forwarded = self.claims.iter().filter(is_host).map(|claim| claim.value);
         hosts::foreign(server, peer, Some(self.host), forwarded).is_none()
+    }
+
+    /// True if it may name files of a user. Hyper's way looks whose they are.
+    #[must_use]
+    pub fn may_name_a_folder(&self) -> bool {
+        UserFolder::may_be_in(self.target)
     }
 
     /// The sender, if he may come in; the key is removed. `None` leaves the decision to hyper's

@@ -93,6 +93,9 @@ impl RouteCache {
         config: &Config,
         plain: &mut Plain<'_>,
     ) -> Option<Pass> {
+        if config.auth.mode != AuthMode::Off && plain.may_name_a_folder() {
+            return None;
+        }
         match config.auth.mode {
             AuthMode::Header => return plain.admit_named(&admission.believed(self.peer)?),
             AuthMode::Jwt => return plain.admit_with_token(&admission.tokens()),

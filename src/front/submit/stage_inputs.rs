@@ -16,6 +16,7 @@ use super::known::{Input, Known, Lookup, Places};
 use crate::comfy::file_inputs::{self, Kind};
 use crate::comfy::files::{self, Mention, Spelled};
 use crate::comfy::refused::Lacks;
+use crate::comfy::submission::Refusal;
 use crate::fleet::backend::Backend;
 use crate::front::Front;
 use crate::front::error::GatewayError;
@@ -48,12 +49,18 @@ pub(super) struct Inputs {
 /// another installation, or here after a change of the fleet, must not name a server.
 ///
 /// Nor does any string of it name the folder of another user.
-#[must_use]
-pub(super) fn cleaned(shared: &Shared, user: Option<UserFolder>, body: Bytes) -> Bytes {
+///
+/// # Errors
+/// What a user's submission names cannot be read.
+pub(super) fn cleaned(
+    shared: &Shared,
+    user: Option<UserFolder>,
+    body: Bytes,
+) -> Result<Bytes, Refusal> {
     let body = files::without_backends(body, |name| shared.records.is_of_backend(name));
     match user {
-        Some(user) => files::without_others(body, &user),
-        None => body,
+        Some(user) => Ok(files::without_others(body, &user)?),
+        None => Ok(body),
     }
 }
 

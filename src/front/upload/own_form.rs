@@ -63,10 +63,10 @@ pub(super) fn passing(
     let (found, why, mut search) = (Arc::clone(&overwrites), refused.clone(), overwrite());
     let body = body.changed_by(move |data| {
         let passed = match data {
-            Some(data) => {
-                found.fetch_or(search.finds(data), Ordering::Relaxed);
-                form.pass(data)
-            }
+            // What the backend reads counts, not what came.
+            Some(data) => form.pass(data).inspect(|going| {
+                found.fetch_or(search.finds(going), Ordering::Relaxed);
+            }),
             None => form.end().map(|()| Vec::new()),
         };
         passed.map(Bytes::from).map_err(|bad| why.0.get_or_init(|| bad)).ok()
