@@ -135,7 +135,7 @@ impl Audit {
         }
     }
 
-    /// The same for a request that was refused: no more than [`REFUSALS_MAX`] in a second.
+    /// The same for a request that was refused: no more than 20 in a second.
     pub fn note_refusal(&self, entry: impl FnOnce() -> Entry) {
         if !self.is_on() {
             return;

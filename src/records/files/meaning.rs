@@ -6,7 +6,8 @@ use crate::routing::ids::{BackendId, FileRef, Folder, Located};
 use crate::routing::servers::ServerKey;
 use crate::routing::user_folder::UserFolder;
 
-/// Like [`Records::meaning`], for a caller that looks up many names and holds the shard.
+/// Like [`meaning`](super::Records::meaning), for a caller that looks up many names and holds
+/// the shard.
 #[must_use]
 pub(crate) fn meaning_in(
     files: &Files,
