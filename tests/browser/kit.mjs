@@ -66,15 +66,27 @@ export function watch(page, origin, allowed = []) {
   return tab;
 }
 
-/** Waits until `look`, run in the page with `argument`, gives something true; returns it. */
+/**
+ * Waits until `look`, run in the page with `argument`, gives something true; returns it. A look
+ * that throws is one that came too early: the page of a new tab is empty at first.
+ */
 export async function until(page, what, look, argument, timeout = PATIENCE_MS) {
-  try {
-    const handle = await page.waitForFunction(look, argument, { timeout, polling: 50 });
-    return await handle.jsonValue();
-  } catch (error) {
-    const name = what.replace(/\W+/g, "-");
-    await page.screenshot({ path: `${PICTURES}/${name}.png`, timeout: 5000 }).catch(() => null);
-    throw new Error(`${what}: not within ${timeout} ms (see .cache/browser/${name}.png): ${error}`);
+  const deadline = Date.now() + timeout;
+  for (;;) {
+    try {
+      const left = Math.max(1, deadline - Date.now());
+      const handle = await page.waitForFunction(look, argument, { timeout: left, polling: 50 });
+      return await handle.jsonValue();
+    } catch (error) {
+      if (Date.now() < deadline && !page.isClosed()) {
+        await new Promise((resolve) => setTimeout(resolve, 50));
+        continue;
+      }
+      const name = what.replace(/\W+/g, "-");
+      const path = `${PICTURES}/${name}.png`;
+      await page.screenshot({ path, timeout: 5000 }).catch(() => null);
+      throw new Error(`${what}: not within ${timeout} ms (see ${path}): ${error}`);
+    }
   }
 }
 
