@@ -120,6 +120,14 @@ pub(super) async fn know_keys<B>(front: &Front, request: &Request<B>) {
 
 /// Fetches keys for as long as the process runs.
 pub(super) async fn run(front: Arc<Front>) {
+    tokio::select! {
+        biased;
+        () = front.shared.tasks.stopping() => {}
+        () = fetch_always(&front) => {}
+    }
+}
+
+async fn fetch_always(front: &Front) {
     let mut failed = false;
     loop {
         let fetcher = &front.token_keys;
@@ -129,7 +137,7 @@ pub(super) async fn run(front: Arc<Front>) {
             continue;
         };
         fetcher.begins();
-        let fetched = timeout(WITHIN, fetch(&front, &url)).await;
+        let fetched = timeout(WITHIN, fetch(front, &url)).await;
         let fetched = fetched.unwrap_or_else(|_| Err("nothing came in time".to_owned()));
         front.shared.metrics.guests.fetched_keys(if fetched.is_ok() { "ok" } else { "failed" });
         let pause = match fetched {
