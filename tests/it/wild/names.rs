@@ -108,12 +108,9 @@ async fn a_name_is_ones_own_file_and_else_the_one_that_was_written_last() {
         }
         cases.case(case, found, vec![Ok(BLUE), Ok(RED), Ok(BLUE), Ok(BLUE)]);
     }
-    for (case, spelled) in [
-        ("the folder said behind it", "input.png [input]"),
-        ("and without a space", "input.png[input]"),
-    ] {
-        cases.case(case, inverted(&world, "10.0.0.3", spelled).await, Ok(BLUE));
-    }
+    // Without the space ComfyUI cuts off the last letter of the name as well.
+    let said_behind = inverted(&world, "10.0.0.3", "input.png [input]").await;
+    cases.case("the folder said behind it", said_behind, Ok(BLUE));
     only(&world, &["a"]).await;
     upload(&world, "10.0.0.1", ("", "input.png"), GREEN).await;
     only(&world, &["a", "b"]).await;
@@ -131,7 +128,7 @@ async fn a_name_is_ones_own_file_and_else_the_one_that_was_written_last() {
     only(&world, &["a", "b"]).await;
     let found = inverted(&world, "ada", "mine.png").await;
     cases.case("the last one of one's own two", found, Ok(BLUE));
-    cases.end(19);
+    cases.end(18);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

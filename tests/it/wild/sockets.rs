@@ -98,7 +98,7 @@ async fn sockets_of_packs_open_however_they_are_asked_for() {
         ("two keys", "/ps/ws", with(&format!("Sec-WebSocket-Key: {KEY}")), "400"),
         ("version 8", "/ps/ws", usual.replace("13", "8"), "426"),
         ("what installs", "/manager/queue/install", usual.clone(), "403"),
-        ("a folder above ours", "/ps/../ws", usual.clone(), "404"),
+        ("a folder above ours", "/ps/../ws", usual.clone(), "403"),
     ] {
         let head = format!("GET {target} HTTP/1.1\nHost: {}\n{lines}\n", world.front);
         let answer = opened(&world, &head.replace('\n', "\r\n"), "", "\r\n\r\n").await;
