@@ -106,7 +106,7 @@ test("the page is plain, readable, and works without JavaScript", DEADLINE, asyn
       await tab.page.screenshot({ path: `${PICTURES}/login-${colorScheme}-${width}.png` });
       await fill(tab, "ada", "wrong");
       const alert = tab.page.getByRole("alert");
-      assert.match(await alert.innerText(), /not the name and password/);
+      assert.match(await alert.innerText(), /The name, the password or the key is wrong/);
       await tab.page.screenshot({ path: `${PICTURES}/login-wrong-${colorScheme}-${width}.png` });
       assert.equal(await tab.page.getByLabel("Name", { exact: true }).inputValue(), "ada");
       await tab.page.goto(`${fleet.url}/-/login?next=/-/whoami`);
