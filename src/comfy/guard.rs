@@ -12,8 +12,8 @@
 
 use percent_encoding::percent_decode_str;
 
-use super::endpoint::decode;
-use super::spelling::{Segments, readings};
+use super::endpoint::{decode, first_segment};
+use super::spelling::{Readings, Segments, readings};
 
 /// Who may use a route.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -121,19 +121,30 @@ pub fn area(raw_path: &str, path: &str) -> Area {
     if readings.is_doubtful() {
         return Area::Doubtful;
     }
-    // Jobs have the prefix twice.
-    let first = path.split('/').skip(1).find(|segment| *segment != "api").unwrap_or("");
+    let first = first_of(path);
+    // All readers see the same route in a plain path, but for letter case.
+    let is_certain = matches!(readings, Readings::Plain(_))
+        && !first.bytes().any(|byte| byte.is_ascii_uppercase());
+    let is_in_doubt = |segments: &Segments<'_>| {
+        !is_certain && first_of_ours(segments.clone()).is_some_and(|ours| ours != first)
+    };
     let mut found = None;
     readings.any(|segments| {
-        let area = match first_of_ours(segments.clone()) {
-            Some(ours) if ours != first => Area::Doubtful,
-            Some(_) | None => area_of(segments),
-        };
+        let area = if is_in_doubt(&segments) { Area::Doubtful } else { area_of(segments) };
         let both = found.map_or(area, |found: Area| found.and(area));
         found = Some(both);
         both == Area::Doubtful
     });
     found.unwrap_or(Area::Open)
+}
+
+/// The first segment that ComfyUI matches. Jobs have the prefix twice.
+fn first_of(path: &str) -> &str {
+    let mut rest = path;
+    while let Some(below) = rest.strip_prefix("/api").filter(|it| it.starts_with('/')) {
+        rest = below;
+    }
+    rest.strip_prefix('/').map_or("", first_segment)
 }
 
 /// True for a path that is refused whatever is configured: see [`Area::Doubtful`].

@@ -15,7 +15,6 @@
 //! and cost no allocation.
 
 use std::slice;
-use std::str::Split;
 
 use icu_normalizer::DecomposingNormalizerBorrowed;
 use percent_encoding::percent_decode;
@@ -79,7 +78,7 @@ impl Readings<'_> {
     /// True if a reading is what `is_it` looks for. A path in doubt has none.
     pub fn any(&self, mut is_it: impl FnMut(Segments<'_>) -> bool) -> bool {
         match self {
-            Self::Plain(path) => is_it(Segments::Raw(path.split('/'))),
+            Self::Plain(path) => is_it(Segments::Raw(path)),
             Self::Several(all) => all.iter().any(|one| is_it(Segments::Mended(one.iter()))),
             Self::Doubtful => false,
         }
@@ -90,7 +89,8 @@ impl Readings<'_> {
 /// may be empty or `.`.
 #[derive(Clone, Debug)]
 pub enum Segments<'a> {
-    Raw(Split<'a, char>),
+    /// What is left of a path with one reading.
+    Raw(&'a str),
     Mended(slice::Iter<'a, String>),
 }
 
@@ -99,14 +99,20 @@ impl<'a> Iterator for Segments<'a> {
 
     fn next(&mut self) -> Option<&'a str> {
         match self {
-            Self::Raw(split) => split.find(|segment| !segment.is_empty()),
+            Self::Raw(rest) => {
+                let path = rest.strip_prefix('/').unwrap_or(rest);
+                let end = path.bytes().position(|byte| byte == b'/').unwrap_or(path.len());
+                let (segment, below) = path.split_at(end);
+                *rest = below;
+                (!segment.is_empty()).then_some(segment)
+            }
             Self::Mended(segments) => segments.next().map(String::as_str),
         }
     }
 }
 
 /// Characters that every reader takes as they are. Dots are looked at besides.
-const PLAIN: [bool; 256] = {
+static PLAIN: [bool; 256] = {
     let all = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-._~/&=+:,@!$'()*";
     let (mut plain, mut at) = ([false; 256], 0);
     while at < all.len() {

@@ -31,8 +31,10 @@ const PROXIES = [
   {
     name: "nginx",
     language: "nginx",
-    // As root its workers would be another user, who could not read the folder.
-    whole: (text, folder) => `${process.getuid() === 0 ? "user root;" : ""} daemon off;
+    // As root its workers would be another user, who could not read the folder. And as processes
+    // of their own they would outlive a master that is killed.
+    whole: (text, folder) => `${process.getuid() === 0 ? "user root;" : ""}
+daemon off; master_process off;
 pid ${folder}/pid; error_log stderr; events {}
 http {
   access_log off; client_body_temp_path ${folder}; proxy_temp_path ${folder};
