@@ -231,12 +231,25 @@ pub struct Guest {
     is_by_address: bool,
 }
 
-/// Finds the user of a request, and removes the key from it. `None` means that everybody may come
-/// in.
+/// Finds the user of a request, and removes the key from it, and what it says itself about its
+/// user. `None` means that everybody may come in, as anybody.
 ///
 /// # Errors
 /// The sender may not come in, or may not do this.
 pub fn admit<B>(
+    front: &Front,
+    from: (IpAddr, &CorsDecision),
+    request: &mut Request<B>,
+) -> Result<Option<Guest>, GatewayError> {
+    let guest = guest_of(front, from, request)?;
+    if guest.is_some() {
+        // With it, one user would act as another on a server with several.
+        request.headers_mut().remove(headers::COMFY_USER);
+    }
+    Ok(guest)
+}
+
+fn guest_of<B>(
     front: &Front,
     (peer, decision): (IpAddr, &CorsDecision),
     request: &mut Request<B>,

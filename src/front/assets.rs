@@ -21,12 +21,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::{HeaderName, HeaderValue, Method, Request, Response, StatusCode};
+use http::{HeaderValue, Method, Request, Response, StatusCode};
 use hyper::body::Incoming;
 
 use super::Front;
 use super::caller::Caller;
 use super::error::GatewayError;
+use super::headers::COMFY_USER;
 use super::jobs::with_status;
 use super::route::reading;
 use super::users;
@@ -44,9 +45,6 @@ use crate::routing::files::Maker;
 use crate::routing::ids::AssetId;
 use crate::routing::realm::Realm;
 pub use hashes::view;
-
-/// The user that a request names to a server.
-const COMFY_USER: HeaderName = HeaderName::from_static("comfy-user");
 
 /// Answers a request to one of these routes.
 ///

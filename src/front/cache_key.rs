@@ -3,15 +3,13 @@
 
 use std::borrow::Cow;
 
-use http::header::{AUTHORIZATION, COOKIE, HeaderMap, HeaderName};
+use http::header::{AUTHORIZATION, COOKIE, HeaderMap};
 
 use percent_encoding::{AsciiSet, CONTROLS, percent_decode_str, utf8_percent_encode};
 
-use super::headers::other_cookies;
+use super::headers::{COMFY_USER, other_cookies};
 use super::user_file::{Meaning, meaning};
 use crate::comfy::endpoint::{is_user_data, plain_path};
-
-const COMFY_USER: HeaderName = HeaderName::from_static("comfy-user");
 
 /// Lists of a user's files.
 const LISTS: [&str; 2] = ["/userdata", "/v2/userdata"];

@@ -30,6 +30,9 @@ pub const MISSING: HeaderName = HeaderName::from_static("mooring-missing");
 const SERVER_TIMING: HeaderName = HeaderName::from_static("server-timing");
 /// The id that a client gives itself, for requests that have no other place for it.
 pub const CLIENT_ID: HeaderName = HeaderName::from_static("comfy-client-id");
+/// The user of a request, by his id on a server with several users (ComfyUI `--multi-user`).
+/// Nothing proves it, so where users are required a client cannot set it.
+pub const COMFY_USER: HeaderName = HeaderName::from_static("comfy-user");
 
 /// Removes the headers in which an untrusted sender claims to be a proxy.
 pub fn forget_claims(headers: &mut HeaderMap) {

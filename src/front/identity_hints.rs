@@ -6,8 +6,8 @@ use http::header::COOKIE;
 use http::{HeaderName, HeaderValue, Request};
 use smallvec::SmallVec;
 
-use super::headers::CLIENT_ID;
 use super::headers::table::is_forwarding;
+use super::headers::{CLIENT_ID, COMFY_USER};
 use crate::auth::Pass;
 use crate::routing::ids::ClientId;
 use crate::routing::realm::Realm;
@@ -16,9 +16,6 @@ use crate::ws;
 
 const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
-
-/// The user of a page, on servers with several users (ComfyUI `--multi-user`).
-const COMFY_USER: HeaderName = HeaderName::from_static("comfy-user");
 
 /// The parts of a request that say who sent it, unchanged.
 #[derive(Debug, Default)]

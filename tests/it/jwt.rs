@@ -116,12 +116,14 @@ async fn whom_a_token_names_comes_in_and_no_backend_is_told() {
                     &[("cookie", alone.as_str())],
                     &[("authorization", bearer.as_str()), ("cookie", cookie.as_str())],
                     &[("cookie", "x=y"), ("cookie", cookie.as_str())],
+                    &[("authorization", bearer.as_str()), ("Comfy-User", "bob")],
                 ] {
                     let answer = get(&world, path, lines).await;
                     assert_eq!(answer.status, 200, "{name} {path}: {}", answer.text());
                     assert!(answer.header("cache-control").contains("private"), "{path}");
                     let seen = format!("{:?}", headers_of(&world, path));
                     assert!(!seen.contains(&token), "{name} {path}: {seen}");
+                    assert!(!seen.contains("comfy-user"), "{name} {path}: {seen}");
                     let has_others = lines.iter().any(|line| line.1 == cookie);
                     assert_eq!(seen.contains("a=b") && seen.contains("c=d"), has_others, "{seen}");
                 }

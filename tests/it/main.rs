@@ -15,6 +15,7 @@ mod base_path;
 mod bodies;
 mod certificates;
 mod codings;
+mod comfy_user;
 mod commands;
 mod configuration;
 mod corpora;

@@ -56,6 +56,7 @@ async fn whom_the_proxy_names_comes_in_and_no_backend_is_told() {
                 &[ADA][..],
                 &[("X-Forwarded-User", " ada "), ("Remote-Groups", "a, b")],
                 &[ADA, ("x-forwarded-for", "198.51.100.7"), ("x-forwarded-proto", "https")],
+                &[ADA, ("Comfy-User", "bob"), ("comfy-user", "bob")],
             ] {
                 let answer = get(&world, path, lines).await;
                 assert_eq!(answer.status, 200, "{path} {lines:?}: {}", answer.text());
@@ -63,6 +64,7 @@ async fn whom_the_proxy_names_comes_in_and_no_backend_is_told() {
                 let seen = headers_of(&world, path);
                 assert!(!seen.contains_key("x-forwarded-user"), "{path} {lines:?}");
                 assert!(!seen.contains_key("remote-groups"), "{path} {lines:?}");
+                assert!(!seen.contains_key("comfy-user"), "{path} {lines:?}");
             }
         }
         let who = get(&world, "/-/whoami", &[ADA]).await.json();

@@ -60,6 +60,13 @@ pub fn is_forwarding(name: &str) -> bool {
     }
 }
 
+/// True for `Comfy-User`, in any case.
+#[must_use]
+#[inline]
+pub fn names_a_user(name: &str) -> bool {
+    is_same(name, "comfy-user")
+}
+
 /// What happens to a header of a request that is passed on.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum RequestHeader {
@@ -222,6 +229,16 @@ mod tests {
         }
         assert_eq!(RequestHeader::of("X-FORWARDED-FOR"), RequestHeader::ForwardedFor);
         assert_eq!(RequestHeader::of("X-Forwarded-Proto"), RequestHeader::ForwardedProto);
+    }
+
+    #[test]
+    fn who_a_user_claims_to_be_is_known_whatever_its_case() {
+        for name in ["comfy-user", "Comfy-User", "COMFY-USER", "cOmFy-uSeR"] {
+            assert!(names_a_user(name), "{name}");
+        }
+        for name in ["", "comfy", "comfy_user", "comfy-users", "xcomfy-user", "connection"] {
+            assert!(!names_a_user(name), "{name}");
+        }
     }
 
     #[test]

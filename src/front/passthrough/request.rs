@@ -22,7 +22,7 @@ use crate::front::access::REQUEST_ID;
 use crate::front::caller::{IdentityHints, Peer};
 use crate::front::cors::Site;
 use crate::front::headers::other_cookies;
-use crate::front::headers::table::RequestHeader;
+use crate::front::headers::table::{RequestHeader, names_a_user};
 use crate::front::hosts;
 use crate::front::page_cookie::asks_for_a_page;
 use crate::front::token_gate::{TokenGate, without_cookie};
@@ -264,7 +264,7 @@ impl Plain<'_> {
         let asked = Asked { method: &method, path, query, session };
         let lines = self.headers.iter().map(|header| (header.name, header.value));
         let Admitted { pass, spent } = judge(users, asked, lines).ok()?;
-        self.headers.retain(|header| !spent.has(header.name));
+        self.take_off(|header| spent.has(header.name));
         self.hints.pass = Some(pass.clone());
         Some(pass)
     }
@@ -276,7 +276,7 @@ impl Plain<'_> {
         let lines = self.headers.iter().chain(&self.claims);
         let lines = lines.map(|header| (header.name, header.value));
         let pass = proxy::judge(rules, &method, lines).ok()?;
-        self.headers.retain(|header| !rules.has(header.name));
+        self.take_off(|header| rules.has(header.name));
         self.claims.retain(|header| !rules.has(header.name));
         self.hints.pass = Some(pass.clone());
         Some(pass)
@@ -295,10 +295,16 @@ impl Plain<'_> {
         if carrier.lacks_key {
             return None;
         }
-        self.headers.retain(|header| !carrier.spends(header.name, header.value));
+        self.take_off(|header| carrier.spends(header.name, header.value));
         self.token_cookie = gate.cookie().map(Into::into);
         self.hints.pass = Some(carrier.pass.clone());
         Some(carrier.pass)
+    }
+
+    /// Removes what has let the sender in, and what the sender says himself about who he is at a
+    /// backend.
+    fn take_off(&mut self, is_spent: impl Fn(&Header<'_>) -> bool) {
+        self.headers.retain(|header| !(is_spent(header) || names_a_user(header.name)));
     }
 
     /// The id that a proxy gave this request.
