@@ -46,7 +46,7 @@ pub(crate) fn router(sessions: Arc<Sessions>) -> Router {
         .with_state(sessions)
 }
 
-const ENDPOINTS: [&str; 14] = [
+const ENDPOINTS: [&str; 15] = [
     "GET /livez",
     "GET /readyz",
     "GET /metrics",
@@ -59,6 +59,7 @@ const ENDPOINTS: [&str; 14] = [
     "GET /api/v1/clients/{id}",
     "POST /api/v1/clients/{id}/release",
     "GET /api/v1/explain",
+    "GET /api/v1/live",
     "GET /api/v1/scaling",
     "POST /api/v1/reload",
 ];

@@ -1,8 +1,10 @@
-//! The admin listener: health, metrics and the API.
+//! The admin listener: health, metrics, the API and the dashboard.
 
 pub(crate) mod api;
 mod audited;
 mod backends;
+mod dashboard;
+mod gate;
 mod reload;
 mod scaling;
 
@@ -11,8 +13,8 @@ use std::sync::Arc;
 
 use axum::Router;
 use axum::body::Body;
-use http::header::{AUTHORIZATION, CONTENT_LENGTH, CONTENT_TYPE, HOST, ORIGIN, WWW_AUTHENTICATE};
-use http::{HeaderMap, HeaderValue, Request, Response, StatusCode};
+use http::header::{CONTENT_LENGTH, CONTENT_TYPE};
+use http::{HeaderValue, Request, Response, StatusCode};
 use http_body_util::BodyExt as _;
 use hyper::body::Incoming;
 use serde_json::Value;
@@ -20,16 +22,17 @@ use tower::Service as _;
 
 use crate::audit::{Entry, Who};
 use crate::body::ResponseBody;
-use crate::config::ServerConfig;
 use crate::reload::Reloads;
 use crate::server::{ConnectionEvent, ConnectionLimits, NoPassthrough, Refusal, Service};
 use crate::session::Sessions;
+use dashboard::Live;
 
 /// Answers operators.
 #[derive(Clone, Debug)]
 pub(crate) struct Admin {
     sessions: Arc<Sessions>,
     router: Router,
+    live: Arc<Live>,
 }
 
 impl Admin {
@@ -39,7 +42,8 @@ impl Admin {
             .merge(backends::router(Arc::clone(&sessions)))
             .merge(scaling::router(Arc::clone(&sessions)))
             .merge(reload::router(reloads));
-        Self { router, sessions }
+        let live = Live::new(&sessions);
+        Self { sessions, router, live }
     }
 }
 
@@ -51,13 +55,16 @@ impl Service for Admin {
     type Passthrough = NoPassthrough;
 
     async fn answer(&self, peer: IpAddr, mut request: Request<Incoming>) -> Response<ResponseBody> {
-        if let Some(refusal) = refuse(&self.sessions, &request) {
+        if let Some(refusal) = gate::refuse(&self.sessions, &request) {
             let status = refusal.status();
             self.sessions.shared.audit.note_refusal(|| {
                 let who = Who::at(peer);
                 Entry::refused(who, "listener.refused", Value::Null, &status.to_string())
             });
             return refusal;
+        }
+        if let Some(answer) = dashboard::answer(&self.live, &request) {
+            return answer;
         }
         request.extensions_mut().insert(Peer(peer));
         let mut router = self.router.clone();
@@ -107,58 +114,6 @@ async fn collected(response: Response<Body>) -> Response<ResponseBody> {
     parts.headers.remove(CONTENT_TYPE);
     answer.headers_mut().extend(parts.headers);
     answer
-}
-
-/// Refuses web pages, and requests without the token if one is configured. A page of any origin
-/// could otherwise call a loopback port, and DNS rebinding gives a page the gateway's own origin.
-/// Health is open to everybody, because a kubelet has no token.
-fn refuse<B>(sessions: &Sessions, request: &Request<B>) -> Option<Response<ResponseBody>> {
-    let headers = request.headers();
-    // A picture in a page has no `Origin`. But browsers report the origin of each request (Fetch
-    // Metadata). It is `none` if somebody typed the address.
-    let is_of_page = headers.get("sec-fetch-site").is_some_and(|site| site != "none");
-    if headers.contains_key(ORIGIN) || is_of_page {
-        return Some(refusal(StatusCode::FORBIDDEN, "pages may not use the admin listener"));
-    }
-    let is_open = matches!(request.uri().path(), "/livez" | "/readyz");
-    let config = sessions.shared.config();
-    let Some(token) = &config.admin.token else {
-        // RFC 9110 section 15.5.20. With a token this is not needed, because no foreign page has
-        // the token.
-        let message = "without a token, the admin listener accepts only a loopback name, an \
-                       address, or a name that is listed whole in server.hosts";
-        let refused = || refusal(StatusCode::MISDIRECTED_REQUEST, message);
-        return (!is_for_us(&config.server, request)).then(refused);
-    };
-    if is_open || has_token(headers, token.reveal()) {
-        return None;
-    }
-    let mut response = refusal(StatusCode::UNAUTHORIZED, "a bearer token is needed");
-    response.headers_mut().insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
-    Some(response)
-}
-
-/// True for a name of the gateway, and for no name: a client that sends none is not a browser.
-fn is_for_us<B>(server: &ServerConfig, request: &Request<B>) -> bool {
-    let named = || request.uri().authority().map(|it| it.as_str().as_bytes());
-    let host = request.headers().get(HOST).map(HeaderValue::as_bytes).or_else(named);
-    host.is_none_or(|host| server.is_called_exactly(host))
-}
-
-/// Compares in constant time, so that the time does not show how much of a guess was right.
-fn has_token(headers: &HeaderMap, token: &str) -> bool {
-    let Some(given) = headers
-        .get(AUTHORIZATION)
-        .and_then(|value| value.to_str().ok())
-        .and_then(|value| value.strip_prefix("Bearer "))
-    else {
-        return false;
-    };
-    let differs = given
-        .bytes()
-        .zip(token.bytes())
-        .fold(given.len() ^ token.len(), |differs, (a, b)| differs | usize::from(a ^ b));
-    differs == 0
 }
 
 fn refusal(status: StatusCode, message: &str) -> Response<ResponseBody> {

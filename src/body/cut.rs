@@ -30,9 +30,10 @@ pub(crate) fn cut(
 ) -> ResponseBody {
     match body {
         ResponseBody::Whole(_) => body,
-        ResponseBody::Streamed { .. } | ResponseBody::Teed(_) | ResponseBody::Cut(_) => {
-            ResponseBody::Cut(CutBody { body: Box::new(body), until })
-        }
+        ResponseBody::Streamed { .. }
+        | ResponseBody::Teed(_)
+        | ResponseBody::Cut(_)
+        | ResponseBody::Pushed(_) => ResponseBody::Cut(CutBody { body: Box::new(body), until }),
     }
 }
 

@@ -6,6 +6,7 @@
 pub(crate) mod budget;
 mod changed;
 pub(crate) mod charset;
+mod collect;
 pub(crate) mod cut;
 pub(crate) mod inflate;
 mod look;
@@ -23,10 +24,11 @@ use std::time::Duration;
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
+use tokio::sync::mpsc;
 use tokio::time::{Instant, Sleep};
 
-use budget::BodyShare;
 use changed::Changed;
+pub(crate) use collect::{CollectError, CollectLimits, collect};
 use cut::CutBody;
 pub(crate) use look::Look;
 use tee::TeeBody;
@@ -216,9 +218,14 @@ pub trait OnEnd: Send + 'static {
 /// whose answer was not read to the end cannot be reused.
 pub enum ResponseBody {
     Whole(Option<Bytes>),
-    Streamed { body: Streamed, guard: Option<Box<dyn OnEnd>> },
+    Streamed {
+        body: Streamed,
+        guard: Option<Box<dyn OnEnd>>,
+    },
     Teed(TeeBody),
     Cut(CutBody),
+    /// What a task sends until it drops its end.
+    Pushed(mpsc::Receiver<Bytes>),
 }
 
 impl fmt::Debug for ResponseBody {
@@ -228,6 +235,7 @@ impl fmt::Debug for ResponseBody {
             Self::Streamed { .. } => "Streamed",
             Self::Teed(_) => "Teed",
             Self::Cut(_) => "Cut",
+            Self::Pushed(_) => "Pushed",
         })
     }
 }
@@ -282,6 +290,7 @@ impl Body for ResponseBody {
             }
             Self::Teed(teed) => teed.poll_frame(cx),
             Self::Cut(cut) => cut.poll_frame(cx),
+            Self::Pushed(from) => from.poll_recv(cx).map(|it| it.map(|it| Ok(Frame::data(it)))),
         }
     }
 
@@ -291,6 +300,7 @@ impl Body for ResponseBody {
             Self::Streamed { body, .. } => body.inner.is_end_stream(),
             Self::Teed(teed) => teed.body().is_end_stream(),
             Self::Cut(cut) => cut.body().is_end_stream(),
+            Self::Pushed(from) => from.is_closed() && from.is_empty(),
         }
     }
 
@@ -302,97 +312,7 @@ impl Body for ResponseBody {
             Self::Streamed { body, .. } => body.inner.size_hint(),
             Self::Teed(teed) => teed.body().size_hint(),
             Self::Cut(cut) => cut.body().size_hint(),
+            Self::Pushed(_) => SizeHint::default(),
         }
-    }
-}
-
-/// Why a body could not be collected.
-#[derive(Debug, thiserror::Error)]
-pub enum CollectError {
-    #[error("the body is larger than {max} bytes")]
-    TooLarge { max: u64 },
-    #[error("the limit for bodies in memory is reached")]
-    Busy,
-    #[error("the body broke off")]
-    Broken(#[source] BodyError),
-}
-
-/// The lowest average rate of a collected body, in bytes per second. It is checked once the body
-/// has taken longer than its idle deadline: a client that sends one byte a minute must not hold
-/// memory forever.
-const LEAST_RATE: u64 = 1 << 10;
-
-/// How a body may be collected.
-#[derive(Clone, Copy, Debug)]
-pub struct CollectLimits {
-    /// The largest size, in bytes.
-    pub max: u64,
-    /// The longest time in which no byte may arrive.
-    pub idle: Duration,
-}
-
-/// Reads a whole body; `share` holds its bytes against the budget of all bodies.
-///
-/// # Errors
-/// The body is too large (known from its length before the first byte, or at the first byte over
-/// the limit), the budget is used up, or the body broke off.
-pub(crate) async fn collect(
-    body: Incoming,
-    limits: CollectLimits,
-    share: Option<&mut BodyShare>,
-) -> Result<Bytes, CollectError> {
-    let mut collector = Collector { limits, share, first: None, rest: Vec::new() };
-    if limits.max < body.size_hint().lower() {
-        return Err(CollectError::TooLarge { max: limits.max });
-    }
-    let mut streamed = Streamed::new(body, limits.idle);
-    let began = Instant::now();
-    while let Some(frame) = std::future::poll_fn(|cx| streamed.poll_inner(cx)).await {
-        let Ok(data) = frame.map_err(CollectError::Broken)?.into_data() else { continue };
-        collector.add(data)?;
-        let late = began.elapsed().saturating_sub(limits.idle);
-        if collector.len() < late.as_secs().saturating_mul(LEAST_RATE) {
-            return Err(CollectError::Broken(BodyError::Idle(limits.idle)));
-        }
-    }
-    Ok(collector.whole())
-}
-
-struct Collector<'a> {
-    limits: CollectLimits,
-    share: Option<&'a mut BodyShare>,
-    first: Option<Bytes>,
-    rest: Vec<u8>,
-}
-
-impl Collector<'_> {
-    fn admit(&mut self, bytes: u64) -> Result<(), CollectError> {
-        if self.limits.max < bytes {
-            return Err(CollectError::TooLarge { max: self.limits.max });
-        }
-        let is_free = self.share.as_mut().is_none_or(|share| share.grow_to(bytes));
-        if is_free { Ok(()) } else { Err(CollectError::Busy) }
-    }
-
-    fn len(&self) -> u64 {
-        (self.first.as_ref().map_or(0, Bytes::len) + self.rest.len()) as u64
-    }
-
-    fn add(&mut self, data: Bytes) -> Result<(), CollectError> {
-        self.admit(self.len() + data.len() as u64)?;
-        match self.first.take() {
-            None if self.rest.is_empty() => self.first = Some(data),
-            first => {
-                self.rest.extend_from_slice(first.as_deref().unwrap_or_default());
-                self.rest.extend_from_slice(&data);
-            }
-        }
-        Ok(())
-    }
-
-    /// Small bodies arrive in one piece and are not copied. Large ones are copied once, as they
-    /// arrive: joining the parts at the end would need twice the memory.
-    fn whole(self) -> Bytes {
-        self.first.unwrap_or_else(|| self.rest.into())
     }
 }

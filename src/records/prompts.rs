@@ -99,6 +99,14 @@ impl Records {
         newest(shards.flat_map(|mut ledger| ledger.history_of_all(max, now)).collect(), max)
     }
 
+    /// The newest `max` prompts that ended, of whomever, in the order of their ends.
+    #[must_use]
+    pub fn newest_ends(&self, max: usize) -> Vec<Listed> {
+        let now = now();
+        let shards = self.ledger.each();
+        newest(shards.flat_map(|mut ledger| ledger.newest_ends(max, now)).collect(), max)
+    }
+
     /// The pending prompts of a person, over all of that person's clients.
     #[must_use]
     pub fn pending_of(&self, person: &Person) -> Vec<PromptId> {

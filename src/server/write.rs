@@ -81,7 +81,8 @@ pub(crate) fn write_own(
         ResponseBody::Whole(None)
         | ResponseBody::Streamed { .. }
         | ResponseBody::Teed(_)
-        | ResponseBody::Cut(_) => b"",
+        | ResponseBody::Cut(_)
+        | ResponseBody::Pushed(_) => b"",
     };
     let status = response.status();
     let reason = status.canonical_reason().unwrap_or("");

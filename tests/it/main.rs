@@ -21,6 +21,7 @@ mod configuration;
 mod corpora;
 mod crowd;
 mod daemon;
+mod dashboard;
 mod dials;
 mod differential;
 mod discovery;

@@ -162,6 +162,11 @@ impl World {
         soon("the reload", self.reloads.reload(By::Files)).await
     }
 
+    /// How many tasks the gateway has.
+    pub(crate) fn tasks(&self) -> usize {
+        self.tasks.running()
+    }
+
     /// The simulated backend of that name.
     pub(crate) fn sim(&self, name: &str) -> &Sim {
         self.sims.iter().find(|sim| sim.name() == name).unwrap()

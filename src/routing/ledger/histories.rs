@@ -6,6 +6,7 @@ use std::time::Instant;
 use super::super::ids::{BackendId, PromptId};
 use super::super::owners::{Owner, Submitter};
 use super::super::pending::End;
+use super::Ledger;
 
 /// One prompt of a history.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -20,6 +21,18 @@ pub struct Listed {
     pub ended: Instant,
     /// When it stopped being pending. A later correction does not change it.
     pub(super) settled: Instant,
+}
+
+impl Ledger {
+    /// The newest `max` prompts that ended, in the order of their ends, for operators: also those
+    /// of users, those without a client, and those that were removed from a history.
+    #[must_use]
+    pub fn newest_ends(&mut self, max: usize, now: Instant) -> Vec<Listed> {
+        self.evict_expired(now);
+        let mut newest: Vec<&PromptId> = self.settled.values().rev().take(max).collect();
+        newest.reverse();
+        self.described(newest.into_iter(), now)
+    }
 }
 
 /// Merges the histories that the shards have of these owners: the newest `max` of each owner, in

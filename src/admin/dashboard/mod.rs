@@ -1,0 +1,121 @@
+//! The dashboard: a page of the admin listener that shows the fleet while it works.
+//!
+//! The page is part of the binary and asks nobody else. It gets all that it shows from [`live`],
+//! and acts by the calls of the API, as a script would.
+
+mod live;
+mod snapshot;
+
+use std::sync::Arc;
+
+use http::header::{
+    ACCEPT, CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE, REFERRER_POLICY, VARY,
+    X_CONTENT_TYPE_OPTIONS,
+};
+use http::{HeaderValue, Method, Request, Response};
+
+use crate::body::ResponseBody;
+pub(super) use live::Live;
+
+/// Nothing but files of this listener. No page can hold this one in a frame.
+const POLICY: &str = "default-src 'self'; base-uri 'none'; form-action 'self'; \
+                      frame-ancestors 'none'";
+
+/// Where the page listens.
+const LIVE: &str = "/api/v1/live";
+
+const PAGE: &str = include_str!("page/index.html");
+
+const SCRIPT: &str = "text/javascript; charset=utf-8";
+
+/// Path, content type and content.
+const FILES: [(&str, &str, &str); 8] = [
+    ("/dashboard/style.css", "text/css; charset=utf-8", include_str!("page/style.css")),
+    ("/dashboard/main.js", SCRIPT, include_str!("page/main.js")),
+    ("/dashboard/api.js", SCRIPT, include_str!("page/api.js")),
+    ("/dashboard/dom.js", SCRIPT, include_str!("page/dom.js")),
+    ("/dashboard/fleet.js", SCRIPT, include_str!("page/fleet.js")),
+    ("/dashboard/clients.js", SCRIPT, include_str!("page/clients.js")),
+    ("/dashboard/events.js", SCRIPT, include_str!("page/events.js")),
+    ("/dashboard/mark.svg", "image/svg+xml", include_str!("page/mark.svg")),
+];
+
+/// Answers a request for the dashboard; `None` if it is for something else.
+pub(super) fn answer<B>(live: &Arc<Live>, request: &Request<B>) -> Option<Response<ResponseBody>> {
+    if *request.method() != Method::GET {
+        return None;
+    }
+    if request.uri().path() == LIVE {
+        return Some(live.answer());
+    }
+    let (kind, content) = if is_page(request) {
+        ("text/html; charset=utf-8", PAGE)
+    } else {
+        file(request.uri().path())?
+    };
+    Some(sent(kind, content))
+}
+
+/// True if a person opens the dashboard. A script gets the list of endpoints there.
+pub(super) fn is_page<B>(request: &Request<B>) -> bool {
+    let mut accepted = request.headers().get_all(ACCEPT).iter();
+    let wants_page = |it: &HeaderValue| it.to_str().is_ok_and(|it| it.contains("text/html"));
+    request.uri().path() == "/" && accepted.any(wants_page)
+}
+
+/// True for what may be read without the token.
+pub(super) fn is_file<B>(request: &Request<B>) -> bool {
+    *request.method() == Method::GET && (is_page(request) || file(request.uri().path()).is_some())
+}
+
+fn file(path: &str) -> Option<(&'static str, &'static str)> {
+    let found = FILES.iter().find(|(known, ..)| *known == path);
+    found.map(|(_, kind, content)| (*kind, *content))
+}
+
+fn sent(kind: &'static str, content: &'static str) -> Response<ResponseBody> {
+    let mut response = Response::new(ResponseBody::whole(content));
+    let headers = response.headers_mut();
+    for (name, value) in [
+        (CONTENT_TYPE, kind),
+        (CONTENT_SECURITY_POLICY, POLICY),
+        (REFERRER_POLICY, "no-referrer"),
+        (X_CONTENT_TYPE_OPTIONS, "nosniff"),
+        // Another version of the gateway has other files under the same names.
+        (CACHE_CONTROL, "no-cache"),
+        (VARY, "accept"),
+    ] {
+        headers.insert(name, HeaderValue::from_static(value));
+    }
+    response
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_page_and_its_files_stay_small() {
+        let size: usize = FILES.iter().map(|(_, _, content)| content.len()).sum();
+        assert!(size + PAGE.len() <= 200_000);
+    }
+
+    #[test]
+    fn the_page_names_only_files_that_are_there() {
+        let named = |text: &'static str, before: &'static str| {
+            text.split(before).skip(1).filter_map(|rest| rest.split('"').next())
+        };
+        let mut count = 0;
+        for path in named(PAGE, "href=\"").chain(named(PAGE, "src=\"")) {
+            assert!(path.starts_with('#') || file(path).is_some(), "{path}");
+            count += 1;
+        }
+        for (_, kind, content) in FILES.iter().filter(|(_, kind, _)| *kind == SCRIPT) {
+            for path in named(content, "from \"./") {
+                assert!(file(&format!("/dashboard/{path}")).is_some(), "{kind}: {path}");
+                count += 1;
+            }
+        }
+        assert!(8 <= count, "{count}");
+    }
+}

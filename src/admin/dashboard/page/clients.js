@@ -1,0 +1,83 @@
+// The clients that wait for something, with their prompts.
+
+import { ago, byId, count, el, keep, say } from "./dom.js";
+
+const PROMPTS_SHOWN = 6;
+
+const nameOf = ({ client }) => client.client_id ?? client.hash;
+
+function make(entry) {
+  return el("tr", {},
+    el("th", { scope: "row" },
+      el("button", { type: "button", class: "link" }), el("span", { class: "soft user" })),
+    el("td", { class: "where" }),
+    el("td", {}, el("ul", { class: "prompts" })),
+    el("td", {}, el("button", { type: "button", class: "release" }, "Release",
+      el("span", { class: "hidden-text" }, ` ${nameOf(entry)}`))));
+}
+
+function update(row, entry, { act, detail }) {
+  const { client, prompts } = entry;
+  const find = (selector) => row.querySelector(selector);
+  say(find(".link"), nameOf(entry));
+  find(".link").onclick = () => detail(nameOf(entry));
+  say(find(".user"), client.user ?? "");
+  say(find(".where"), client.backend ?? "not bound");
+  keep(find(".prompts"), prompts.slice(0, PROMPTS_SHOWN), (it) => it.prompt_id, () => el("li"),
+    (item, it) => {
+      item.dataset.state = it.state;
+      item.title = it.prompt_id;
+      say(item, `${it.state} ${ago(it.age_ms)}`);
+    });
+  const rest = client.pending - Math.min(prompts.length, PROMPTS_SHOWN);
+  find(".prompts").dataset.rest = rest > 0 ? `and ${rest} more` : "";
+  find(".release").onclick = () => act(release(entry));
+}
+
+function release(entry) {
+  const { client } = entry;
+  const name = nameOf(entry);
+  return {
+    title: `Release ${name}?`,
+    cost: `Its ${count(client.pending, "pending prompt is", "pending prompts are")} cancelled and `
+      + "told as lost. Its next prompt may go to another backend.",
+    yes: "Release",
+    method: "POST",
+    path: `/api/v1/clients/${encodeURIComponent(name)}/release?force=true`,
+  };
+}
+
+export function show(snapshot, matches, actions) {
+  const { known, working, shown } = snapshot.clients;
+  const found = shown.filter(({ client }) =>
+    matches(client.client_id, client.hash, client.user, client.backend));
+  keep(byId("clients"), found, (it) => it.client.hash, make,
+    (row, it) => update(row, it, actions));
+  byId("no-clients").hidden = found.length > 0;
+  byId("clients-table").hidden = found.length === 0;
+  say(byId("no-clients"), shown.length > 0 ? "No client matches." : "Nobody waits for anything.");
+  const listed = working > shown.length ? `, ${shown.length} of them listed` : "";
+  say(byId("clients-count"), `${working} of ${count(known, "client", "clients")}${listed}`);
+}
+
+/** Everything that the gateway knows of a client, as a list. */
+export function describe(report) {
+  const line = (what, ...told) => el("li", {}, el("b", {}, what), " ", ...told);
+  const placed = report.placement;
+  return el("div", {},
+    el("p", {}, `${report.backend ? `Bound to ${report.backend}` : "Not bound"} (${report.binding}), `
+      + `link ${report.link}, ${count(report.sockets, "socket", "sockets")}, `
+      + `last heard of ${ago(report.last_contact_ms)} ago.`),
+    el("h3", {}, "Pending prompts"),
+    el("ul", {}, report.prompts.map((it) =>
+      line(it.prompt_id, `${it.state} at ${it.backend} for ${ago(it.age_ms)}, `
+        + `last heard of ${ago(it.silent_ms)} ago`))),
+    el("h3", {}, "Last decisions"),
+    el("ul", {}, report.decisions.toReversed().map((it) =>
+      line(it.what.replaceAll("_", " "), `${it.backend ?? ""} ${ago(it.ago_ms)} ago`))),
+    placed && el("h3", {}, "Last choice"),
+    placed && el("ul", {}, placed.candidates.map((it) =>
+      line(it.backend, `${it.load} pending, weight ${it.weight}`
+        + (it.excluded ? `, excluded: ${it.excluded}` : "")
+        + (it.backend === placed.chosen ? ", chosen" : "")))));
+}

@@ -1,0 +1,168 @@
+// The backends: what each does, why it is as it is, and what an operator may do about it.
+
+import { ago, byId, count, el, keep, say } from "./dom.js";
+
+const HOUR = 3_600_000;
+
+/** What a backend is, in one word, with the kind of sign and the reason. */
+export function standing(backend) {
+  const said = backend.said;
+  const by = said ? `${said.by}${said.why ? `: ${said.why}` : ""}` : null;
+  if (!backend.up) return { word: "down", kind: "bad", why: backend.trouble ?? "It does not answer." };
+  if (backend.condition === "wedged") {
+    return { word: "wedged", kind: "bad", why: "It runs none of its prompts." };
+  }
+  if (backend.condition === "shut") {
+    return { word: "shut", kind: "bad", why: "It takes no new connection." };
+  }
+  if (backend.leaving) {
+    return { word: "leaving", kind: "wait", why: `It leaves when it has drained (${backend.leaving.by}).` };
+  }
+  if (backend.state === "off") return { word: "off", kind: "off", why: by };
+  if (backend.state === "draining") {
+    return { word: backend.drained ? "drained" : "draining", kind: "wait", why: by };
+  }
+  if (backend.condition === "suspect") {
+    return { word: "suspect", kind: "wait", why: "It runs something and sends no events." };
+  }
+  if (backend.trouble) return { word: "trouble", kind: "wait", why: backend.trouble };
+  return backend.running > 0
+    ? { word: "busy", kind: "good", why: null }
+    : { word: "ready", kind: "good", why: null };
+}
+
+const ACTIONS = {
+  draining: {
+    label: "Drain", ask: (it) => `Drain ${it.name}?`, yes: "Drain",
+    cost: (it) => it.held_clients === 0
+      ? "It gets no new clients. Nobody waits for anything there."
+      : `It gets no new clients. ${held(it)}, and keeps it until they have ended.`,
+  },
+  off: {
+    label: "Turn off", ask: (it) => `Turn ${it.name} off?`, yes: "Turn off",
+    cost: (it) => it.held_clients === 0 ? "It gets no work at all."
+      : `It gets no work at all. ${held(it)}: while there are any, this is refused. Drain it first.`,
+  },
+  ready: {
+    label: "Make ready", ask: (it) => `Make ${it.name} ready?`, yes: "Make ready",
+    cost: () => "It gets new clients again.",
+  },
+  remove: {
+    label: "Remove", ask: (it) => `Remove ${it.name}?`, yes: "Remove",
+    cost: (it) => it.held_clients === 0 ? "It leaves at once."
+      : `It drains, and leaves after that. ${held(it)}.`,
+  },
+};
+
+const held = (it) => it.held_clients === 1 ? "A client has pending prompts there"
+  : `Each of ${it.held_clients} clients has pending prompts there`;
+
+/** What a file or a discovery names cannot be removed here: it would come back. */
+const actionsOf = ({ state, wanted_by: by, leaving }) => ["draining", "off", "ready", "remove"]
+  .filter((it) => it !== state && (it !== "remove" || (by === "operator" && !leaving)));
+
+function make(backend) {
+  return el("article", { class: "card backend" },
+    el("div", { class: "name" },
+      el("h3", {}, backend.name), el("span", { class: "badge" }), el("span", { class: "soft at" })),
+    el("p", { class: "why" }),
+    el("div", { class: "load" },
+      el("span", { class: "bar", "aria-hidden": "true" }, el("i", { class: "run" }), el("i", { class: "wait" })),
+      el("span", { class: "words" })),
+    el("svg", {}),
+    el("p", { class: "soft hour" }),
+    el("p", { class: "soft facts" }),
+    el("p", { class: "buttons" }));
+}
+
+/** A mark for each job that ended in the last hour, by its outcome. */
+function lane(jobs) {
+  const space = "http://www.w3.org/2000/svg";
+  const svg = document.createElementNS(space, "svg");
+  svg.setAttribute("class", "lane");
+  svg.setAttribute("viewBox", "0 0 600 20");
+  svg.setAttribute("preserveAspectRatio", "none");
+  svg.setAttribute("aria-hidden", "true");
+  for (const job of jobs) {
+    const mark = document.createElementNS(space, "rect");
+    mark.setAttribute("data-end", job.outcome === "deleted" ? "interrupted" : job.outcome);
+    mark.setAttribute("x", String(Math.max(0, 597 - 597 * job.ended_ms / HOUR)));
+    mark.setAttribute("width", "3");
+    mark.setAttribute("height", "20");
+    svg.append(mark);
+  }
+  return svg;
+}
+
+function update(card, backend, snapshot, act) {
+  const { word, kind, why } = standing(backend);
+  const find = (selector) => card.querySelector(selector);
+  const badge = find(".badge");
+  badge.dataset.kind = kind;
+  say(badge, word);
+  say(find(".at"), `for ${ago(backend.since_ms)}`);
+  say(find(".why"), why ?? "");
+  find(".why").hidden = !why;
+  const room = Math.max(backend.max_pending ?? 0, backend.running + backend.waiting, 4);
+  find(".run").style.width = `${100 * Math.min(1, backend.running / room)}%`;
+  find(".wait").style.width = `${100 * Math.min(1, backend.waiting / room)}%`;
+  const foreign = backend.queue_remaining - backend.running - backend.waiting;
+  say(find(".words"), `${backend.running} running, ${backend.waiting} waiting`
+    + (foreign > 0 ? `, ${foreign} of others` : "")
+    + (backend.max_pending ? ` (at most ${backend.max_pending})` : ""));
+  const jobs = snapshot.ended.filter((it) => it.backend === backend.name && it.ended_ms < HOUR);
+  const others = jobs.filter((it) => it.outcome !== "completed").length;
+  find("svg").replaceWith(lane(jobs));
+  say(find(".hour"), jobs.length === 0 ? "No job in the last hour"
+    : `${count(jobs.length, "job", "jobs")} in the last hour`
+      + (others > 0 ? `, ${others} not completed` : ""));
+  say(find(".facts"), [
+    backend.url, backend.version && `ComfyUI ${backend.version}`,
+    backend.weight !== 1 && `weight ${backend.weight}`, backend.home && "home",
+    backend.labels.join(", "), count(backend.bound_clients, "client bound", "clients bound"),
+  ].filter(Boolean).join(" · "));
+  keep(find(".buttons"), actionsOf(backend), (it) => it,
+    (it) => el("button", { type: "button" }, ACTIONS[it].label,
+      el("span", { class: "hidden-text" }, ` ${backend.name}`)),
+    (button, it) => { button.onclick = () => act(action(backend, it)); });
+}
+
+function action(backend, state) {
+  const { ask, cost, yes } = ACTIONS[state];
+  const path = `/api/v1/backends/${encodeURIComponent(backend.name)}`;
+  const asked = { title: ask(backend), cost: cost(backend), yes };
+  if (state === "remove") return { ...asked, method: "DELETE", path };
+  return { ...asked, method: "POST", path: `${path}/state`, body: { state, by: "dashboard" } };
+}
+
+export function show(snapshot, matches, act) {
+  const shown = snapshot.backends.filter((it) => matches(it.name, it.url, ...it.labels));
+  keep(byId("backends"), shown, (it) => it.name, make, (card, it) => update(card, it, snapshot, act));
+  byId("no-backends").hidden = shown.length > 0;
+  const sum = (key) => snapshot.backends.reduce((all, it) => all + it[key], 0);
+  const up = snapshot.backends.filter((it) => it.up).length;
+  say(byId("totals"), `${up} of ${snapshot.backends.length} up, ${sum("running")} running, ${sum("waiting")} waiting`);
+}
+
+/** What an operator has to look at. */
+export function troubles(snapshot) {
+  const found = snapshot.backends
+    .map((it) => ({ name: it.name, ...standing(it) }))
+    .filter((it) => it.kind === "bad" || it.word === "trouble" || it.word === "suspect")
+    .map((it) => ({ key: it.name, kind: it.kind, text: `${it.name} is ${it.word}: ${it.why}` }));
+  if (snapshot.stopping) {
+    found.unshift({ key: "-", kind: "wait", text: "The gateway stops: new clients should go elsewhere." });
+  } else if (!snapshot.ready) {
+    found.unshift({ key: "-", kind: "bad", text: "The gateway is not ready: no backend takes work." });
+  }
+  return found;
+}
+
+export function showTroubles(snapshot) {
+  const found = troubles(snapshot);
+  byId("trouble").hidden = found.length === 0;
+  keep(byId("troubles"), found, (it) => it.key, () => el("li"), (item, it) => {
+    item.dataset.kind = it.kind;
+    say(item, it.text);
+  });
+}
