@@ -245,7 +245,7 @@ pub(crate) fn client(shared: &Shared, client: &Client, now: Instant) -> ClientRe
         prompts: core
             .pending()
             .iter()
-            .map(|(prompt, pending)| pending_report(shared, prompt, pending, now))
+            .map(|(prompt, pending)| self::pending(shared, prompt, pending, now))
             .collect(),
         decisions: core
             .decisions()
@@ -325,7 +325,8 @@ fn summarise(shared: &Shared, client: &Client, core: &core::Client, now: Instant
     }
 }
 
-fn pending_report(
+#[must_use]
+pub(crate) fn pending(
     shared: &Shared,
     prompt: &PromptId,
     pending: &Pending,

@@ -66,7 +66,7 @@ fn is_of_foreign_page<B>(request: &Request<B>) -> bool {
 /// True for a read that does something: a kubelet can only read, and its `preStop` hook drains. No
 /// page needs it.
 fn is_acting_read<B>(request: &Request<B>) -> bool {
-    *request.method() == Method::GET && request.uri().path().ends_with("/drain")
+    *request.method() != Method::POST && request.uri().path().ends_with("/drain")
 }
 
 /// True for the origin of the dashboard (RFC 6454 section 7): what the request was sent to.

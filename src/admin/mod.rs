@@ -42,7 +42,7 @@ impl Admin {
             .merge(backends::router(Arc::clone(&sessions)))
             .merge(scaling::router(Arc::clone(&sessions)))
             .merge(reload::router(reloads));
-        let live = Live::new(&sessions);
+        let live = Live::of(&sessions);
         Self { sessions, router, live }
     }
 }

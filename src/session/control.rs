@@ -1,6 +1,7 @@
 //! Operations of operators, and of clients on themselves: release, reset, drain, turn a backend
 //! off.
 
+use std::borrow::Cow;
 use std::cell::OnceCell;
 use std::collections::BTreeMap;
 use std::future::ready;
@@ -192,13 +193,15 @@ pub struct Held<'a> {
     sessions: &'a Sessions,
     /// If set, clients with a reservation at this moment count as well.
     reserved_at: Option<Instant>,
+    /// If set, only these are read: those with prompts are enough for a look.
+    among: Option<&'a [Arc<Client>]>,
     counts: OnceCell<BTreeMap<BackendId, usize>>,
 }
 
 impl<'a> Held<'a> {
     #[must_use]
     pub fn of(sessions: &'a Sessions) -> Self {
-        Self { sessions, reserved_at: None, counts: OnceCell::new() }
+        Self { sessions, reserved_at: None, among: None, counts: OnceCell::new() }
     }
 
     /// The same, including clients whose upload waits there for its prompt: the prompt would not
@@ -206,6 +209,13 @@ impl<'a> Held<'a> {
     #[must_use]
     pub fn or_reserved(sessions: &'a Sessions, now: Instant) -> Self {
         Self { reserved_at: Some(now), ..Self::of(sessions) }
+    }
+
+    /// The same, but without clients that are held by an upload alone: cheap enough to be asked
+    /// again and again. `working` are all clients with prompts.
+    #[must_use]
+    pub fn among(sessions: &'a Sessions, working: &'a [Arc<Client>]) -> Self {
+        Self { among: Some(working), ..Self::of(sessions) }
     }
 
     /// The number of clients held at this backend.
@@ -217,7 +227,8 @@ impl<'a> Held<'a> {
 
     fn count(&self) -> BTreeMap<BackendId, usize> {
         let mut counts = BTreeMap::new();
-        for client in self.sessions.clients.all() {
+        let all = self.among.map_or_else(|| self.sessions.clients.all().into(), Cow::Borrowed);
+        for client in all.iter() {
             let held = client.inspect(|core, _| {
                 let is_reserved = || self.reserved_at.is_some_and(|at| core.is_reserved(at));
                 core.bound().filter(|_| core.is_held() || is_reserved())

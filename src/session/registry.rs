@@ -116,15 +116,15 @@ impl Clients {
         own.map(|it| it.key().clone()).collect()
     }
 
-    /// The client that an operator names: by its name, or in the masked form of the log.
+    /// The client that an operator names: in the masked form of the log, or by its name. The masked
+    /// form comes first: it means one client, and anybody may call a client so.
     #[must_use]
     pub fn named_by_operator(&self, text: &str) -> Option<Arc<Client>> {
-        let by_name = ClientId::parse(text).ok().and_then(|id| self.get(&id));
-        by_name
-            .or_else(|| {
-                let is_meant = |client: &Arc<Client>| mask(&client.id).to_string() == text;
-                text.starts_with("c-").then(|| self.all().into_iter().find(is_meant)).flatten()
-            })
+        let is_meant = |client: &Arc<Client>| mask(&client.id).to_string() == text;
+        let by_mask = text.starts_with("c-").then(|| self.all().into_iter().find(is_meant));
+        by_mask
+            .flatten()
+            .or_else(|| ClientId::parse(text).ok().and_then(|id| self.get(&id)))
             .or_else(|| {
                 // Of several users' that are called so nobody knows which is meant.
                 let mut called = self.all().into_iter().filter(|client| client.id.name() == text);

@@ -162,9 +162,9 @@ impl World {
         soon("the reload", self.reloads.reload(By::Files)).await
     }
 
-    /// How many tasks the gateway has.
-    pub(crate) fn tasks(&self) -> usize {
-        self.tasks.running()
+    /// Stops the gateway; returns how many tasks are left after some time.
+    pub(crate) async fn stopped(&self) -> usize {
+        self.tasks.drain(Duration::from_secs(20)).await
     }
 
     /// The simulated backend of that name.

@@ -4,6 +4,7 @@
 //! Each event is whole: who connects again has missed nothing. One task looks for all that watch,
 //! and there is none while nobody does.
 
+use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -27,40 +28,40 @@ const LOOK_EVERY: Duration = Duration::from_millis(400);
 /// The page says that it is stale after twice as long.
 const AGAIN_EVERY: Duration = Duration::from_secs(4);
 
+/// A look may take one part in so many of a core's time.
+const SHARE: u32 = 50;
+
 /// What all that watch are told.
-#[derive(Debug)]
 pub(in crate::admin) struct Live {
-    sessions: Arc<Sessions>,
+    tasks: Tasks,
+    /// Makes what is told, as of that moment.
+    seen: Box<dyn Fn(Instant) -> Value + Send + Sync>,
     /// The last event, whole. Empty before the first.
     told: watch::Sender<Bytes>,
     /// The task that looks is there.
     is_looking: AtomicBool,
 }
 
+impl fmt::Debug for Live {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Live").field("is_looking", &self.is_looking).finish_non_exhaustive()
+    }
+}
+
 impl Live {
-    pub(in crate::admin) fn new(sessions: &Arc<Sessions>) -> Arc<Self> {
-        let (told, _) = watch::channel(Bytes::new());
-        Arc::new(Self { sessions: Arc::clone(sessions), told, is_looking: AtomicBool::new(false) })
+    pub(in crate::admin) fn of(sessions: &Arc<Sessions>) -> Arc<Self> {
+        let (tasks, sessions) = (sessions.shared.tasks.clone(), Arc::clone(sessions));
+        Self::new(tasks, move |now| snapshot::of(&sessions, now))
     }
 
-    fn tasks(&self) -> &Tasks {
-        &self.sessions.shared.tasks
+    fn new(tasks: Tasks, seen: impl Fn(Instant) -> Value + Send + Sync + 'static) -> Arc<Self> {
+        let (told, _) = watch::channel(Bytes::new());
+        Arc::new(Self { tasks, seen: Box::new(seen), told, is_looking: AtomicBool::new(false) })
     }
 
     /// An answer that does not end before the client leaves, or the gateway stops.
     pub(super) fn answer(self: &Arc<Self>) -> Response<ResponseBody> {
-        // One that reads slowly misses what is old by then.
-        let (events, body) = mpsc::channel(1);
-        let watched = self.told.subscribe();
-        self.look();
-        let live = Arc::clone(self);
-        self.tasks().spawn(async move {
-            tokio::select! {
-                () = live.tasks().stopping() => {}
-                () = pass_on(watched, events) => {}
-            }
-        });
-        let mut response = Response::new(ResponseBody::Pushed(body));
+        let mut response = Response::new(ResponseBody::Pushed(self.events()));
         let headers = response.headers_mut();
         headers.insert(CONTENT_TYPE, HeaderValue::from_static("text/event-stream"));
         headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
@@ -70,17 +71,32 @@ impl Live {
         response
     }
 
+    /// Events from now on. Who reads slowly misses what is old by then.
+    fn events(self: &Arc<Self>) -> mpsc::Receiver<Bytes> {
+        let (events, read) = mpsc::channel(1);
+        let watched = self.told.subscribe();
+        self.look();
+        let live = Arc::clone(self);
+        self.tasks.spawn(async move {
+            tokio::select! {
+                () = live.tasks.stopping() => {}
+                () = pass_on(watched, events) => {}
+            }
+        });
+        read
+    }
+
     /// Starts to look, if nobody does.
     fn look(self: &Arc<Self>) {
         if self.is_looking.swap(true, Ordering::SeqCst) {
             return;
         }
         let live = Arc::clone(self);
-        self.tasks().spawn(async move {
-            // Also if it panics: the next that watches starts it again.
-            let _ended = Ended(&live.is_looking);
+        self.tasks.spawn(async move {
+            // Should it panic, the next that watches starts it again.
+            let _ended = Ended(&live);
             tokio::select! {
-                () = live.tasks().stopping() => {}
+                () = live.tasks.stopping() => {}
                 () = live.look_while_watched() => {}
             }
         });
@@ -89,15 +105,18 @@ impl Live {
     async fn look_while_watched(&self) {
         let mut last: Option<(Value, Instant)> = None;
         while self.is_watched() {
-            let seen = snapshot::of(&self.sessions, now());
+            let began = now();
+            let seen = (self.seen)(began);
             let is_old = |(before, at): &(Value, Instant)| {
-                AGAIN_EVERY <= now().duration_since(*at) || !is_same(before, &seen)
+                AGAIN_EVERY <= began.duration_since(*at) || !is_same(before, &seen)
             };
-            if last.as_ref().is_none_or(is_old) {
+            // What was told is empty if all had left since.
+            if self.told.borrow().is_empty() || last.as_ref().is_none_or(is_old) {
                 self.told.send_replace(event(&seen));
-                last = Some((seen, now()));
+                last = Some((seen, began));
             }
-            sleep(LOOK_EVERY).await;
+            // A large fleet is looked at less often: watching it must not slow it down.
+            sleep(LOOK_EVERY.max(now().duration_since(began) * SHARE)).await;
         }
     }
 
@@ -114,13 +133,14 @@ impl Live {
     }
 }
 
-/// Clears a flag when it is dropped.
-struct Ended<'a>(&'a AtomicBool);
+/// Clears what was told by a task that panicked.
+struct Ended<'a>(&'a Live);
 
 impl Drop for Ended<'_> {
     fn drop(&mut self) {
         if std::thread::panicking() {
-            self.0.store(false, Ordering::SeqCst);
+            self.0.told.send_replace(Bytes::new());
+            self.0.is_looking.store(false, Ordering::SeqCst);
         }
     }
 }
@@ -145,4 +165,111 @@ async fn pass_on(mut watched: watch::Receiver<Bytes>, events: mpsc::Sender<Bytes
 fn event(seen: &Value) -> Bytes {
     // JSON in one line has no end of line in it.
     Bytes::from(format!("event: snapshot\ndata: {seen}\n\n"))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Mutex;
+    use std::sync::atomic::AtomicUsize;
+
+    use serde_json::json;
+
+    use super::*;
+
+    const WAIT: Duration = Duration::from_secs(60);
+
+    /// What is to be seen, and how often it was looked at.
+    #[derive(Clone, Debug, Default)]
+    struct Scene(Arc<(Mutex<Value>, AtomicUsize)>);
+
+    impl Scene {
+        fn live(&self) -> Arc<Live> {
+            let scene = self.clone();
+            Live::new(Tasks::default(), move |_| {
+                scene.0.1.fetch_add(1, Ordering::SeqCst);
+                let value = scene.0.0.lock().unwrap().clone();
+                assert!(value != "panic");
+                json!({ "value": value, "age_ms": scene.looks() })
+            })
+        }
+
+        fn set(&self, value: &str) {
+            *self.0.0.lock().unwrap() = json!(value);
+        }
+
+        fn looks(&self) -> usize {
+            self.0.1.load(Ordering::SeqCst)
+        }
+    }
+
+    async fn next(events: &mut mpsc::Receiver<Bytes>) -> String {
+        let event = tokio::time::timeout(WAIT, events.recv()).await.unwrap().unwrap();
+        String::from_utf8(event.to_vec()).unwrap()
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn nobody_looks_while_nobody_watches() {
+        let scene = Scene::default();
+        let live = scene.live();
+        tokio::time::sleep(WAIT).await;
+        assert_eq!(scene.looks(), 0);
+        for _ in 0..2 {
+            let (mut one, mut other) = (live.events(), live.events());
+            next(&mut one).await;
+            next(&mut other).await;
+            drop(one);
+            next(&mut other).await;
+            drop(other);
+            tokio::time::sleep(LOOK_EVERY * 2).await;
+            let looks = scene.looks();
+            tokio::time::sleep(WAIT).await;
+            assert_eq!(scene.looks(), looks);
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_change_is_told_at_once_and_the_same_again_after_a_while() {
+        let scene = Scene::default();
+        scene.set("one");
+        let mut events = scene.live().events();
+        assert!(next(&mut events).await.contains("one"));
+        let began = now();
+        scene.set("two");
+        assert!(next(&mut events).await.contains("two"));
+        assert!(now().duration_since(began) <= LOOK_EVERY);
+        let began = now();
+        assert!(next(&mut events).await.contains("two"));
+        assert!(AGAIN_EVERY <= now().duration_since(began) + LOOK_EVERY);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_comes_is_told_what_is_now() {
+        let scene = Scene::default();
+        scene.set("one");
+        let live = scene.live();
+        next(&mut live.events()).await;
+        scene.set("two");
+        // At once, and once the task has seen that all had left.
+        for _ in 0..2 {
+            let began = now();
+            let mut events = live.events();
+            while !next(&mut events).await.contains("two") {}
+            assert!(now().duration_since(began) <= LOOK_EVERY);
+            drop(events);
+            tokio::time::sleep(LOOK_EVERY * 2).await;
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn after_a_panic_the_next_that_comes_is_told_again() {
+        let scene = Scene::default();
+        let live = scene.live();
+        let mut early = live.events();
+        next(&mut early).await;
+        scene.set("panic");
+        tokio::time::sleep(LOOK_EVERY * 2).await;
+        scene.set("after");
+        assert!(next(&mut live.events()).await.contains("after"));
+        assert!(next(&mut early).await.contains("after"));
+    }
 }

@@ -42,11 +42,11 @@ const FILES: [(&str, &str, &str); 8] = [
 
 /// Answers a request for the dashboard; `None` if it is for something else.
 pub(super) fn answer<B>(live: &Arc<Live>, request: &Request<B>) -> Option<Response<ResponseBody>> {
-    if *request.method() != Method::GET {
-        return None;
-    }
     if request.uri().path() == LIVE {
-        return Some(live.answer());
+        return (*request.method() == Method::GET).then(|| live.answer());
+    }
+    if !is_read(request) {
+        return None;
     }
     let (kind, content) = if is_page(request) {
         ("text/html; charset=utf-8", PAGE)
@@ -65,7 +65,11 @@ pub(super) fn is_page<B>(request: &Request<B>) -> bool {
 
 /// True for what may be read without the token.
 pub(super) fn is_file<B>(request: &Request<B>) -> bool {
-    *request.method() == Method::GET && (is_page(request) || file(request.uri().path()).is_some())
+    is_read(request) && (is_page(request) || file(request.uri().path()).is_some())
+}
+
+fn is_read<B>(request: &Request<B>) -> bool {
+    matches!(*request.method(), Method::GET | Method::HEAD)
 }
 
 fn file(path: &str) -> Option<(&'static str, &'static str)> {

@@ -9,10 +9,10 @@ use std::time::{Duration, Instant};
 use serde_json::{Map, Value, json};
 
 use crate::fleet::backend::Backend;
-use crate::report;
-use crate::routing::ids::{BackendId, ClientId};
+use crate::report::{self, PendingReport};
+use crate::routing::ids::{BackendId, ClientId, PromptId};
 use crate::routing::ledger::Listed;
-use crate::routing::pending::Phase;
+use crate::routing::pending::{Pending, Phase};
 use crate::routing::placement::Condition;
 use crate::session::control::Held;
 use crate::session::{Client, Sessions};
@@ -37,22 +37,24 @@ struct Work {
 }
 
 pub(super) fn of(sessions: &Sessions, now: Instant) -> Value {
-    let mut working = sessions.clients.working();
-    working.sort_by_cached_key(|client| {
-        (Reverse(client.inspect(|core, _| core.pending().len())), client.id.clone())
-    });
-    let work = work_of(&working);
+    let working = sessions.clients.working();
+    let known = working.len();
+    let held = Held::among(sessions, &working);
+    let backends = backends(sessions, &held, &work_of(&working), now);
+    let ended = ended(sessions, now);
     json!({
         "version": env!("CARGO_PKG_VERSION"),
         "ready": sessions.shared.is_ready(),
         "stopping": sessions.shared.is_leaving(),
-        "backends": backends(sessions, &work, now),
+        "backends": backends,
         "clients": {
             "known": sessions.clients.len(),
-            "working": working.len(),
+            "working": known,
             "shown": clients(sessions, &working, now),
         },
-        "ended": ended(sessions, now),
+        // There may be older ones within the hour.
+        "ended_is_cut": ended.len() == ENDS_SHOWN,
+        "ended": ended,
     })
 }
 
@@ -72,8 +74,15 @@ fn is_same_object(before: &Map<String, Value>, after: &Map<String, Value>) -> bo
     let mut both = before.iter().zip(after);
     before.len() == after.len()
         && both.all(|((name, before), (named, after))| {
-            name == named && (name.ends_with("_ms") || is_same(before, after))
+            let is_older = || name == "trouble" && is_same_trouble(before, after);
+            name == named && (name.ends_with("_ms") || is_same(before, after) || is_older())
         })
+}
+
+/// True for a trouble that has only lasted longer.
+fn is_same_trouble(before: &Value, after: &Value) -> bool {
+    let letters = |it: &Value| it.as_str().map(|it| it.replace(|it: char| it.is_ascii_digit(), ""));
+    letters(before) == letters(after)
 }
 
 fn work_of(clients: &[Arc<Client>]) -> HashMap<BackendId, Work> {
@@ -92,10 +101,14 @@ fn work_of(clients: &[Arc<Client>]) -> HashMap<BackendId, Work> {
     work
 }
 
-fn backends(sessions: &Sessions, work: &HashMap<BackendId, Work>, now: Instant) -> Vec<Value> {
-    let held = Held::of(sessions);
+fn backends(
+    sessions: &Sessions,
+    held: &Held<'_>,
+    work: &HashMap<BackendId, Work>,
+    now: Instant,
+) -> Vec<Value> {
     let one = |backend: Arc<Backend>| {
-        let mut shown = json!(report::backend(sessions, &backend, &held, now));
+        let mut shown = json!(report::backend(sessions, &backend, held, now));
         let there = work.get(&backend.id).copied().unwrap_or_default();
         if let Some(shown) = shown.as_object_mut() {
             shown.insert("running".to_owned(), json!(there.running));
@@ -117,13 +130,30 @@ fn word(condition: Condition) -> &'static str {
 }
 
 fn clients(sessions: &Sessions, working: &[Arc<Client>], now: Instant) -> Vec<Value> {
-    let one = |client: &Arc<Client>| {
-        let mut report = report::client(&sessions.shared, client, now);
-        report.prompts.sort_by_key(|prompt| Reverse(prompt.age_ms));
-        report.prompts.truncate(PROMPTS_SHOWN);
-        json!({ "client": report.summary, "prompts": report.prompts })
+    let count = |client: &Arc<Client>| client.inspect(|core, _| core.pending().len());
+    let mut most: Vec<(usize, &Arc<Client>)> = working.iter().map(|it| (count(it), it)).collect();
+    most.sort_by_key(|(pending, client)| (Reverse(*pending), &client.id));
+    let one = |(_, client): &(usize, &Arc<Client>)| {
+        let summary = report::summary(&sessions.shared, client, now);
+        json!({ "client": summary, "prompts": oldest(sessions, client, now) })
     };
-    working.iter().take(CLIENTS_SHOWN).map(one).collect()
+    most.iter().take(CLIENTS_SHOWN).map(one).collect()
+}
+
+/// The oldest prompts of a client, always in the same order. Its events wait for this, so no more
+/// is done for each of all its prompts than to compare it.
+fn oldest(sessions: &Sessions, client: &Client, now: Instant) -> Vec<PendingReport> {
+    let age = |it: &(&PromptId, &Pending)| (it.1.since, it.0.clone());
+    client.inspect(|core, _| {
+        let mut pending: Vec<(&PromptId, &Pending)> = core.pending().iter().collect();
+        if PROMPTS_SHOWN < pending.len() {
+            pending.select_nth_unstable_by_key(PROMPTS_SHOWN, |it| it.1.since);
+            pending.truncate(PROMPTS_SHOWN);
+        }
+        pending.sort_by_cached_key(age);
+        let report = |(prompt, pending)| report::pending(&sessions.shared, prompt, pending, now);
+        pending.into_iter().map(report).collect()
+    })
 }
 
 /// The prompts that ended, the newest last.
@@ -151,6 +181,10 @@ mod tests {
 
     #[test]
     fn only_ages_may_differ() {
+        let silent = |text: &str| json!({ "trouble": text });
+        assert!(is_same(&silent("silent for 59 s"), &silent("silent for 101 s")));
+        assert!(!is_same(&silent("silent for 59 s"), &silent("refused")));
+        assert!(!is_same(&silent("refused"), &json!({ "trouble": null })));
         let before = json!({ "a": [{ "age_ms": 1, "up": true }], "b": null });
         assert!(is_same(&before, &json!({ "a": [{ "age_ms": 2, "up": true }], "b": null })));
         for after in [

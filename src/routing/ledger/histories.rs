@@ -6,7 +6,7 @@ use std::time::Instant;
 use super::super::ids::{BackendId, PromptId};
 use super::super::owners::{Owner, Submitter};
 use super::super::pending::End;
-use super::Ledger;
+use super::{Ledger, State};
 
 /// One prompt of a history.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -29,7 +29,12 @@ impl Ledger {
     #[must_use]
     pub fn newest_ends(&mut self, max: usize, now: Instant) -> Vec<Listed> {
         self.evict_expired(now);
-        let mut newest: Vec<&PromptId> = self.settled.values().rev().take(max).collect();
+        let has_ended = |prompt: &&PromptId| {
+            let record = self.prompts.get(*prompt);
+            record.is_some_and(|record| matches!(record.state, State::Ended(_)))
+        };
+        let newest = self.settled.values().rev().filter(has_ended);
+        let mut newest: Vec<&PromptId> = newest.take(max).collect();
         newest.reverse();
         self.described(newest.into_iter(), now)
     }

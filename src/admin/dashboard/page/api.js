@@ -4,9 +4,17 @@
 const KEY = "mooring-admin-token";
 
 /** A page that has heard nothing for so long says so. The gateway says something every 4 s. */
-const STALE_AFTER = 8000;
+const STALE_AFTER = 10_000;
+
+/** A call that takes longer is given up: what it asked for may still happen. */
+const CALL_MS = 30_000;
 
 const token = () => sessionStorage.getItem(KEY);
+
+/** True for what can be a token: visible ASCII, as a header takes it. */
+export const isToken = (value) => /^[\x21-\x7e]+$/.test(value);
+
+export const hasToken = () => token() !== null;
 
 export function keepToken(value) {
   if (value === null) sessionStorage.removeItem(KEY);
@@ -25,45 +33,59 @@ export async function call(method, path, body) {
   try {
     answer = await ask(path, {
       method, body: body === undefined ? undefined : JSON.stringify(body),
+      signal: AbortSignal.timeout(CALL_MS),
     });
-  } catch {
-    throw new Error("The gateway cannot be reached.");
+  } catch (error) {
+    throw new Error(error.name === "TimeoutError"
+      ? "The gateway has not answered in 30 s. What you asked for may still happen."
+      : "The gateway cannot be reached.");
   }
   const told = await answer.json().catch(() => ({}));
-  if (!answer.ok) {
-    const why = told.error ?? `The gateway answered ${answer.status}.`;
-    throw new Error([why, ...(told.problems ?? [])].join("\n"));
-  }
+  if (!answer.ok) throw new Error(reason(answer, told));
   return told;
 }
 
+const reason = (answer, told) =>
+  [told.error ?? `The gateway answered ${answer.status}.`, ...(told.problems ?? [])].join("\n");
+
 /**
- * Follows what the gateway tells, for ever. `told` gets each snapshot, `state` each change:
- * "live", "away" (it does not answer) or "locked" (it wants a token; resolve the promise that is
- * returned once there is one).
+ * Follows what the gateway tells, for ever. `told` gets each snapshot. `state` gets each change:
+ * "live", "away" with a reason, or "locked": then it is asked again when `state` has a token.
  */
 export async function follow({ told, state }) {
-  for (let pause = 500; ; pause = Math.min(pause * 2, 8000)) {
+  let pause = 250;
+  const take = (snapshot) => {
+    pause = 250;
+    state("live");
+    // A page that cannot draw says so in the console; the gateway is not away.
+    try { told(snapshot); } catch (error) { reportError(error); }
+  };
+  for (;;) {
+    const stop = new AbortController();
+    let why = "";
     try {
-      const stop = new AbortController();
-      const answer = await ask("/api/v1/live", { signal: stop.signal });
+      const answer = await within(stop, ask("/api/v1/live", { signal: stop.signal }));
       if (answer.status === 401) {
         await state("locked");
-        pause = 250;
         continue;
       }
-      if (!answer.ok) throw new Error(String(answer.status));
-      await read(answer.body.getReader(), stop, (snapshot) => {
-        pause = 250;
-        state("live");
-        told(snapshot);
-      });
+      if (!answer.ok) why = reason(answer, await answer.json().catch(() => ({})));
+      else await read(answer.body.getReader(), stop, take);
     } catch {
-      // Told below: it is away, whatever broke.
+      // It is away, whatever broke.
+    } finally {
+      stop.abort();
     }
-    state("away");
+    state("away", why);
     await new Promise((resolve) => { setTimeout(resolve, pause); });
+    pause = Math.min(pause * 2, 8000);
   }
+}
+
+/** Gives up what takes too long. */
+function within(stop, promise) {
+  const silent = setTimeout(() => stop.abort(), STALE_AFTER);
+  return promise.finally(() => clearTimeout(silent));
 }
 
 /** Reads events until the answer ends, or nothing comes any more. */
@@ -71,8 +93,7 @@ async function read(reader, stop, told) {
   const decoder = new TextDecoder();
   let rest = "";
   for (;;) {
-    const silent = setTimeout(() => stop.abort(), STALE_AFTER);
-    const { done, value } = await reader.read().finally(() => clearTimeout(silent));
+    const { done, value } = await within(stop, reader.read());
     if (done) return;
     const events = (rest + decoder.decode(value, { stream: true })).split("\n\n");
     rest = events.pop();

@@ -20,7 +20,7 @@ function update(row, entry, { act, detail }) {
   const { client, prompts } = entry;
   const find = (selector) => row.querySelector(selector);
   say(find(".link"), nameOf(entry));
-  find(".link").onclick = () => detail(nameOf(entry));
+  find(".link").onclick = () => detail({ name: nameOf(entry), hash: client.hash });
   say(find(".user"), client.user ?? "");
   say(find(".where"), client.backend ?? "not bound");
   keep(find(".prompts"), prompts.slice(0, PROMPTS_SHOWN), (it) => it.prompt_id, () => el("li"),
@@ -39,11 +39,13 @@ function release(entry) {
   const name = nameOf(entry);
   return {
     title: `Release ${name}?`,
-    cost: `Its ${count(client.pending, "pending prompt is", "pending prompts are")} cancelled and `
-      + "told as lost. Its next prompt may go to another backend.",
+    cost: (client.pending === 0 ? "It has no pending prompts. "
+      : `Its ${count(client.pending, "pending prompt is", "pending prompts are")} cancelled and `
+        + "told as lost. ") + "Its next prompt may go to another backend.",
     yes: "Release",
     method: "POST",
-    path: `/api/v1/clients/${encodeURIComponent(name)}/release?force=true`,
+    // A name may be that of another user's client too; the hash is its own.
+    path: `/api/v1/clients/${client.hash}/release?force=true`,
   };
 }
 
@@ -55,9 +57,11 @@ export function show(snapshot, matches, actions) {
     (row, it) => update(row, it, actions));
   byId("no-clients").hidden = found.length > 0;
   byId("clients-table").hidden = found.length === 0;
-  say(byId("no-clients"), shown.length > 0 ? "No client matches." : "Nobody waits for anything.");
+  say(byId("no-clients"), shown.length === 0 ? "Nobody waits for anything."
+    : working > shown.length ? `None of the ${shown.length} that are listed matches.`
+      : "No client matches.");
   const listed = working > shown.length ? `, ${shown.length} of them listed` : "";
-  say(byId("clients-count"), `${working} of ${count(known, "client", "clients")}${listed}`);
+  say(byId("clients-count"), `${working} of ${count(known, "known client", "known clients")}${listed}`);
 }
 
 /** Everything that the gateway knows of a client, as a list. */
@@ -65,6 +69,7 @@ export function describe(report) {
   const line = (what, ...told) => el("li", {}, el("b", {}, what), " ", ...told);
   const placed = report.placement;
   return el("div", {},
+    el("p", { class: "soft" }, `In logs ${report.hash}${report.user ? `, a client of ${report.user}` : ""}.`),
     el("p", {}, `${report.backend ? `Bound to ${report.backend}` : "Not bound"} (${report.binding}), `
       + `link ${report.link}, ${count(report.sockets, "socket", "sockets")}, `
       + `last heard of ${ago(report.last_contact_ms)} ago.`),
@@ -73,11 +78,13 @@ export function describe(report) {
       line(it.prompt_id, `${it.state} at ${it.backend} for ${ago(it.age_ms)}, `
         + `last heard of ${ago(it.silent_ms)} ago`))),
     el("h3", {}, "Last decisions"),
-    el("ul", {}, report.decisions.toReversed().map((it) =>
+    el("ul", {}, [...report.decisions].reverse().map((it) =>
       line(it.what.replaceAll("_", " "), `${it.backend ?? ""} ${ago(it.ago_ms)} ago`))),
-    placed && el("h3", {}, "Last choice"),
+    placed && el("h3", {}, `Last choice, ${ago(placed.ago_ms)} ago`),
     placed && el("ul", {}, placed.candidates.map((it) =>
       line(it.backend, `${it.load} pending, weight ${it.weight}`
+        + (it.head_start ? `, ${it.head_start} fewer for its files` : "")
+        + (it.suspect ? ", suspect" : "")
         + (it.excluded ? `, excluded: ${it.excluded}` : "")
         + (it.backend === placed.chosen ? ", chosen" : "")))));
 }

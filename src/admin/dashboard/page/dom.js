@@ -25,21 +25,22 @@ export function say(element, text) {
  */
 export function keep(parent, items, keyOf, make, update) {
   const known = new Map([...parent.children].map((child) => [child.dataset.key, child]));
+  const placed = new Set();
   let before = null;
   for (const item of items) {
     const key = String(keyOf(item));
     let child = known.get(key);
-    if (child) known.delete(key);
-    else {
+    if (!child || placed.has(child)) {
       child = make(item);
       child.dataset.key = key;
     }
+    placed.add(child);
     update(child, item);
     const next = before ? before.nextElementSibling : parent.firstElementChild;
     if (next !== child) parent.insertBefore(child, next);
     before = child;
   }
-  for (const gone of known.values()) gone.remove();
+  for (const child of [...parent.children]) if (!placed.has(child)) child.remove();
 }
 
 /** 4200 → "4 s", 65000 → "1 min", 7200000 → "2 h". */

@@ -6,10 +6,11 @@ import { standing } from "./fleet.js";
 const KEPT = 100;
 
 const ENDED = { failed: "failed", interrupted: "was interrupted", deleted: "was deleted",
-  lost: "was lost" };
+  lost: "was lost", completed: "completed after all" };
 
 const happened = [];
-const ends = new Set();
+/** The outcomes that were told, by prompt. */
+const ends = new Map();
 let before = null;
 
 function note(at, kind, text, key = `${at}-${text}`) {
@@ -33,14 +34,21 @@ function noteBackends(snapshot, at) {
 
 const plain = (word) => (word === "busy" ? "ready" : word);
 
+/** An end can be corrected: a job that was presumed lost may have ended in another way. */
 function noteEnds(snapshot, now) {
+  const told = new Set(snapshot.ended.map((it) => it.prompt_id));
+  for (const prompt of ends.keys()) if (!told.has(prompt)) ends.delete(prompt);
   for (const job of snapshot.ended) {
-    if (job.outcome === "completed" || ends.has(job.prompt_id)) continue;
-    ends.add(job.prompt_id);
+    const before = ends.get(job.prompt_id);
+    if (before === job.end) continue;
+    ends.set(job.prompt_id, job.end);
+    const corrects = before !== undefined && before !== "completed";
+    if (job.outcome === "completed" && !corrects) continue;
     const why = job.end === job.outcome ? "" : ` (${job.end.replaceAll("_", " ")})`;
-    note(now - job.ended_ms, job.outcome === "lost" || job.outcome === "failed" ? "bad" : "wait",
+    const kind = { lost: "bad", failed: "bad", completed: "good" }[job.outcome] ?? "wait";
+    note(now - job.ended_ms, kind,
       `A job of ${job.client ?? "nobody"} on ${job.backend ?? "a backend that left"} `
-        + `${ENDED[job.outcome] ?? job.outcome}${why}`, job.prompt_id);
+        + `${ENDED[job.outcome]}${why}`, `${job.prompt_id} ${job.end}`);
   }
 }
 
@@ -54,7 +62,7 @@ export function take(snapshot, now) {
 }
 
 export function show(matches) {
-  const shown = happened.filter((it) => matches(it.text)).toReversed();
+  const shown = happened.filter((it) => matches(it.text)).reverse();
   keep(byId("events"), shown, (it) => it.key, (it) => {
     const time = new Date(it.at);
     return el("li", { "data-kind": it.kind },

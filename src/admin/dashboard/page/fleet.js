@@ -4,31 +4,35 @@ import { ago, byId, count, el, keep, say } from "./dom.js";
 
 const HOUR = 3_600_000;
 
-/** What a backend is, in one word, with the kind of sign and the reason. */
+/** Marks move a pixel in about six seconds. */
+const REDRAW_MS = 30_000;
+
+const because = (...reasons) => reasons.filter(Boolean).join("; ") || null;
+
+/**
+ * What a backend is, in one word, with the kind of sign, the reason, and for how long. What an
+ * operator has turned off is no trouble, whatever it does.
+ */
 export function standing(backend) {
-  const said = backend.said;
-  const by = said ? `${said.by}${said.why ? `: ${said.why}` : ""}` : null;
-  if (!backend.up) return { word: "down", kind: "bad", why: backend.trouble ?? "It does not answer." };
+  const { said, leaving, trouble } = backend;
+  const by = said && said.by + (said.why ? `: ${said.why}` : "");
+  const is = (word, kind, why, ms = backend.since_ms) => ({ word, kind, why, ms });
+  if (backend.state === "off") return is("off", "off", because(by, trouble), said?.ago_ms);
+  if (!backend.up) return is("down", "bad", because(trouble ?? "It does not answer", by));
   if (backend.condition === "wedged") {
-    return { word: "wedged", kind: "bad", why: "It runs none of its prompts." };
+    return is("wedged", "bad", because(trouble ?? "It runs none of its prompts"));
   }
   if (backend.condition === "shut") {
-    return { word: "shut", kind: "bad", why: "It takes no new connection." };
+    return is("shut", "bad", because(trouble ?? "It takes no new connection"));
   }
-  if (backend.leaving) {
-    return { word: "leaving", kind: "wait", why: `It leaves when it has drained (${backend.leaving.by}).` };
-  }
-  if (backend.state === "off") return { word: "off", kind: "off", why: by };
+  if (leaving) return is("leaving", "wait", because(leaving.by, trouble), leaving.ago_ms);
   if (backend.state === "draining") {
-    return { word: backend.drained ? "drained" : "draining", kind: "wait", why: by };
+    return is(backend.drained ? "drained" : "draining", "wait", because(by, trouble), said?.ago_ms);
   }
   if (backend.condition === "suspect") {
-    return { word: "suspect", kind: "wait", why: "It runs something and sends no events." };
+    return is("suspect", "wait", because(trouble ?? "It runs something and sends no events"));
   }
-  if (backend.trouble) return { word: "trouble", kind: "wait", why: backend.trouble };
-  return backend.running > 0
-    ? { word: "busy", kind: "good", why: null }
-    : { word: "ready", kind: "good", why: null };
+  return is(backend.running > 0 ? "busy" : "ready", trouble ? "wait" : "good", because(trouble));
 }
 
 const ACTIONS = {
@@ -36,7 +40,7 @@ const ACTIONS = {
     label: "Drain", ask: (it) => `Drain ${it.name}?`, yes: "Drain",
     cost: (it) => it.held_clients === 0
       ? "It gets no new clients. Nobody waits for anything there."
-      : `It gets no new clients. ${held(it)}, and keeps it until they have ended.`,
+      : `It gets no new clients. ${held(it)}, which goes on to its end.`,
   },
   off: {
     label: "Turn off", ask: (it) => `Turn ${it.name} off?`, yes: "Turn off",
@@ -49,17 +53,18 @@ const ACTIONS = {
   },
   remove: {
     label: "Remove", ask: (it) => `Remove ${it.name}?`, yes: "Remove",
-    cost: (it) => it.held_clients === 0 ? "It leaves at once."
-      : `It drains, and leaves after that. ${held(it)}.`,
+    cost: (it) => "It drains, and leaves when nothing is left there."
+      + (it.held_clients === 0 ? "" : ` ${held(it)}.`),
   },
 };
 
-const held = (it) => it.held_clients === 1 ? "A client has pending prompts there"
-  : `Each of ${it.held_clients} clients has pending prompts there`;
+const held = (it) => it.held_clients === 1 ? "A client has work there"
+  : `${it.held_clients} clients have work there`;
 
 /** What a file or a discovery names cannot be removed here: it would come back. */
 const actionsOf = ({ state, wanted_by: by, leaving }) => ["draining", "off", "ready", "remove"]
-  .filter((it) => it !== state && (it !== "remove" || (by === "operator" && !leaving)));
+  .filter((it) => it !== state && (it !== "remove" || by === "operator"))
+  .filter((it) => !leaving || it === "off");
 
 function make(backend) {
   return el("article", { class: "card backend" },
@@ -94,13 +99,13 @@ function lane(jobs) {
   return svg;
 }
 
-function update(card, backend, snapshot, act) {
-  const { word, kind, why } = standing(backend);
+function update(card, backend, { jobs, span }, act) {
+  const { word, kind, why, ms } = standing(backend);
   const find = (selector) => card.querySelector(selector);
   const badge = find(".badge");
   badge.dataset.kind = kind;
   say(badge, word);
-  say(find(".at"), `for ${ago(backend.since_ms)}`);
+  say(find(".at"), `for ${ago(ms ?? backend.since_ms)}`);
   say(find(".why"), why ?? "");
   find(".why").hidden = !why;
   const room = Math.max(backend.max_pending ?? 0, backend.running + backend.waiting, 4);
@@ -110,12 +115,14 @@ function update(card, backend, snapshot, act) {
   say(find(".words"), `${backend.running} running, ${backend.waiting} waiting`
     + (foreign > 0 ? `, ${foreign} of others` : "")
     + (backend.max_pending ? ` (at most ${backend.max_pending})` : ""));
-  const jobs = snapshot.ended.filter((it) => it.backend === backend.name && it.ended_ms < HOUR);
   const others = jobs.filter((it) => it.outcome !== "completed").length;
-  find("svg").replaceWith(lane(jobs));
-  say(find(".hour"), jobs.length === 0 ? "No job in the last hour"
-    : `${count(jobs.length, "job", "jobs")} in the last hour`
-      + (others > 0 ? `, ${others} not completed` : ""));
+  const drawn = `${jobs.length} ${jobs.at(-1)?.prompt_id} ${Math.floor(Date.now() / REDRAW_MS)}`;
+  if (card.dataset.drawn !== drawn) {
+    card.dataset.drawn = drawn;
+    find("svg").replaceWith(lane(jobs));
+  }
+  say(find(".hour"), (jobs.length === 0 ? "No job" : count(jobs.length, "job", "jobs"))
+    + ` in the last ${span}` + (others > 0 ? `, ${others} not completed` : ""));
   say(find(".facts"), [
     backend.url, backend.version && `ComfyUI ${backend.version}`,
     backend.weight !== 1 && `weight ${backend.weight}`, backend.home && "home",
@@ -135,20 +142,35 @@ function action(backend, state) {
   return { ...asked, method: "POST", path: `${path}/state`, body: { state, by: "dashboard" } };
 }
 
+/** The jobs of each backend that ended within the hour. */
+function jobsOf(ended) {
+  const jobs = new Map();
+  for (const job of ended.filter((it) => it.ended_ms < HOUR)) {
+    if (!jobs.has(job.backend)) jobs.set(job.backend, []);
+    jobs.get(job.backend).push(job);
+  }
+  return jobs;
+}
+
 export function show(snapshot, matches, act) {
   const shown = snapshot.backends.filter((it) => matches(it.name, it.url, ...it.labels));
-  keep(byId("backends"), shown, (it) => it.name, make, (card, it) => update(card, it, snapshot, act));
+  const jobs = jobsOf(snapshot.ended);
+  // Only so many ends are told: a busy fleet has more of them in an hour.
+  const span = snapshot.ended_is_cut ? ago(snapshot.ended[0].ended_ms) : "hour";
+  keep(byId("backends"), shown, (it) => it.name, make,
+    (card, it) => update(card, it, { jobs: jobs.get(it.name) ?? [], span }, act));
   byId("no-backends").hidden = shown.length > 0;
   const sum = (key) => snapshot.backends.reduce((all, it) => all + it[key], 0);
   const up = snapshot.backends.filter((it) => it.up).length;
-  say(byId("totals"), `${up} of ${snapshot.backends.length} up, ${sum("running")} running, ${sum("waiting")} waiting`);
+  say(byId("totals"), `${up} of ${snapshot.backends.length} up, ${sum("running")} running, `
+    + `${sum("waiting")} waiting`);
 }
 
 /** What an operator has to look at. */
 export function troubles(snapshot) {
   const found = snapshot.backends
     .map((it) => ({ name: it.name, ...standing(it) }))
-    .filter((it) => it.kind === "bad" || it.word === "trouble" || it.word === "suspect")
+    .filter((it) => it.kind === "bad" || it.word === "suspect" || ((it.word === "ready" || it.word === "busy") && it.why))
     .map((it) => ({ key: it.name, kind: it.kind, text: `${it.name} is ${it.word}: ${it.why}` }));
   if (snapshot.stopping) {
     found.unshift({ key: "-", kind: "wait", text: "The gateway stops: new clients should go elsewhere." });

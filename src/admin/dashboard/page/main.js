@@ -1,6 +1,6 @@
 // Follows the gateway and shows what it tells.
 
-import { call, follow, keepToken } from "./api.js";
+import { call, follow, hasToken, isToken, keepToken } from "./api.js";
 import * as clients from "./clients.js";
 import { ago, byId, say } from "./dom.js";
 import * as events from "./events.js";
@@ -9,12 +9,15 @@ import * as fleet from "./fleet.js";
 let snapshot = null;
 let heard = 0;
 let isLive = false;
+let whyAway = "";
 
 // The filter is a part of the address, so that a view can be sent to somebody.
 const filter = byId("filter");
 const filterOf = () => new URLSearchParams(location.hash.slice(1)).get("filter") ?? "";
 filter.value = filterOf();
 window.addEventListener("hashchange", () => {
+  // The link past the header is another part of the page.
+  if (location.hash && !location.hash.includes("filter=")) return;
   filter.value = filterOf();
   draw();
 });
@@ -51,57 +54,66 @@ function drawConnection() {
     say(connection, "Live");
   } else {
     connection.dataset.kind = heard ? "bad" : "wait";
-    say(connection, heard ? `Stale for ${ago(silent)}` : "Connecting…");
+    say(connection, whyAway || (heard ? `Stale for ${ago(silent)}` : "Connecting…"));
   }
   document.body.classList.toggle("stale", !isLive && heard > 0);
 }
+
+/** Which question and which client are on the screen: late answers to earlier ones are dropped. */
+let asked = 0;
 
 /**
  * Asks before it acts, and says what it would cost. A refusal stays on the screen, and so does what
  * `tell` makes of an answer.
  */
 function confirm({ title, cost, yes, method, path, body, tell }) {
+  asked += 1;
+  const mine = asked;
   const dialog = byId("confirm");
-  const problem = byId("confirm-problem");
   say(byId("confirm-title"), title);
   say(byId("confirm-cost"), cost);
   say(byId("confirm-yes"), yes);
-  problem.hidden = true;
-  byId("confirm-told").hidden = true;
-  byId("confirm-yes").hidden = false;
   say(byId("confirm-no"), "Cancel");
+  for (const id of ["confirm-problem", "confirm-told"]) byId(id).hidden = true;
+  byId("confirm-yes").hidden = false;
+  byId("confirm-yes").disabled = false;
   byId("confirm-no").onclick = () => dialog.close();
   byId("confirm-yes").onclick = async (event) => {
     event.preventDefault();
     byId("confirm-yes").disabled = true;
-    try {
-      const answer = await call(method, path, body);
-      if (tell) {
-        say(byId("confirm-told"), tell(answer));
-        byId("confirm-told").hidden = false;
-        byId("confirm-yes").hidden = true;
-        say(byId("confirm-no"), "Close");
-        byId("confirm-no").focus();
-      } else dialog.close();
-    } catch (error) {
-      say(problem, error.message);
-      problem.hidden = false;
-    } finally {
-      byId("confirm-yes").disabled = false;
-    }
+    const answer = await call(method, path, body).then(
+      (it) => ({ it }), (error) => ({ problem: error.message }));
+    if (mine === asked && dialog.open) showAnswer(answer, tell);
   };
   dialog.showModal();
 }
 
-async function detail(name) {
-  const body = byId("detail-body");
-  say(byId("detail-title"), name);
-  try {
-    const report = await call("GET", `/api/v1/clients/${encodeURIComponent(name)}`);
-    body.replaceChildren(clients.describe(report));
-  } catch (error) {
-    say(body, error.message);
+function showAnswer({ it, problem }, tell) {
+  byId("confirm-yes").disabled = false;
+  if (problem !== undefined) {
+    say(byId("confirm-problem"), problem);
+    byId("confirm-problem").hidden = false;
+  } else if (tell) {
+    say(byId("confirm-told"), tell(it));
+    byId("confirm-told").hidden = false;
+    byId("confirm-yes").hidden = true;
+    say(byId("confirm-no"), "Close");
+    byId("confirm-no").focus();
+  } else {
+    byId("confirm").close();
+    // The button that was pressed may be gone.
+    if (document.activeElement === document.body) byId("fleet").focus();
   }
+}
+
+async function detail({ name, hash }) {
+  asked += 1;
+  const mine = asked;
+  const shown = await call("GET", `/api/v1/clients/${hash}`).then(
+    clients.describe, (error) => error.message);
+  if (mine !== asked) return;
+  say(byId("detail-title"), name);
+  byId("detail-body").replaceChildren(shown);
   byId("detail").showModal();
 }
 
@@ -109,16 +121,23 @@ async function detail(name) {
 function askForToken() {
   const dialog = byId("login");
   const field = byId("token");
-  if (heard || sessionStorage.length > 0) say(byId("login-why"), "The token was not accepted.");
+  if (hasToken()) say(byId("login-why"), "The token was not accepted.");
   keepToken(null);
   field.value = "";
   return new Promise((resolve) => {
-    dialog.onclose = () => {
-      if (field.value) {
-        keepToken(field.value);
+    // There is nothing to see without.
+    dialog.oncancel = (event) => event.preventDefault();
+    dialog.querySelector("form").onsubmit = (event) => {
+      const token = field.value.trim();
+      if (isToken(token)) {
+        keepToken(token);
         resolve();
-      } else dialog.showModal();
+        return;
+      }
+      event.preventDefault();
+      say(byId("login-why"), "A token has only letters, digits and signs of ASCII, and no spaces.");
     };
+    dialog.onclose = () => { if (!hasToken()) dialog.showModal(); };
     dialog.showModal();
   });
 }
@@ -145,8 +164,9 @@ follow({
     events.take(snapshot, heard);
     draw();
   },
-  async state(state) {
+  async state(state, why = "") {
     isLive = state === "live";
+    whyAway = why;
     if (isLive) heard = Date.now();
     drawConnection();
     if (state === "locked") await askForToken();
