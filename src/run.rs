@@ -4,6 +4,7 @@
 //! the listeners open only after each backend was asked once, so that a restart causes no outage.
 
 mod listening;
+mod managed;
 mod signals;
 
 use std::fmt;
@@ -28,6 +29,7 @@ use crate::journal::record::Saved;
 use crate::journal::{COMMIT_WITHIN, Journal, JournalError, Store};
 use crate::lock;
 use crate::masked::mask;
+use crate::net::service_manager::{ServiceManager, State};
 use crate::net::{Network, descriptors, sleep};
 use crate::reload::watch::Watched;
 use crate::reload::{By, Level, Means, Reloader, Reloads, Reread, certificates, users};
@@ -58,6 +60,15 @@ pub struct Running {
     pub admin_address: Option<SocketAddr>,
 }
 
+impl Running {
+    /// Keeps the service manager told until the journal is written to its end.
+    fn keep_told(&self, manager: ServiceManager) {
+        let (shared, until) = (Arc::clone(&self.front.shared), self.writers.clone());
+        let task = async move { managed::keep_told(manager, &shared, &until).await };
+        self.writers.spawn_critical("service manager", task);
+    }
+}
+
 /// What a gateway is given besides its configuration.
 #[derive(Default)]
 pub struct Parts {
@@ -75,11 +86,13 @@ pub struct Parts {
     pub pod: Pod,
     /// Where the audit log goes; `None` is none.
     pub audit: Option<Sink>,
+    /// Is told when the gateway is ready, reloads and stops.
+    pub manager: ServiceManager,
 }
 
 impl fmt::Debug for Parts {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { annex, home, source, watched, level, pod, audit } = self;
+        let Self { annex, home, source, watched, level, pod, audit, manager } = self;
         f.debug_struct("Parts")
             .field("annex", annex)
             .field("home", home)
@@ -88,6 +101,7 @@ impl fmt::Debug for Parts {
             .field("level", &level.is_some())
             .field("pod", pod)
             .field("audit", audit)
+            .field("manager", manager)
             .finish()
     }
 }
@@ -149,7 +163,8 @@ pub async fn start(
     tasks.spawn_critical("users", until_stopped(users::watch(Arc::clone(&front)), tasks.clone()));
     let watch = certificates::watch(Arc::clone(&front), reloads.clone());
     tasks.spawn_critical("certificates", until_stopped(watch, tasks.clone()));
-    let means = Means { source, fit: fit_descriptors, level, discoveries };
+    let manager = parts.manager;
+    let means = Means { source, fit: fit_descriptors, level, discoveries, manager };
     let reloader = Reloader::new(front, means, front_mover, admin_mover);
     tasks.spawn_critical("reloader", reloader.run(asked));
     if let Some(watched) = parts.watched {
@@ -251,11 +266,14 @@ pub async fn run(
     parts: Parts,
 ) -> io::Result<()> {
     let mut signals = Signals::install()?;
-    let running = start(config, network, &tasks, parts).await?;
+    let manager = parts.manager.clone();
+    let running = Box::pin(start(config, network, &tasks, parts)).await?;
     let backends = running.front.shared.fleet.len();
     let admin = running.admin_address.map(|admin| admin.to_string()).unwrap_or_default();
     let open = listening::opened(&running.front.shared.config(), running.front_address);
     info!(front = %running.front_address, admin, backends, open, "Gateway ready.");
+    manager.tell(&[State::Ready], &running.front.shared.in_a_line()).await;
+    running.keep_told(manager.clone());
     let reload = || {
         let reloads = running.reloads.clone();
         // What comes of it is in the log.
@@ -268,8 +286,13 @@ pub async fn run(
     if let Ok(signal) = ended {
         let most = drain_at_most(&running.front.shared.config().server).as_secs();
         info!(signal, at_most_s = most, "Draining. The next such signal stops at once.");
+        let line = format!("Draining, for at most {most} s.");
+        let drained = async {
+            let told = manager.tell(&[State::Stopping], &line);
+            tokio::join!(told, drain(&running.front.sessions, &tasks))
+        };
         tokio::select! {
-            () = drain(&running.front.sessions, &tasks) => {}
+            ((), ()) = drained => {}
             signal = signals.next(too_late) => warn!(signal, "Stopping at once."),
         }
     }

@@ -126,6 +126,19 @@ impl Shared {
         self.leaving.load(Ordering::Relaxed) || self.tasks.is_stopping()
     }
 
+    /// Its state in a line for people, as a service manager shows it.
+    #[must_use]
+    pub fn in_a_line(&self) -> String {
+        let all = self.fleet.len();
+        let taking = self.fleet.iter().filter(|backend| backend.view(now()).serves_new()).count();
+        let ready = if self.is_ready() { "Ready" } else { "Not ready" };
+        let refused = match self.metrics.config_last_reload_success.get() {
+            0 => " The last reload was refused: the old configuration stays.",
+            _ => "",
+        };
+        format!("{ready}: {taking} of {all} backends take new work.{refused}")
+    }
+
     /// The backend of settings, user data and the page, also if it is down. `None` if there is no
     /// backend at all.
     #[must_use]

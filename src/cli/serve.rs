@@ -16,6 +16,7 @@ use crate::audit::Sink;
 use crate::config::{self, AuditTo, Config, LogConfig, LogFormat, Sources};
 use crate::demo::{Demo, DemoError};
 use crate::discovery::Pod;
+use crate::net::service_manager::ServiceManager;
 use crate::net::{Inherited, Network, Tcp};
 use crate::reload::watch::Watched;
 use crate::reload::{Level, Reread};
@@ -58,11 +59,12 @@ fn start(config: Config, sources: Sources, watched: Option<Watched>) -> ExitCode
     match Inherited::take(&doors) {
         Ok(network) => on_threads(&log, workers, |level| {
             let pod = Pod::of(&sources.env);
+            let manager = ServiceManager::of(&sources.env, std::process::id());
             let source: Reread = Arc::new(move || config::load(&sources));
             let level: Level =
                 Box::new(move |config| level(&config.log).map_err(|error| error.to_string()));
             let (source, level) = (Some(source), Some(level));
-            let parts = Parts { source, level, watched, pod, audit, ..Parts::default() };
+            let parts = Parts { source, level, watched, pod, audit, manager, ..Parts::default() };
             gateway(config, Arc::new(network), parts)
         }),
         Err(unasked) => say::failure(&unasked.to_string()),

@@ -9,6 +9,7 @@ pub mod descriptors;
 pub mod dns;
 mod inherited;
 mod scratch;
+pub mod service_manager;
 mod simulated;
 mod stream;
 mod tcp;

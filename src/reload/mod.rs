@@ -12,26 +12,27 @@ pub mod certificates;
 mod listeners;
 pub mod users;
 pub mod watch;
+mod within;
 
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
-use std::time::Duration;
 
 use serde_json::{Value, json};
 use tokio::sync::{mpsc, oneshot};
-use tokio::time::timeout;
 use tracing::{error, info, warn};
 
 use crate::audit::{Entry, Who};
 use crate::config::{Config, Problems, changes};
 use crate::discovery::Discoveries;
 use crate::front::Front;
+use crate::net::service_manager::{ServiceManager, State};
 use crate::net::{Network, unix_millis};
 use crate::server::door::Mover;
 use crate::session::membership::NotConfigured;
 use crate::session::membership::rotated::ReadAgain;
 use listeners::{Listeners, Moves};
+use within::within;
 
 /// Reads the configuration again from where it was read at the start. It may wait for a disk.
 pub type Reread = Arc<dyn Fn() -> Result<Config, Problems> + Send + Sync>;
@@ -114,9 +115,6 @@ impl By {
 #[derive(Clone, Debug)]
 pub struct Reloads(mpsc::Sender<Asked>);
 
-/// How long reading a configuration may take. A disk that hangs must not block all later reloads.
-const READ_WITHIN: Duration = Duration::from_secs(10);
-
 /// The name in `applied` if secrets of backends were read again.
 const BACKENDS: &str = "backends";
 
@@ -168,6 +166,7 @@ pub struct Reloader {
     /// Sets the level of the log. `None` if the log is not Mooring's own.
     level: Option<Level>,
     discoveries: Discoveries,
+    manager: ServiceManager,
     /// Whether the last reading of the whole configuration was refused.
     was_refused: bool,
 }
@@ -182,6 +181,8 @@ pub struct Means {
     pub level: Option<Level>,
     /// Reloads start and stop them.
     pub discoveries: Discoveries,
+    /// Is told when a reload begins and ends.
+    pub manager: ServiceManager,
 }
 
 impl fmt::Debug for Reloader {
@@ -199,15 +200,16 @@ impl fmt::Debug for Means {
 impl Reloader {
     #[must_use]
     pub fn new(front: Arc<Front>, means: Means, front_door: Mover, admin_door: Mover) -> Self {
+        // The configuration of the start is in use.
+        front.shared.metrics.reloaded(true, unix_millis());
         let network: Arc<dyn Network> = Arc::clone(&front.shared.network);
-        let Means { source, fit, level, discoveries } = means;
+        let Means { source, fit, level, discoveries, manager } = means;
         let listeners = Listeners::new(network, front_door, admin_door);
-        Self { front, source, listeners, fit, level, discoveries, was_refused: false }
+        Self { front, source, listeners, fit, level, discoveries, manager, was_refused: false }
     }
 
     /// Does what it is asked, until the process stops.
     pub async fn run(mut self, mut asked: mpsc::Receiver<Asked>) {
-        self.front.shared.metrics.reloaded(true, unix_millis());
         let stopping = self.front.shared.tasks.child_token();
         loop {
             let Asked { what, by, tell } = tokio::select! {
@@ -221,6 +223,7 @@ impl Reloader {
             };
             let outcome = match what {
                 What::Everything => {
+                    self.tell(State::reloading(), "Reloading the configuration.").await;
                     let outcome = self.reload().await;
                     self.was_refused = matches!(outcome, Err(NotReloaded::Bad(_)));
                     outcome
@@ -229,8 +232,18 @@ impl Reloader {
             };
             self.record(what, &outcome);
             self.audit(what, by, &outcome);
+            if let What::Everything = what {
+                self.tell(State::Ready, &self.front.shared.in_a_line()).await;
+            }
             // The asker may have given up.
             let _ = tell.send(outcome);
+        }
+    }
+
+    /// Tells the service manager, which hears of nothing but the stop once that has begun.
+    async fn tell(&self, state: State, line: &str) {
+        if !self.front.shared.is_leaving() {
+            self.manager.tell(&[state], line).await;
         }
     }
 
@@ -369,21 +382,6 @@ impl Reloader {
         self.front.reconfigure();
         self.listeners.carry_out(moves).await;
         set.and_then(Result::err)
-    }
-}
-
-/// Reads from a disk, on a thread that may block.
-async fn within<T: Send + 'static>(
-    read: impl FnOnce() -> T + Send + 'static,
-) -> Result<T, NotReloaded> {
-    match timeout(READ_WITHIN, tokio::task::spawn_blocking(read)).await {
-        Ok(Ok(read)) => Ok(read),
-        // The reading panicked, or the runtime is ending.
-        Ok(Err(error)) => Err(NotReloaded::Bad(vec![format!("it could not be read: {error}")])),
-        Err(_elapsed) => {
-            let secs = READ_WITHIN.as_secs();
-            Err(NotReloaded::Bad(vec![format!("it could not be read within {secs} s")]))
-        }
     }
 }
 

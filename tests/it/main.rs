@@ -79,6 +79,7 @@ mod restart;
 mod rooms;
 mod schemas;
 mod secrets;
+mod service_manager;
 mod shared;
 mod sim;
 mod simulation;

@@ -65,6 +65,20 @@ impl Daemon {
         Self::run(shell, sim, folder, &["--listen", &address, "--set", "server.drain_delay=0s"])
     }
 
+    /// The same with these variables for it, as `NAME=VALUE`.
+    pub(crate) fn start_in(
+        sim: &Sim,
+        folder: &TempDir,
+        variables: &[String],
+        more: &[&str],
+    ) -> Self {
+        let mut shell = Command::new("sh");
+        let exported: String = variables.iter().map(|it| format!("export {it}; ")).collect();
+        let script = format!("{exported}exec \"$0\" \"$@\"");
+        shell.args(["-c", &script, env!("CARGO_BIN_EXE_mooring")]);
+        Self::run(shell, sim, folder, more)
+    }
+
     fn run(mut command: Command, sim: &Sim, folder: &TempDir, more: &[&str]) -> Self {
         let state = format!("state.dir={}", folder.path().join("state").display());
         command.args(["serve", "--backend", &sim.url(), "--workers", "1", "--set", &state]);
