@@ -1,6 +1,7 @@
 //! The verbs and flags of the command line, as typed.
 
 mod fleet;
+mod generated;
 mod users;
 
 use std::net::{IpAddr, SocketAddr};
@@ -11,6 +12,7 @@ use clap::{Args, Parser, Subcommand};
 pub use fleet::{
     AddBackendArgs, BackendState, BackendsArgs, BackendsVerb, DrainArgs, RemoveBackendArgs,
 };
+pub use generated::{CompletionsArgs, ManArgs};
 pub use users::{AddUserArgs, ListUsersArgs, UserArgs, UsersArgs, UsersFile, UsersVerb};
 
 use crate::config::url::{self, ServerUrl};
@@ -60,6 +62,10 @@ pub enum Verb {
     Reload(ReloadArgs),
     /// Exit with 0 if the gateway is ready, and with 1 if not
     Healthcheck(HealthcheckArgs),
+    /// Print a script that completes commands in a shell
+    Completions(CompletionsArgs),
+    /// Write the manual pages, or print one
+    Man(ManArgs),
 }
 
 /// The sources of the configuration; the same for `serve`, `check` and `config show`.
@@ -390,6 +396,8 @@ mod tests {
         assert!(report("mooring serve --set workers").contains("write SECTION.KEY=VALUE"));
         assert!(report("mooring status --admin ftp://x").contains("only `http://`"));
         assert!(report("mooring sim --port 1 --speed 0").contains("from 0.01 to 1000"));
+        assert!(report("mooring man here --of status").contains("cannot be used with"));
+        assert!(report("mooring completions ksh").contains("invalid value 'ksh'"));
         assert!(report("mooring serv").contains("unrecognized subcommand 'serv'"));
     }
 }

@@ -11,6 +11,7 @@ mod config;
 mod find;
 mod fit;
 mod fleet;
+mod generated;
 mod home;
 mod inventory;
 mod password;
@@ -70,6 +71,8 @@ fn run(cli: Cli) -> ExitCode {
         Verb::Users(args) => users::users(args.verb),
         Verb::Reload(args) => block_on(admin::reload(&args)),
         Verb::Healthcheck(args) => block_on(admin::healthcheck(&args)),
+        Verb::Completions(args) => generated::completions(&args),
+        Verb::Man(args) => generated::man(&args),
     }
 }
 
