@@ -7,14 +7,15 @@ use http::{HeaderMap, Method, StatusCode};
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use serde_json::{Value, json};
 
+use super::answer::{finish, form, print_json, usual};
 use super::args::{
     AdminArgs, BackendsArgs, BackendsVerb, ClientsArgs, ExplainArgs, HealthcheckArgs, ReleaseArgs,
-    ReloadArgs, StatusArgs,
+    ReloadArgs,
 };
 use super::ask::{Answer, AskError, DEADLINE, Question, Server, ask};
 use super::find::{self, Asks, Found, NotFound};
 use super::fleet;
-use super::{EXIT_CONFIG, EXIT_FAILURE, EXIT_USAGE, say, table};
+use super::{EXIT_CONFIG, EXIT_FAILURE, EXIT_USAGE, say};
 use crate::config::Secret;
 use crate::net::Tcp;
 
@@ -64,42 +65,20 @@ impl Failure {
     }
 }
 
-/// `mooring status`.
-pub(super) async fn status(args: &StatusArgs) -> ExitCode {
-    match status_of(&args.admin).await {
-        Ok(status) if args.admin.json => print_json(&status),
-        Ok(status) => {
-            let ready = if status["ready"] == json!(true) { "yes" } else { "no" };
-            let clients = table::list(&status["clients"]).map_or(0, Vec::len);
-            say::line(&format!("ready    {ready}\nclients  {clients}\n"));
-            print(&status["backends"])
-        }
-        Err(failure) => failure.exit(),
-    }
-}
-
-async fn status_of(admin: &AdminArgs) -> Result<Value, Failure> {
-    let ready = send(admin, Method::GET, "/readyz".into(), String::new()).await?.status;
-    let backends = get(admin, "/api/v1/backends".into()).await?;
-    let clients = get(admin, "/api/v1/clients".into()).await?;
-    let (backends, clients) = (&backends["backends"], &clients["clients"]);
-    Ok(json!({"ready": ready.is_success(), "backends": backends, "clients": clients}))
-}
-
 /// `mooring clients [ID]`.
 pub(super) async fn clients(args: &ClientsArgs) -> ExitCode {
     let path = match &args.id {
         Some(id) => format!("/api/v1/clients/{}", escape(id)),
         None => "/api/v1/clients".to_owned(),
     };
-    finish(&args.admin, get(&args.admin, path).await)
+    finish(form(args.output, &args.admin), get(&args.admin, path).await)
 }
 
 /// `mooring release ID [--force]`.
 pub(super) async fn release(args: &ReleaseArgs) -> ExitCode {
     let query = if args.force { "?force=true" } else { "" };
     let path = format!("/api/v1/clients/{}/release{query}", escape(&args.id));
-    finish(&args.admin, post(&args.admin, path, String::new()).await)
+    finish(usual(&args.admin), post(&args.admin, path, String::new()).await)
 }
 
 /// `mooring backends [NAME [STATE]]`.
@@ -121,7 +100,7 @@ pub(super) async fn backends(args: &BackendsArgs) -> ExitCode {
         (Some(name), None) => all().await.and_then(|answer| one_of(&answer, name)),
         (None, _) => all().await,
     };
-    finish(&args.admin, answer)
+    finish(form(args.output, &args.admin), answer)
 }
 
 /// Finds the backend of that name in the list of all.
@@ -145,7 +124,7 @@ pub(super) async fn explain(args: &ExplainArgs) -> ExitCode {
         // clap has checked that one of them is given.
         (None, None) => String::new(),
     };
-    finish(&args.admin, get(&args.admin, format!("/api/v1/explain?{query}")).await)
+    finish(usual(&args.admin), get(&args.admin, format!("/api/v1/explain?{query}")).await)
 }
 
 /// `mooring reload`.
@@ -250,7 +229,7 @@ pub(super) fn escape(text: &str) -> String {
     utf8_percent_encode(text, ESCAPED).to_string()
 }
 
-async fn get(admin: &AdminArgs, path: String) -> Result<Value, Failure> {
+pub(super) async fn get(admin: &AdminArgs, path: String) -> Result<Value, Failure> {
     read(&send(admin, Method::GET, path, String::new()).await?)
 }
 
@@ -329,32 +308,6 @@ fn message(answer: &Answer) -> String {
     let text = from_json.unwrap_or(text.trim());
     let text: String = text.chars().take(CHARACTERS_MAX).collect();
     if text.is_empty() { "no reason given".to_owned() } else { say::plain(&text) }
-}
-
-pub(super) fn finish(admin: &AdminArgs, answer: Result<Value, Failure>) -> ExitCode {
-    match answer {
-        Ok(value) if admin.json => print_json(&value),
-        Ok(value) => print(&value),
-        Err(failure) => failure.exit(),
-    }
-}
-
-fn print(value: &Value) -> ExitCode {
-    // If an answer contains one list and nothing else, the list is shown.
-    let list = table::list(value).filter(|_| value.as_object().is_none_or(|it| it.len() == 1));
-    let text = match list {
-        Some(list) if list.is_empty() => "none".to_owned(),
-        Some(list) => table::show(&Value::Array(list.clone()), say::width()),
-        None if value.is_null() => "done".to_owned(),
-        None => table::show(value, say::width()),
-    };
-    say::line(&text);
-    ExitCode::SUCCESS
-}
-
-pub(super) fn print_json(value: &Value) -> ExitCode {
-    say::line(&format!("{value:#}"));
-    ExitCode::SUCCESS
 }
 
 #[cfg(test)]

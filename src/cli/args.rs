@@ -2,10 +2,12 @@
 
 mod fleet;
 mod generated;
+mod output;
 mod users;
 
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
+use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
 
@@ -13,6 +15,7 @@ pub use fleet::{
     AddBackendArgs, BackendState, BackendsArgs, BackendsVerb, DrainArgs, RemoveBackendArgs,
 };
 pub use generated::{CompletionsArgs, ManArgs};
+pub use output::{Form, Output};
 pub use users::{AddUserArgs, ListUsersArgs, UserArgs, UsersArgs, UsersFile, UsersVerb};
 
 use crate::config::url::{self, ServerUrl};
@@ -270,19 +273,31 @@ pub struct AdminArgs {
 }
 
 #[derive(Args, Debug)]
-#[command(after_help = "Example:\n  mooring status --admin http://127.0.0.1:8181")]
+#[command(after_help = "Examples:\n  mooring status --admin http://127.0.0.1:8181\n  mooring \
+                        status --watch=5s\n  mooring status -o name\n\nCtrl-C ends --watch. On \
+                        a terminal it redraws the screen; with `-o json` it prints each answer \
+                        on a line.")]
 pub struct StatusArgs {
+    /// Show it again and again, with this pause; 2s if none is given
+    #[arg(long, value_name = "PAUSE", num_args = 0..=1, require_equals = true,
+          default_missing_value = "2s", value_parser = output::pause)]
+    pub watch: Option<Duration>,
+    #[command(flatten)]
+    pub output: Output,
     #[command(flatten)]
     pub admin: AdminArgs,
 }
 
 #[derive(Args, Debug)]
 #[command(
-    after_help = "Examples:\n  mooring clients\n  mooring clients 5f2c1f0a9d5e4c0f8a7b6c5d4e3f2a1b"
+    after_help = "Examples:\n  mooring clients\n  mooring clients -o wide\n  mooring clients \
+                  5f2c1f0a9d5e4c0f8a7b6c5d4e3f2a1b"
 )]
 pub struct ClientsArgs {
     /// The client to show
     pub id: Option<String>,
+    #[command(flatten)]
+    pub output: Output,
     #[command(flatten)]
     pub admin: AdminArgs,
 }
@@ -396,6 +411,11 @@ mod tests {
         assert!(report("mooring serve --set workers").contains("write SECTION.KEY=VALUE"));
         assert!(report("mooring status --admin ftp://x").contains("only `http://`"));
         assert!(report("mooring sim --port 1 --speed 0").contains("from 0.01 to 1000"));
+        assert_eq!(report("mooring status --watch"), "");
+        assert_eq!(report("mooring status --watch=500ms -o wide"), "");
+        assert!(report("mooring status --watch=1ms").contains("from 200ms to 1h"));
+        assert!(report("mooring clients -o json --json").contains("cannot be used with"));
+        assert!(report("mooring backends -o yaml").contains("invalid value 'yaml'"));
         assert!(report("mooring man here --of status").contains("cannot be used with"));
         assert!(report("mooring completions ksh").contains("invalid value 'ksh'"));
         assert!(report("mooring serv").contains("unrecognized subcommand 'serv'"));

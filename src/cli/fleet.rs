@@ -6,7 +6,8 @@ use std::time::Duration;
 use http::{Method, StatusCode};
 use serde_json::{Map, Value, json};
 
-use super::admin::{escape, finish, print_json, read, refused, send, send_within};
+use super::admin::{escape, read, refused, send, send_within};
+use super::answer::{finish, print_json, usual};
 use super::args::{AddBackendArgs, DrainArgs, RemoveBackendArgs};
 use super::ask::DEADLINE;
 use super::{EXIT_FAILURE, say};
@@ -19,7 +20,7 @@ pub(super) async fn add(args: &AddBackendArgs) -> ExitCode {
         Ok(answer) if answer.status == StatusCode::UNPROCESSABLE_ENTITY => {
             refused(&args.admin, &answer)
         }
-        Ok(answer) => finish(&args.admin, read(&answer)),
+        Ok(answer) => finish(usual(&args.admin), read(&answer)),
         Err(failure) => failure.exit(),
     }
 }

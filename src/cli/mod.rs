@@ -4,6 +4,7 @@
 //! configuration. Answers go to standard output, everything else to standard error.
 
 mod admin;
+mod answer;
 pub mod args;
 mod ask;
 mod check;
@@ -18,6 +19,7 @@ mod password;
 mod probe;
 mod say;
 mod serve;
+mod status;
 mod table;
 mod users;
 
@@ -62,7 +64,7 @@ fn run(cli: Cli) -> ExitCode {
         Verb::Config(args) => config::config(args),
         Verb::Demo(args) => serve::demo(args),
         Verb::Sim(args) => serve::sim(args),
-        Verb::Status(args) => block_on(admin::status(&args)),
+        Verb::Status(args) => block_on(status::status(&args)),
         Verb::Clients(args) => block_on(admin::clients(&args)),
         Verb::Release(args) => block_on(admin::release(&args)),
         Verb::Backends(args) => block_on(admin::backends(&args)),

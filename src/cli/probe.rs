@@ -6,6 +6,7 @@ use serde_json::Value;
 use super::ask::{Question, Server, ask};
 use super::fit::{self, Setup};
 use super::inventory::{self, Inventory};
+use super::table::Colours;
 use super::{say, table};
 use crate::comfy::version::Version;
 use crate::config::url::Address;
@@ -133,7 +134,7 @@ pub(super) fn report(probes: &[Probe]) -> Vec<String> {
     let mut rows = vec![head.map(str::to_owned).to_vec()];
     rows.extend(probes.iter().map(Probe::row));
     let mut lines = Vec::new();
-    table::push_rows(&rows, "", &mut lines);
+    table::push_rows(&rows, "", Colours::Off, &mut lines);
 
     let inventories: Vec<(&str, &Inventory)> = probes
         .iter()

@@ -5,8 +5,8 @@ use std::process::ExitCode;
 
 use serde_json::json;
 
-use super::args::{AddUserArgs, ListUsersArgs, Overrides, UserArgs, UsersFile, UsersVerb};
-use super::{EXIT_CONFIG, password, say, sources, table};
+use super::args::{AddUserArgs, Form, ListUsersArgs, Overrides, UserArgs, UsersFile, UsersVerb};
+use super::{EXIT_CONFIG, answer, password, say, sources};
 use crate::auth::file::{self, Changed, Missing};
 use crate::auth::key::{self, KeyHash};
 use crate::auth::password::PasswordHash;
@@ -162,10 +162,17 @@ fn list(args: &ListUsersArgs) -> Result<(), Failed> {
         json!({ "name": name.as_str(), "role": role.as_str(), "key": key, "password": password })
     });
     let told: serde_json::Value = told.collect();
-    match args.json {
-        true => say::line(&told.to_string()),
-        false if users.is_empty() => say::line("There are no users."),
-        false => say::line(&table::show(&told, say::width())),
+    match args.output.form {
+        Some(Form::Json) => say::line(&told.to_string()),
+        None if args.json => say::line(&told.to_string()),
+        Some(Form::Name) => answer::names(&told).iter().for_each(|name| say::line(name)),
+        Some(Form::Table | Form::Wide) | None if users.is_empty() => {
+            say::line("There are no users.");
+        }
+        Some(form @ (Form::Table | Form::Wide)) => {
+            say::line(&answer::text(&told, form, say::look()));
+        }
+        None => say::line(&answer::text(&told, Form::Table, say::look())),
     }
     Ok(())
 }

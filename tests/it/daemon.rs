@@ -4,6 +4,8 @@ use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::process::{Child, Command, Output, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::{self, JoinHandle};
 
 /// The executable in an empty folder, without the environment of the test.
@@ -389,4 +391,139 @@ fn an_admin_verb_without_a_gateway_says_where_it_looked() {
     let (code, out, err) = run(&mut mooring(&empty, &["healthcheck", "--admin", &url]));
     assert_eq!((code, out.as_str()), (1, ""));
     assert!(err.starts_with(&format!("mooring: the gateway at {url} does not answer:")), "{err}");
+}
+
+const BACKENDS: &str = r#"{"backends": [{"name": "gpu-a", "up": true, "state": "ready",
+    "url": "http://gpu-a.render.example.org:8188", "trouble": null, "version": "0.33.0",
+    "labels": ["big", "slow"], "weight": 2, "load": 3, "queue_remaining": 2, "held_clients": 1},
+    {"name": "gpu-b", "up": false, "state": "off", "url": "http://gpu-b.render.example.org:8188",
+    "trouble": "cannot connect: Connection refused (os error 111)", "weight": 1, "load": 0}]}"#;
+
+/// A gateway with two backends, which answers until it is dropped.
+struct Gateway {
+    address: std::net::SocketAddr,
+    is_over: Arc<AtomicBool>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Gateway {
+    /// It answers so many requests, and then it wants a token.
+    fn start(requests: usize) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        let is_over = Arc::new(AtomicBool::new(false));
+        let over = Arc::clone(&is_over);
+        let thread = thread::spawn(move || {
+            for (number, stream) in listener.incoming().enumerate() {
+                if over.load(Ordering::SeqCst) {
+                    return;
+                }
+                // Whoever was interrupted does not wait for an answer.
+                let status = if number < requests { "200 OK" } else { "401 Unauthorized" };
+                let _ = Self::answer(&stream.unwrap(), status);
+            }
+        });
+        Self { address, is_over, thread: Some(thread) }
+    }
+
+    fn answer(mut stream: &TcpStream, status: &str) -> std::io::Result<()> {
+        let mut lines = BufReader::new(stream).lines();
+        let line = lines.next().unwrap_or(Ok(String::new()))?;
+        while lines.next().is_some_and(|line| line.is_ok_and(|line| !line.is_empty())) {}
+        let body = match line.split(' ').nth(1).unwrap_or_default() {
+            "/api/v1/backends" => BACKENDS,
+            "/api/v1/clients" => r#"{"clients": [{"client_id": "ada", "pending": 2}]}"#,
+            _ => "yes",
+        };
+        write!(stream, "HTTP/1.1 {status}\r\ncontent-length: {}\r\n\r\n{body}", body.len())
+    }
+
+    fn url(&self) -> String {
+        format!("http://{}", self.address)
+    }
+}
+
+impl Drop for Gateway {
+    fn drop(&mut self) {
+        self.is_over.store(true, Ordering::SeqCst);
+        let _ = TcpStream::connect(self.address);
+        let _ = self.thread.take().map(JoinHandle::join);
+    }
+}
+
+#[test]
+fn a_listing_is_printed_in_the_form_that_is_asked_for() {
+    let gateway = Gateway::start(usize::MAX);
+    let url = gateway.url();
+    let empty = tempfile::tempdir().unwrap();
+    let ask = |arguments: &[&str]| {
+        let (code, out, err) =
+            run(mooring(&empty, arguments).env("MOORING_ADMIN_URL", &url).env("TERM", "xterm"));
+        assert_eq!((code, err.as_str()), (0, ""), "{arguments:?}");
+        // No terminal: no colour, and one row on each line.
+        assert!(!out.contains('\u{1b}'), "{out:?}");
+        out
+    };
+    assert_eq!(ask(&["status", "-o", "name"]), "gpu-a\ngpu-b\n");
+    assert!(ask(&["status", "-o", "json"]).contains("\"ready\": true"));
+    assert_eq!(ask(&["backends", "-o", "wide"]).lines().count(), 3);
+    assert_eq!(ask(&["clients", "--output=name"]), "ada\n");
+    assert_eq!(ask(&["backends", "gpu-b", "-o", "name"]), "gpu-b\n");
+    let (code, _, err) = run(&mut mooring(&empty, &["clients", "-o", "yaml"]));
+    assert_eq!(code, 2);
+    assert!(err.contains("[possible values: table, wide, json, name]"), "{err}");
+}
+
+#[test]
+fn a_watched_status_ends_by_an_interrupt_and_when_nobody_reads_it() {
+    for ends_by_signal in [true, false] {
+        let gateway = Gateway::start(usize::MAX);
+        let (url, empty) = (gateway.url(), tempfile::tempdir().unwrap());
+        let watch = ["status", "--watch=200ms", "--admin", &url, "-o", "json"];
+        let mut child = mooring(&empty, &watch).stdout(Stdio::piped()).spawn().unwrap();
+        let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
+        for _ in 0..2 {
+            let line = lines.next().unwrap().unwrap();
+            assert!(line.starts_with(r#"{"ready":true,"#) && line.ends_with('}'), "{line}");
+        }
+        if ends_by_signal {
+            Command::new("kill").args(["-INT", &child.id().to_string()]).status().unwrap();
+            lines.by_ref().for_each(drop);
+        }
+        drop(lines);
+        assert_eq!(child.wait().unwrap().code(), Some(0), "{ends_by_signal}");
+    }
+}
+
+#[test]
+fn a_terminal_is_redrawn_in_colours_unless_they_are_not_wanted() {
+    if Command::new("script").arg("--version").output().is_err() {
+        eprintln!("not tested: there is no `script`, which gives a program a terminal");
+        return;
+    }
+    let empty = tempfile::tempdir().unwrap();
+    let in_terminal = |command: &str, no_color: &str| {
+        // Three times a status, and then a failure that ends a watch.
+        let gateway = Gateway::start(9);
+        let (program, url) = (env!("CARGO_BIN_EXE_mooring"), gateway.url());
+        let command = format!("stty rows 24 cols 80; exec {program} {command} --admin {url}");
+        let mut script = Command::new("script");
+        script.args(["--quiet", "--return", "--command", &command, "/dev/null"]);
+        script.current_dir(&empty).stdin(Stdio::null());
+        script.env("TERM", "xterm").env("NO_COLOR", no_color).env("SHELL", "/bin/sh");
+        let (_, out, err) = run(&mut script);
+        assert_eq!(err, "");
+        out.replace('\r', "")
+    };
+    let screens = in_terminal("status --watch=200ms", "");
+    assert!(screens.starts_with("\u{1b}[Hready    yes\u{1b}[K\n"), "{screens:?}");
+    assert_eq!(screens.matches("\u{1b}[H").count(), 3, "{screens:?}");
+    assert!(screens.ends_with("requires its token: give --token or MOORING_ADMIN__TOKEN\n"));
+    assert!(screens.contains("\u{1b}[31moff"), "{screens:?}");
+    let plain = in_terminal("backends", "1");
+    assert!(plain.contains("gpu-b") && !plain.contains('\u{1b}'), "{plain:?}");
+    assert!(plain.lines().all(|line| line.chars().count() <= 80), "{plain}");
+    assert!(plain.contains("trouble cannot connect: Connection refused"), "{plain}");
+    let wide = in_terminal("backends -o wide", "1");
+    assert_eq!(wide.lines().count(), 3, "{wide}");
 }

@@ -2,12 +2,12 @@
 
 use clap::{Args, Subcommand, ValueEnum};
 
-use super::{AdminArgs, assignment};
+use super::{AdminArgs, Output, assignment};
 
 #[derive(Args, Debug)]
 #[command(
     args_conflicts_with_subcommands = true,
-    after_help = "Examples:\n  mooring backends\n  mooring backends gpu-a\n  mooring \
+    after_help = "Examples:\n  mooring backends\n  mooring backends gpu-a -o json\n  mooring \
                   backends gpu-a draining --why 'new fan'\n  mooring backends add gpu-d \
                   http://gpu-d:8188 --weight 2\n  mooring backends remove gpu-d --drain 10m"
 )]
@@ -27,6 +27,8 @@ pub struct BackendsArgs {
     /// Who sets the state; the login name by default
     #[arg(long, value_name = "NAME", env = "USER", hide_env = true)]
     pub by: Option<String>,
+    #[command(flatten)]
+    pub output: Output,
     #[command(flatten)]
     pub admin: AdminArgs,
 }

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Subcommand};
 
+use super::Output;
 use crate::auth::{Role, UserName};
 
 #[derive(Args, Debug)]
@@ -67,6 +68,8 @@ pub struct ListUsersArgs {
     /// Print the users as JSON
     #[arg(long)]
     pub json: bool,
+    #[command(flatten)]
+    pub output: Output,
     #[command(flatten)]
     pub place: UsersFile,
 }
