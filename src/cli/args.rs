@@ -1,5 +1,6 @@
 //! The verbs and flags of the command line, as typed.
 
+mod doctor;
 mod fleet;
 mod generated;
 mod output;
@@ -11,6 +12,7 @@ use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
 
+pub use doctor::{DoctorArgs, PageUrl};
 pub use fleet::{
     AddBackendArgs, BackendState, BackendsArgs, BackendsVerb, DrainArgs, RemoveBackendArgs,
 };
@@ -65,6 +67,8 @@ pub enum Verb {
     Reload(ReloadArgs),
     /// Exit with 0 if the gateway is ready, and with 1 if not
     Healthcheck(HealthcheckArgs),
+    /// Say what is wrong between a browser and the gateway, with the fix
+    Doctor(DoctorArgs),
     /// Print a script that completes commands in a shell
     Completions(CompletionsArgs),
     /// Write the manual pages, or print one

@@ -9,6 +9,7 @@ pub mod args;
 mod ask;
 mod check;
 mod config;
+mod doctor;
 mod find;
 mod fit;
 mod fleet;
@@ -73,6 +74,7 @@ fn run(cli: Cli) -> ExitCode {
         Verb::Users(args) => users::users(args.verb),
         Verb::Reload(args) => block_on(admin::reload(&args)),
         Verb::Healthcheck(args) => block_on(admin::healthcheck(&args)),
+        Verb::Doctor(args) => block_on(doctor::doctor(&args)),
         Verb::Completions(args) => generated::completions(&args),
         Verb::Man(args) => generated::man(&args),
     }

@@ -32,7 +32,9 @@ impl Scheme {
         }
     }
 
-    fn default_port(self) -> u16 {
+    /// The port of a URL that names none.
+    #[must_use]
+    pub fn default_port(self) -> u16 {
         match self {
             Self::Http => 80,
             Self::Https => 443,

@@ -27,6 +27,7 @@ mod differential;
 mod discovery;
 mod dns_server;
 mod docs;
+mod doctor;
 mod doors;
 mod empty;
 mod ends;
