@@ -60,7 +60,7 @@ fn check_plain(data: &[u8], plain: &Plain<'_>) {
     }
     for peer in [Peer::Stranger, Peer::Proxy] {
         let mut out = Vec::new();
-        plain.write(HOST, peer, &BackendHeaders::default(), &mut out);
+        plain.write(HOST, peer, (None, &BackendHeaders::default()), &mut out);
         check_sent(&came, &out, peer);
         // What was sent has not more to leave out.
         let Parsed::Plain(again) = parse(&out, 2 * HEAD_MAX, HEADERS_MAX, &BasePath::default())
@@ -68,7 +68,7 @@ fn check_plain(data: &[u8], plain: &Plain<'_>) {
             panic!("what is sent is no longer a read: {}", out.escape_ascii());
         };
         let mut twice = Vec::new();
-        again.write(HOST, peer, &BackendHeaders::default(), &mut twice);
+        again.write(HOST, peer, (None, &BackendHeaders::default()), &mut twice);
         assert_eq!(out.escape_ascii().to_string(), twice.escape_ascii().to_string());
         assert_eq!(again.is_head, plain.is_head);
     }

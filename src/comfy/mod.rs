@@ -62,5 +62,6 @@ pub mod spelling;
 mod strings;
 pub mod submission;
 pub mod submitted;
+pub mod users;
 pub mod version;
 mod walk;

@@ -19,6 +19,7 @@ pub(super) fn check(raw: RawAuth, raw_jwt: RawAuthJwt, notes: &mut Notes) -> Aut
         groups_header,
         group_roles,
         default_role,
+        comfy_user,
     } = raw;
     let key = users_file.key.clone();
     let (mode, users_file) = (mode.check(notes), users_file.check(notes));
@@ -58,6 +59,7 @@ pub(super) fn check(raw: RawAuth, raw_jwt: RawAuthJwt, notes: &mut Notes) -> Aut
         groups_header: groups_header.check(notes),
         group_roles: group_roles.check(notes),
         default_role: default_role.check(notes),
+        comfy_user: comfy_user.check(notes),
         jwt: Box::new(jwt::check(raw_jwt, mode, notes)),
     }
 }

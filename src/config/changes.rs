@@ -167,6 +167,7 @@ mod tests {
             _other => match default {
                 "false" => "true",
                 "on" => "off",
+                "off" => "on",
                 text if text.ends_with("iB") => "63MiB",
                 text if text.ends_with('d') => "99d",
                 text if text.ends_with(['s', 'm']) => "59s",

@@ -179,6 +179,10 @@ sections! { PLAIN_SECTIONS, PLAIN_KEYS:
         group_roles: GroupRoles = "", Live;
         /// The role of users who are in none of these groups. `none` does not let them in.
         default_role: DefaultRole = "artist", Live;
+        /// `on` sends each user's requests with `Comfy-User` to servers that run with
+        /// `--multi-user`, so that these keep settings, workflows and assets of each user apart.
+        /// The user is found there by name, and made if there is none.
+        comfy_user: Toggle = "off", Live;
     }
     /// Which tokens let in their users, where `auth.mode` is `jwt`.
     ["auth.jwt"] RawAuthJwt auth_jwt {

@@ -213,6 +213,8 @@ pub struct AuthConfig {
     pub group_roles: Vec<(String, Role)>,
     /// `None` lets nobody in who is in none of these groups.
     pub default_role: Option<Role>,
+    /// Servers with several users are told who sends a request.
+    pub comfy_user: OnOff,
     pub jwt: Box<JwtConfig>,
 }
 
@@ -231,6 +233,7 @@ impl AuthConfig {
             groups_header: None,
             group_roles: Vec::new(),
             default_role: Some(Role::Artist),
+            comfy_user: OnOff::Off,
             jwt: Box::default(),
         }
     }

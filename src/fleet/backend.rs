@@ -18,6 +18,7 @@ use super::names::{Names, header};
 use super::pool::Pool;
 use super::queue_snapshot::QueueSnapshots;
 use super::up_state::UpState;
+use super::user_ids::UserIds;
 use super::worker;
 use crate::comfy::version::Version;
 use crate::config::{BackendConfig, BackendHeaders, ListedBy, LiveConfig};
@@ -65,6 +66,7 @@ pub struct Backend {
     pub worker: worker::WorkerWatch,
     pub load: Load,
     pub queue: QueueSnapshots,
+    pub(super) user_ids: UserIds,
     live: LiveConfig,
     /// Copies of fields of [`State`], for views without a lock.
     up: AtomicBool,
@@ -151,6 +153,7 @@ impl Backend {
             pool: Arc::new(pool),
             load: Load::default(),
             queue: QueueSnapshots::default(),
+            user_ids: UserIds::default(),
             breaker,
             worker: worker::WorkerWatch::default(),
             live: live.clone(),

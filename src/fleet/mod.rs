@@ -10,7 +10,8 @@
 //! dialled again. [`pool`] sends requests; its idle connections are in [`idle`], and [`last_sent`]
 //! says from when an answer is awaited. [`api`] makes small requests, and [`queue_snapshot`] reads
 //! one queue for many callers. [`up_state`] says whether a backend is up, and [`worker`] whether
-//! the thread is alive that does its work. [`features`] are what all have in common.
+//! the thread is alive that does its work. [`features`] are what all have in common. [`user_ids`] says
+//! what one calls a user.
 
 pub mod api;
 pub mod backend;
@@ -29,6 +30,7 @@ pub mod queue_snapshot;
 mod roster;
 mod supervisor;
 pub mod up_state;
+pub mod user_ids;
 pub mod wanted;
 pub mod watch;
 pub mod worker;

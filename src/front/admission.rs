@@ -26,7 +26,7 @@ use super::guests::{Guests, MayStay, SessionRules};
 use super::proxy_gate::ProxyGate;
 use super::session_cookie::session_of;
 use super::token_gate::{self, TokenGate};
-use super::{Front, audited, cors, headers, proxy_gate};
+use super::{Front, audited, comfy_user, cors, headers, proxy_gate};
 use crate::auth::head::TOKEN;
 use crate::auth::jwt::keys::KeySet;
 use crate::auth::jwt::place::{self, Cookies};
@@ -242,9 +242,8 @@ pub fn admit<B>(
     request: &mut Request<B>,
 ) -> Result<Option<Guest>, GatewayError> {
     let guest = guest_of(front, from, request)?;
-    if guest.is_some() {
-        // With it, one user would act as another on a server with several.
-        request.headers_mut().remove(headers::COMFY_USER);
+    if let Some(guest) = &guest {
+        comfy_user::enter(&front.shared.config().auth, &guest.pass, request);
     }
     Ok(guest)
 }

@@ -21,11 +21,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::{HeaderValue, Method, Request, Response, StatusCode};
+use http::{Extensions, HeaderValue, Method, Request, Response, StatusCode};
 use hyper::body::Incoming;
 
 use super::Front;
 use super::caller::Caller;
+use super::comfy_user::{self, SentFor};
 use super::error::GatewayError;
 use super::headers::COMFY_USER;
 use super::jobs::with_status;
@@ -59,7 +60,8 @@ pub async fn answer(
     if matches!(asked, AssetRequest::Scan(_)) && !may_scan(front, caller) {
         return Err(GatewayError::OperatorsOnly);
     }
-    let session = Session::of(front, caller, request.headers());
+    let said = (request.headers(), request.extensions());
+    let session = Session::of(front, caller, said);
     route(&session, asked, request).await.or_else(|Done(answer)| *answer)
 }
 
@@ -120,23 +122,33 @@ struct Session<'a> {
     viewer: AssetViewer,
     /// The header `Comfy-User`, unchanged.
     user: Option<HeaderValue>,
+    /// The user whom servers are told of, each by its own id.
+    sent_for: Option<SentFor>,
 }
 
 impl<'a> Session<'a> {
-    fn of(front: &'a Arc<Front>, caller: &'a Caller, headers: &http::HeaderMap) -> Self {
+    fn of(
+        front: &'a Arc<Front>,
+        caller: &'a Caller,
+        (headers, said): (&http::HeaderMap, &Extensions),
+    ) -> Self {
         let user = headers.get(COMFY_USER).cloned();
         let named = user.as_ref().and_then(|it| it.to_str().ok()).filter(|it| !it.is_empty());
         let viewer =
             AssetViewer { makers: makers_of(front, caller), user: named.map(str::to_owned) };
-        Self { front, caller, viewer, user }
+        Self { front, caller, viewer, user, sent_for: said.get().cloned() }
     }
 
-    /// The user id of the caller on a server with several users.
-    fn user_id(&self) -> &str {
-        match &self.user {
+    /// True if a server knows the caller's user, also if he is made there now.
+    async fn is_known_at(&self, backend: &Arc<Backend>, limit: Duration) -> bool {
+        if let Some(sent_for) = &self.sent_for {
+            return backend.user_id(sent_for.name(), limit).await.is_ok();
+        }
+        let user = match &self.user {
             Some(user) => user.to_str().unwrap_or(""),
             None => users::DEFAULT,
-        }
+        };
+        self.front.users.has(backend, user, limit).await
     }
 
     /// True if the request does not say who sends it but may still act on what it can name, as with
@@ -165,6 +177,10 @@ impl<'a> Session<'a> {
         let mut request = backend.request(method, path, RequestBody::Empty)?;
         if let Some(user) = &self.user {
             request.headers_mut().insert(COMFY_USER, user.clone());
+        }
+        if let Some(sent_for) = &self.sent_for {
+            let id = backend.user_id(sent_for.name(), limit).await?;
+            comfy_user::put(backend, id, request.headers_mut());
         }
         let (response, lease) = backend.pool.send(request, limit).await?;
         let status = response.status().as_u16();

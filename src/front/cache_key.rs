@@ -78,6 +78,12 @@ impl CacheKey {
         Self { path: bare(path), query: query.into(), asker: asker.into() }
     }
 
+    /// Makes it the key of this user only, whom servers with several users are told. No header has
+    /// such a control character, so that nobody is taken for him who only says so.
+    pub fn is_of_user(&mut self, name: &str) {
+        self.asker = [b"\0", name.as_bytes(), b"\n", &self.asker].concat().into();
+    }
+
     /// The key of another path for the same caller.
     #[must_use]
     pub fn at(&self, path: &str) -> Self {

@@ -17,6 +17,7 @@ use hyper::body::Incoming;
 
 use super::Front;
 use super::caller::Caller;
+use super::comfy_user::SentFor;
 use super::conditional::Conditional;
 use super::error::GatewayError;
 use super::forward::{Target, forward, send, to_backend};
@@ -230,6 +231,7 @@ pub fn again(request: &Request<Incoming>) -> Option<Parts> {
     *head.uri_mut() = request.uri().clone();
     *head.headers_mut() = request.headers().clone();
     head.headers_mut().remove(CONTENT_LENGTH);
+    SentFor::copy(request.extensions(), head.extensions_mut());
     Some(head.into_parts().0)
 }
 

@@ -7,6 +7,7 @@ use http::header::{CONTENT_LENGTH, TRANSFER_ENCODING};
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Uri};
 use hyper::body::Incoming;
 
+use super::comfy_user::{self, SentFor};
 use super::error::GatewayError;
 use super::{Answer, headers};
 use crate::body::{ClientFault, RequestBody, ResponseBody};
@@ -77,7 +78,8 @@ pub fn to_backend(
         parts.headers.remove(CONTENT_LENGTH);
     }
     parts.version = http::Version::HTTP_11;
-    parts.extensions.clear();
+    let said = std::mem::take(&mut parts.extensions);
+    SentFor::copy(&said, &mut parts.extensions);
     Request::from_parts(parts, body)
 }
 
@@ -92,12 +94,13 @@ pub struct BackendTime(pub Duration);
 pub async fn exchange(
     shared: &Shared,
     target: &Target,
-    request: Request<RequestBody>,
+    mut request: Request<RequestBody>,
     fault: &ClientFault,
 ) -> Result<(Response<Incoming>, Lease), GatewayError> {
     if !target.backend.is_up() {
         return Err(GatewayError::not_asked(&target.backend));
     }
+    comfy_user::tell(shared, &target.backend, &mut request).await?;
     let limit = shared.config().server.answer_timeout;
     let began = now();
     let is_read = matches!(*request.method(), Method::GET | Method::HEAD);

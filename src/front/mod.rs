@@ -36,6 +36,7 @@
 //! - [`access`]: the log of requests
 //! - [`admission`]: who may come in, and for how long; [`session_cookie`]: sessions of browsers
 //! - [`login`]: login and logout with a browser
+//! - `comfy_user`: says to servers who a user is
 //! - [`users`]: how servers are configured
 //! - [`conditional`]: conditions and ranges of reads ([`accept_encoding`]: codings)
 //! - [`assets`]: assets and their tags, of all servers
@@ -54,6 +55,7 @@ pub mod cache_key;
 pub mod caller;
 pub mod cancel;
 pub mod collected;
+mod comfy_user;
 pub mod command_scope;
 pub mod commands;
 pub mod conditional;

@@ -9,13 +9,14 @@ mod chosen_id;
 mod folders;
 mod known;
 mod resolve;
+mod send;
 mod stage_inputs;
 
 use std::sync::Arc;
 use std::time::Instant;
 
 use bytes::Bytes;
-use http::header::{ACCEPT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE};
+use http::header::CONTENT_LENGTH;
 use http::request::Parts;
 use http::response::Parts as ResponseParts;
 use http::{HeaderValue, Request, Response, StatusCode};
@@ -27,12 +28,12 @@ use tracing::{debug, info};
 use super::Front;
 use super::caller::Caller;
 use super::error::GatewayError;
-use super::forward::{Target, to_backend};
+use super::forward::Target;
 use super::upgrade::mint;
 use super::{Answer, bodies, headers, json, own_folder};
 use crate::body::budget::BodyShare;
 use crate::body::tee::{Tee, tee};
-use crate::body::{CollectLimits, OnEnd as _, RequestBody, ResponseBody, collect};
+use crate::body::{CollectLimits, ResponseBody};
 use crate::comfy::answers;
 use crate::comfy::labels::Labels;
 use crate::comfy::{reply, submission};
@@ -51,11 +52,6 @@ use crate::session::link::Link;
 use crate::session::registry::{admit, with_client};
 use crate::session::submissions::{Nearness, Placed, Remembered};
 use stage_inputs::Inputs;
-
-/// The largest answer to a submission: `node_errors` of a large graph.
-const ANSWER_MAX: u64 = 64 << 20;
-
-const JSON: HeaderValue = HeaderValue::from_static("application/json");
 
 /// Handles a submission: sends it, and answers with the result.
 ///
@@ -289,36 +285,6 @@ impl Sending {
             Ok(())
         } else {
             Err(GatewayError::LinkTimeout { backend: backend.to_string() })
-        }
-    }
-
-    async fn send(&self, mut parts: Parts, body: Bytes) -> Sent {
-        self.front.shared.metrics.submissions.inc();
-        // ComfyUI decodes the body with this charset. The checked body is UTF-8.
-        parts.headers.insert(CONTENT_TYPE, JSON);
-        // The answer must be readable, so the server must not compress it.
-        parts.headers.remove(ACCEPT_ENCODING);
-        let request = to_backend(&self.target, parts, RequestBody::whole(body));
-        let limit = self.front.shared.config().server.answer_timeout;
-        let (response, lease) = match self.backend().pool.send(request, limit).await {
-            Ok(answered) => answered,
-            Err(error) if error.never_sent() => {
-                return Sent::Never(GatewayError::exchange(&self.backend().name(), error));
-            }
-            Err(error) => {
-                debug!(prompt = %self.prompt, %error, "A submission got no answer.");
-                return Sent::Unclear;
-            }
-        };
-        let (parts, body) = response.into_parts();
-        let limits =
-            CollectLimits { max: ANSWER_MAX, idle: self.front.shared.config().server.body_timeout };
-        match collect(body, limits, None).await {
-            Ok(body) => {
-                Box::new(lease).finished();
-                Sent::Answered(parts, body)
-            }
-            Err(_cut) => Sent::Unclear,
         }
     }
 

@@ -16,7 +16,7 @@ use super::Front;
 use super::caller::{Caller, SOCKET_CLIENT};
 use super::error::GatewayError;
 use super::forward::{Target, incoming, to_backend};
-use super::{Answer, headers};
+use super::{Answer, comfy_user, headers};
 use crate::auth::Pass;
 use crate::body::{RequestBody, ResponseBody};
 use crate::comfy::{pack_routes, query};
@@ -56,7 +56,9 @@ pub async fn tunnel(
     let pass = request.extensions_mut().remove::<Pass>();
     let (parts, _no_body) = request.into_parts();
     let limit = front.shared.config().server.answer_timeout;
-    let asked = target.backend.pool.send_anew(handshake(target, parts), limit);
+    let mut handshake = handshake(target, parts);
+    comfy_user::tell(&front.shared, &target.backend, &mut handshake).await?;
+    let asked = target.backend.pool.send_anew(handshake, limit);
     let answered = target.backend.while_up(asked).await;
     let (response, lease) =
         answered.map_err(|error| GatewayError::exchange(&target.backend.name(), error))?;

@@ -15,26 +15,38 @@ use hyper::body::Incoming;
 
 use super::Front;
 use super::caller::Caller;
+use super::comfy_user::SentFor;
 use super::conditional::Conditional;
 use super::error::GatewayError;
 use super::forward::forward;
 use super::home;
 use super::stale_cache::{CacheKey, Found};
-use super::{Answer, failover, headers};
+use super::{Answer, comfy_user, failover, headers};
 use crate::body::ResponseBody;
 use crate::net::{now, unix_millis};
 use crate::routing::decision::Reason;
+use crate::routing::realm::Realm;
 
 pub use read_anew::READING_MAX;
 pub use saving::{SAVING_EACH_MAX, SAVING_MAX};
 
+/// The users of a server.
+const USERS: &str = "/users";
+
 /// Settings, saved workflows, users.
 ///
 /// # Errors
-/// The home backend does not answer, and there is no copy; a write has none.
+/// The home backend does not answer, and there is no copy; a write has none. A user makes no users
+/// of servers.
 pub async fn user_data(front: &Arc<Front>, caller: &Caller, request: Request<Incoming>) -> Answer {
     let (path, query) = (request.uri().path(), request.uri().query().unwrap_or(""));
-    let key = CacheKey::own(path, query, request.headers());
+    let mut key = CacheKey::own(path, query, request.headers());
+    if caller.realm != Realm::Everybody && key.path() == USERS {
+        return comfy_user::users(request.method());
+    }
+    if let Some(sent_for) = request.extensions().get::<SentFor>() {
+        key.is_of_user(sent_for.name());
+    }
     if matches!(*request.method(), Method::GET | Method::HEAD) {
         return home::read(front, key, caller.address, request).await;
     }

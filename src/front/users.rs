@@ -9,9 +9,9 @@ use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use serde::Deserialize;
 use tracing::debug;
 
+use crate::comfy::users;
 use crate::fleet::backend::Backend;
 use crate::lock::{Guard, Lock, rank};
 use crate::net::now;
@@ -113,23 +113,5 @@ impl Users {
 
 /// The ids of the users. `None` if there is one user for all.
 fn read(body: &[u8]) -> Option<HashSet<String>> {
-    #[derive(Deserialize)]
-    struct Told {
-        users: Option<HashMap<String, serde::de::IgnoredAny>>,
-    }
-    let told: Told = serde_json::from_slice(body).ok()?;
-    Some(told.users?.into_keys().collect())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_server_says_whether_it_tells_users_apart() {
-        let several = read(br#"{"storage": "server", "users": {"ada_1": "ada", "bob_2": "bob"}}"#);
-        assert_eq!(several.map(|users| users.len()), Some(2));
-        assert_eq!(read(br#"{"storage": "server", "migrated": true}"#), None);
-        assert_eq!(read(b"<html>"), None);
-    }
+    users::read(body).ok()?.map(|users| users.into_keys().collect())
 }

@@ -194,6 +194,11 @@ impl Sim {
         self.shared.server().files.delete_inputs();
     }
 
+    /// Deletes its users, with what they have saved. Those of a real server are in a file.
+    pub fn forget_users(&self) {
+        self.shared.server().users = users::Users::default();
+    }
+
     /// What it has done so far, over all its processes.
     #[must_use]
     pub fn ledger(&self) -> Ledger {

@@ -69,6 +69,9 @@ pub(super) fn id(shared: &Shared, headers: &HeaderMap) -> Option<String> {
     }
     let named = headers.get("comfy-user").and_then(|value| value.to_str().ok());
     let named = named.unwrap_or(DEFAULT);
+    if named.starts_with(SYSTEM) {
+        return None;
+    }
     shared.server().users.names.contains_key(named).then(|| named.to_owned())
 }
 

@@ -1,13 +1,18 @@
 //! `Comfy-User`, by which servers with several users (`--multi-user`) tell them apart: where users
-//! are required, a client cannot set it.
+//! are required, a client cannot set it, and `auth.comfy_user` says it to each server in its own
+//! words.
+
+use std::collections::{BTreeMap, BTreeSet};
 
 use http::Method;
 use mooring::config::OnOff;
-use mooring::sim::Sim;
+use mooring::sim::{Options, Sim};
+use serde_json::json;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
 use crate::keys::keys;
-use crate::support::{World, network, send, soon, until};
+use crate::passthrough::{Act, world as puppet_world};
+use crate::support::{Answer, World, network, quick, send, soon, until};
 
 /// What somebody else is called at a server.
 const BOB: &str = "bob_8d7f2c";
@@ -124,5 +129,227 @@ async fn under_off_it_passes_on_as_it_came() {
         }
         let told = told(world.sim("a"));
         assert_eq!(told.iter().filter(|line| line.contains(BOB)).count(), 2, "{told:#?}");
+    }
+}
+
+/// What a server was told of users in requests for a path, the last one first.
+fn named(sim: &Sim, mark: &str) -> Vec<Option<String>> {
+    let seen = sim.requests().into_iter().rev().filter(|it| it.target.contains(mark));
+    let value = |it: mooring::sim::Seen| {
+        let mut lines = it.headers.get_all("comfy-user").iter();
+        let first = lines.next().map(|value| value.to_str().unwrap().to_owned());
+        assert_eq!(lines.next(), None, "one line");
+        first
+    };
+    seen.map(value).collect()
+}
+
+/// The users of a server: names, and what it calls them.
+async fn users_of(sim: &Sim) -> BTreeMap<String, String> {
+    let told = send(sim.addr(), Method::GET, "/users", &[], "").await.json();
+    let ids: BTreeMap<String, String> = serde_json::from_value(told["users"].clone()).unwrap();
+    let count = ids.len();
+    let names: BTreeMap<_, _> = ids.into_iter().map(|(id, name)| (name, id)).collect();
+    assert_eq!(names.len(), count, "nobody is there twice: {names:?}");
+    names
+}
+
+async fn server(name: &str, multi_user: bool) -> Sim {
+    let options = Options { multi_user, assets: true, ..Options::named(name) };
+    Sim::start(network(), options).await.unwrap()
+}
+
+async fn mapping(sims: Vec<Sim>, passthrough: OnOff) -> World {
+    let world = World::over(sims, |config| {
+        config.auth = keys();
+        config.auth.comfy_user = OnOff::On;
+        config.server.passthrough = passthrough;
+    })
+    .await;
+    world.all_up().await;
+    world
+}
+
+async fn ask(world: &World, who: &str, method: Method, path: &str, body: &str) -> Answer {
+    let headers = [("x-api-key", who), ("comfy-user", BOB), ("connection", "comfy-user")];
+    send(world.front, method, path, &headers, body).await
+}
+
+async fn get(world: &World, who: &str, path: &str) -> Answer {
+    ask(world, who, Method::GET, path, "").await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn every_server_is_told_who_a_user_is_there() {
+    for passthrough in [OnOff::On, OnOff::Off] {
+        let sims = vec![server("a", true).await, server("b", true).await, server("c", false).await];
+        // This one was there before, and is found by name.
+        let body = r#"{"username": "bob"}"#;
+        send(sims[1].addr(), Method::POST, "/users", &[], body).await;
+        let world = mapping(sims, passthrough).await;
+        let mut met = BTreeSet::new();
+        for (key, name) in [("key-of-ada", "ada"), ("key-of-bob", "bob")] {
+            for tab in 0..6 {
+                for path in ["/mark/plain", "/embeddings?filename=mark"] {
+                    let key = ("x-api-key", key);
+                    let tab = format!("{name}-{tab}");
+                    let headers = [key, ("comfy-client-id", &tab), ("comfy-user", BOB)];
+                    let path = format!("{path}-{tab}");
+                    for _twice in 0..2 {
+                        let answer = send(world.front, Method::GET, &path, &headers, "").await;
+                        let sim = world.sim(answer.backend());
+                        let expected = match sim.name() {
+                            "c" => None,
+                            _ => Some(users_of(sim).await[name].clone()),
+                        };
+                        let told = &named(sim, &path)[0];
+                        assert_eq!(*told, expected, "{name} at {}: {path}", sim.name());
+                        met.insert(sim.name().to_owned());
+                    }
+                    let body = json!({ "client_id": tab, "prompt": quick(7) }).to_string();
+                    let prompt = send(world.front, Method::POST, "/prompt", &headers, &body).await;
+                    assert_eq!(prompt.status, 200, "{}", prompt.text());
+                }
+            }
+        }
+        assert_eq!(met.len(), 3, "{met:?}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_socket_of_a_pack_is_opened_for_its_user() {
+    let world = mapping(vec![server("a", true).await], OnOff::On).await;
+    let head = format!("{TUNNEL}X-Api-Key: key-of-ada\r\n{}\r\n\r\n", CLAIMS[0]);
+    assert!(raw(&world, &head).await.starts_with("HTTP/1.1 101"));
+    let ada = users_of(world.sim("a")).await["ada"].clone();
+    assert_eq!(named(world.sim("a"), "/tunnelled/echo"), [Some(ada)]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_new_user_is_made_once_however_many_ask_at_once() {
+    let world = mapping(vec![server("a", true).await], OnOff::On).await;
+    let asked = (0..24).map(|number| {
+        let path = if number % 2 == 0 { "/mark/at-once" } else { "/settings" };
+        let key = if number % 3 == 0 { "key-of-ada" } else { "key-of-bob" };
+        let world = &world;
+        async move { get(world, key, path).await.status }
+    });
+    let statuses = futures_util::future::join_all(asked).await;
+    assert!(statuses.iter().all(|status| *status != 503), "{statuses:?}");
+    let sim = world.sim("a");
+    let is_made = |it: &mooring::sim::Seen| it.method == "POST" && it.target == "/users";
+    assert_eq!(sim.requests().iter().filter(|it| is_made(it)).count(), 2);
+    assert_eq!(users_of(sim).await.len(), 2);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn each_user_has_his_own_settings_and_files_also_while_the_home_is_away() {
+    let world = mapping(vec![server("a", true).await], OnOff::On).await;
+    let home = world.sim("a");
+    for (key, colour) in [("key-of-ada", "\"red\""), ("key-of-bob", "\"blue\"")] {
+        let saved = ask(&world, key, Method::POST, "/settings/colour", colour).await;
+        assert_eq!(saved.status, 200, "{}", saved.text());
+        let path = "/userdata/w.json?overwrite=true";
+        let saved = ask(&world, key, Method::POST, path, &format!("{{\"is\": {colour}}}")).await;
+        assert_eq!(saved.status, 200, "{}", saved.text());
+    }
+    let both = [("key-of-ada", "red"), ("key-of-bob", "blue")];
+    for (key, colour) in both {
+        let settings = get(&world, key, "/settings").await;
+        assert_eq!(settings.json()["colour"], colour, "{}", settings.text());
+        let file = get(&world, key, "/userdata/w.json").await;
+        assert_eq!(file.json()["is"], colour, "{}", file.text());
+    }
+    home.crash().await;
+    world.is_down("a").await;
+    for (key, colour) in both {
+        let settings = get(&world, key, "/settings").await;
+        assert_eq!(settings.json()["colour"], colour, "{}", settings.text());
+        assert!(!settings.header("mooring-stale").is_empty());
+    }
+    // Who has no copy gets nobody else's.
+    let other = get(&world, "key-of-vic", "/settings").await;
+    assert_eq!(other.status, 503, "{}", other.text());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn after_a_server_was_down_it_is_asked_again() {
+    let world = mapping(vec![server("a", true).await], OnOff::On).await;
+    let sim = world.sim("a");
+    get(&world, "key-of-ada", "/mark/before").await;
+    let before = users_of(sim).await["ada"].clone();
+    sim.forget_users();
+    sim.crash().await;
+    world.is_down("a").await;
+    sim.restart().await.unwrap();
+    world.all_up().await;
+    get(&world, "key-of-ada", "/mark/after").await;
+    let after = users_of(sim).await["ada"].clone();
+    assert_ne!(before, after);
+    assert_eq!(named(sim, "/mark/after"), [Some(after)]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_page_of_a_user_learns_nothing_of_others_and_makes_nobody() {
+    for comfy_user in [OnOff::On, OnOff::Off] {
+        let world = World::over(vec![server("a", true).await], |config| {
+            config.auth = keys();
+            config.auth.comfy_user = comfy_user;
+        })
+        .await;
+        world.all_up().await;
+        let sim = world.sim("a");
+        let before = users_of(sim).await;
+        for path in ["/users", "/api/users", "/%75sers", "/users?x=1"] {
+            let told = get(&world, "key-of-ada", path).await;
+            assert_eq!(told.status, 200, "{path}");
+            assert_eq!(told.json(), json!({ "storage": "server", "migrated": true }), "{path}");
+            let body = r#"{"username": "eve"}"#;
+            let made = ask(&world, "key-of-ada", Method::POST, path, body).await;
+            let told = (made.status, made.header("mooring-error"));
+            assert_eq!(told, (403, "users_are_given"), "{path}: {}", made.text());
+        }
+        assert_eq!(users_of(sim).await, before);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_cannot_be_made_at_a_server_is_told_to_wait() {
+    const BROKEN: &str = "HTTP/1.1 500 Oh\r\nContent-Length: 2\r\n\r\n{}";
+    let acts = [("/users", Act::Answer(vec![BROKEN.to_owned()]))];
+    let (world, _puppet) = puppet_world(&acts, |config| {
+        config.auth = keys();
+        config.auth.comfy_user = OnOff::On;
+    })
+    .await;
+    let body = json!({ "client_id": "x", "prompt": quick(7) }).to_string();
+    for (method, path, body) in [
+        (Method::GET, "/mark/pack", ""),
+        (Method::GET, "/settings", ""),
+        (Method::POST, "/settings/colour", "1"),
+        (Method::POST, "/prompt", body.as_str()),
+    ] {
+        let answer = ask(&world, "key-of-ada", method, path, body).await;
+        let told = (answer.status, answer.header("mooring-error"), answer.header("retry-after"));
+        assert_eq!(told, (503, "no_user_there", "2"), "{path}: {}", answer.text());
+        assert_eq!(answer.json()["error"]["type"], "no_user_there", "{path}: {}", answer.text());
+    }
+    let queue = get(&world, "key-of-ada", "/queue").await.json();
+    assert_eq!(queue["queue_pending"], json!([]), "nothing stays of a prompt that was not sent");
+    let sent = world.sim("a").requests().into_iter().any(|it| it.target.contains("mark"));
+    assert!(!sent, "nothing is sent in nobody's name");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn assets_are_asked_for_in_the_name_of_their_user() {
+    let world = mapping(vec![server("a", true).await, server("b", true).await], OnOff::On).await;
+    for path in ["/api/assets", "/api/tags"] {
+        let list = get(&world, "key-of-ada", path).await;
+        assert_eq!(list.status, 200, "{path}: {}", list.text());
+    }
+    for sim in &world.sims {
+        let ada = users_of(sim).await["ada"].clone();
+        let told = named(sim, "/api/assets");
+        assert!(!told.is_empty() && told.iter().all(|it| it.as_ref() == Some(&ada)), "{told:?}");
     }
 }

@@ -74,7 +74,7 @@ fn codes(path: &str) -> BTreeSet<String> {
 fn every_error_code_is_documented_and_no_other() {
     let documented = rows(&text("docs/errors.md")).into_iter();
     let documented = documented.map(|(code, _)| code).collect();
-    let mut in_code = codes("src/front/error.rs");
+    let mut in_code = codes("src/front/error/code.rs");
     in_code.extend(codes("src/comfy/submission.rs"));
     in_code.extend(codes("src/server/refusal.rs"));
     same("codes of docs/errors.md", &documented, &in_code);

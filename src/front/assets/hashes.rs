@@ -156,7 +156,7 @@ fn in_turn(
 /// # Errors
 /// No backend can answer.
 pub async fn view(front: &Arc<Front>, caller: &Caller, name: &str, parts: &Parts) -> Answer {
-    let session = Session::of(front, caller, &parts.headers);
+    let session = Session::of(front, caller, (&parts.headers, &parts.extensions));
     let hash = ContentHash::parse(name);
     let servers = match servers::of(&session).await {
         Ok(servers) => servers,

@@ -167,7 +167,7 @@ async fn find(session: &Session<'_>, id: AssetId, route: Route) -> Result<Target
     let backend = backend.ok_or_else(|| Done::with(route.absent(id)))?;
     let target = of_ledger(&backend)?;
     let limit = front.shared.config().fleet.probe_timeout;
-    if front.users.has(&backend, session.user_id(), limit).await {
+    if session.is_known_at(&backend, limit).await {
         Ok(target)
     } else {
         // The server does not know the user, so the asset does not exist for the caller.

@@ -13,6 +13,8 @@ use super::super::jobs::with_status;
 use super::{Session, bound};
 use crate::comfy::reply;
 use crate::fleet::backend::Backend;
+use crate::fleet::user_ids::NoUserId;
+use crate::front::comfy_user;
 use crate::front::error::GatewayError;
 use crate::routing::decision::Reason;
 use crate::routing::placement::NoPlace;
@@ -26,6 +28,8 @@ pub(super) enum NoServer {
     /// No backend is up.
     NoneUp,
     UnknownUser,
+    /// This one could not be asked what it calls the user.
+    NoUserThere(Arc<Backend>),
 }
 
 impl NoServer {
@@ -41,6 +45,7 @@ impl NoServer {
             Self::Down(backend) => Err(GatewayError::BackendDown { backend }),
             Self::NoneUp => Err(GatewayError::Refused(NoPlace::NoneReady.into())),
             Self::UnknownUser => Err(GatewayError::UnknownUser),
+            Self::NoUserThere(backend) => Err(comfy_user::no_user(&backend, NoUserId::JustFailed)),
         }
     }
 }
@@ -57,7 +62,7 @@ pub(super) async fn of(session: &Session<'_>) -> Result<Vec<Arc<Backend>>, NoSer
         if !keeps_some {
             return None;
         }
-        let knows = front.users.has(&backend, session.user_id(), limit).await;
+        let knows = session.is_known_at(&backend, limit).await;
         Some((Arc::clone(&backend), knows))
     });
     let with_assets: Vec<_> = join_all(asked).await.into_iter().flatten().collect();
@@ -69,9 +74,12 @@ pub(super) async fn of(session: &Session<'_>) -> Result<Vec<Arc<Backend>>, NoSer
             None => NoServer::NoneUp,
         });
     }
-    let servers: Vec<_> =
-        with_assets.into_iter().filter(|(_, knows)| *knows).map(|(it, _)| it).collect();
-    if servers.is_empty() { Err(NoServer::UnknownUser) } else { Ok(servers) }
+    let (servers, others): (Vec<_>, Vec<_>) = with_assets.into_iter().partition(|(_, it)| *it);
+    match (servers.is_empty(), others.into_iter().next()) {
+        (true, Some((other, _))) if session.sent_for.is_some() => Err(NoServer::NoUserThere(other)),
+        (true, _) => Err(NoServer::UnknownUser),
+        (false, _) => Ok(servers.into_iter().map(|(server, _)| server).collect()),
+    }
 }
 
 /// Whether a server has assets, by its features. `None` if the features do not say.

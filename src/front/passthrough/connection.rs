@@ -18,6 +18,7 @@ use crate::fleet::pool::ExchangeError;
 use crate::front;
 use crate::front::Front;
 use crate::front::access::{self, RequestLine};
+use crate::front::comfy_user;
 use crate::front::error::GatewayError;
 use crate::front::forward::Target;
 use crate::front::headers::keep_for_one;
@@ -179,12 +180,13 @@ impl PassthroughConnection {
     ) -> PassedRequest {
         let asked = (plain.path, &plain.hints);
         let target = self.route_cache.target(&self.front, config, asked, came);
+        let target = comfy_user::known(&config.auth, target, pass.as_ref());
         let base = &config.server.base_path;
         self.request.clear();
-        if let Ok(target) = &target {
+        if let Ok((target, user)) = &target {
             let (backend, peer) = (&target.backend, self.route_cache.peer(config));
-            let host = backend.host_header.as_bytes();
-            plain.write(host, peer, &backend.headers(), &mut self.request);
+            let said = (user.as_ref(), &*backend.headers());
+            plain.write(backend.host_header.as_bytes(), peer, said, &mut self.request);
         }
         PassedRequest {
             bytes: plain.bytes,
@@ -192,7 +194,7 @@ impl PassthroughConnection {
             closes: plain.closes,
             // The effect of any other read is unknown, so it is not sent twice.
             may_be_repeated: plain.start.is_some(),
-            target,
+            target: target.map(|(target, _user)| target),
             base: (!base.is_root()).then(|| base.clone()),
             came,
             answer_timeout: config.server.answer_timeout,

@@ -8,7 +8,7 @@ use std::borrow::Cow;
 use std::mem::MaybeUninit;
 use std::sync::Arc;
 
-use http::Method;
+use http::{HeaderValue, Method};
 use httparse::{Header, Status};
 use smallvec::SmallVec;
 
@@ -21,8 +21,8 @@ use crate::config::{BackendHeaders, BasePath, PlaceBelow, ServerConfig};
 use crate::front::access::REQUEST_ID;
 use crate::front::caller::{IdentityHints, Peer};
 use crate::front::cors::Site;
-use crate::front::headers::other_cookies;
 use crate::front::headers::table::{RequestHeader, names_a_user};
+use crate::front::headers::{COMFY_USER, other_cookies};
 use crate::front::hosts;
 use crate::front::page_cookie::asks_for_a_page;
 use crate::front::token_gate::{TokenGate, without_cookie};
@@ -314,9 +314,15 @@ impl Plain<'_> {
         self.headers.iter().find(is_it).map(|header| header.value)
     }
 
-    /// Writes the head for the backend at `host`, from this peer. The backend's `own` headers
-    /// replace others of their names.
-    pub fn write(&self, host: &[u8], peer: Peer, own: &BackendHeaders, out: &mut Vec<u8>) {
+    /// Writes the head for the backend at `host`, from this peer, for a `user` of the backend. The
+    /// backend's `own` headers replace others of their names.
+    pub fn write(
+        &self,
+        host: &[u8],
+        peer: Peer,
+        (user, own): (Option<&HeaderValue>, &BackendHeaders),
+        out: &mut Vec<u8>,
+    ) {
         out.extend_from_slice(if self.is_head { b"HEAD " } else { b"GET " });
         out.extend_from_slice(self.target.as_bytes());
         out.extend_from_slice(b" HTTP/1.1\r\nhost: ");
@@ -338,6 +344,9 @@ impl Plain<'_> {
                 claims.for_each(|claim| write_header(claim.name, claim.value, out));
             }
             Peer::Stranger => {}
+        }
+        if let Some(user) = user.filter(|_| !own.has(COMFY_USER.as_str())) {
+            write_header(COMFY_USER.as_str(), user.as_bytes(), out);
         }
         for (name, value) in own.as_map() {
             write_header(name.as_str(), value.as_bytes(), out);
@@ -391,7 +400,7 @@ mod tests {
         };
         assert_eq!(plain.bytes, request.len());
         let mut out = Vec::new();
-        plain.write(b"gpu:8188", peer, &BackendHeaders::default(), &mut out);
+        plain.write(b"gpu:8188", peer, (None, &BackendHeaders::default()), &mut out);
         String::from_utf8(out).unwrap()
     }
 
@@ -433,7 +442,7 @@ mod tests {
             panic!("plain")
         };
         let mut out = Vec::new();
-        plain.write(b"gpu:8188", Peer::Stranger, &own, &mut out);
+        plain.write(b"gpu:8188", Peer::Stranger, (None, &own), &mut out);
         let expected = "GET /x HTTP/1.1\r\nhost: gpu:8188\r\nX-Mixed: A\r\n\
             authorization: Bearer s3cret\r\n\r\n";
         assert_eq!(String::from_utf8(out).unwrap(), expected);
@@ -447,7 +456,7 @@ mod tests {
             let parsed = parse(request.as_bytes(), HEAD_MAX, HEADERS_MAX, &base);
             let Parsed::Plain(plain) = parsed else { return None };
             let mut out = Vec::new();
-            plain.write(b"gpu:8188", Peer::Stranger, &BackendHeaders::default(), &mut out);
+            plain.write(b"gpu:8188", Peer::Stranger, (None, &BackendHeaders::default()), &mut out);
             String::from_utf8(out).unwrap().lines().next().map(str::to_owned)
         };
         assert_eq!(below("/comfy/x?y").as_deref(), Some("GET /x?y HTTP/1.1"));

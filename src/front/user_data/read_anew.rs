@@ -15,6 +15,7 @@ use tokio::time::timeout;
 
 use crate::body::RequestBody;
 use crate::front::cache_key::CacheKey;
+use crate::front::comfy_user::SentFor;
 use crate::front::forward::{Target, send, to_backend};
 use crate::front::home::{self, Asked};
 use crate::front::{Front, failover};
@@ -50,18 +51,25 @@ pub(super) struct ReadAnew {
     /// The keys that the write itself changes.
     written: Vec<CacheKey>,
     headers: HeaderMap,
+    sent_for: Option<SentFor>,
     from: IpAddr,
 }
 
 impl ReadAnew {
-    pub(super) fn after(home: &Target, key: &CacheKey, from: IpAddr, headers: &HeaderMap) -> Self {
+    pub(super) fn after<B>(
+        home: &Target,
+        key: &CacheKey,
+        from: IpAddr,
+        write: &Request<B>,
+    ) -> Self {
         let written = key.written_paths().iter().map(|path| key.at(path)).collect();
-        let mut headers = headers.clone();
+        let mut headers = write.headers().clone();
+        let sent_for = write.extensions().get().cloned();
         for name in OF_A_WRITE {
             headers.remove(name);
         }
         headers.insert(ACCEPT, HeaderValue::from_static("*/*"));
-        Self { home: home.clone(), written, headers, from }
+        Self { home: home.clone(), written, headers, sent_for, from }
     }
 
     /// Reads these keys, and the other copies that the writer had. A home that was busy with the
@@ -103,6 +111,9 @@ impl ReadAnew {
     async fn is_answered(&self, front: &Arc<Front>, key: &CacheKey) -> bool {
         let Ok(mut request) = Request::builder().uri(key.target()).body(()) else { return true };
         request.headers_mut().clone_from(&self.headers);
+        if let Some(sent_for) = &self.sent_for {
+            request.extensions_mut().insert(sent_for.clone());
+        }
         let (parts, ()) = request.into_parts();
         let (writes, home) = front.writes.number_before(|| front.shared.home());
         if home.is_none_or(|home| home.id != self.home.backend.id) {

@@ -45,7 +45,7 @@ pub(super) async fn save(
     request: Request<Incoming>,
 ) -> Answer {
     let turn = front.saving.take(&holder(from)).ok_or(GatewayError::SavingFull)?;
-    let anew = ReadAnew::after(&home, &key, from, request.headers());
+    let anew = ReadAnew::after(&home, &key, from, &request);
     let mut write = Write::begin(front, home, key);
     write.is_marked().await?;
     let (tell, told) = oneshot::channel();
@@ -80,6 +80,7 @@ fn heard(answer: &Answer) -> Heard {
             _ => Heard::Done,
         },
         Err(error) if failover::is_away(error) => Heard::Refused,
+        Err(GatewayError::NoUserThere { .. }) => Heard::Refused,
         // The home gets no more of it, so it has done what it will do.
         Err(GatewayError::BodyBroken) => Heard::Done,
         Err(_) => Heard::Nothing,
@@ -200,6 +201,7 @@ mod tests {
 
     use super::*;
     use crate::body::ResponseBody;
+    use crate::fleet::user_ids::NoUserId;
 
     #[test]
     fn only_the_home_says_what_came_of_a_write() {
@@ -221,6 +223,8 @@ mod tests {
         }
         let down = GatewayError::BackendDown { backend: "a".into() };
         assert_eq!(heard(&Err(down)), Heard::Refused);
+        let nobody = GatewayError::NoUserThere { backend: "a".into(), source: NoUserId::NotMade };
+        assert_eq!(heard(&Err(nobody)), Heard::Refused);
         assert_eq!(heard(&Err(GatewayError::BodyBroken)), Heard::Done);
     }
 }
