@@ -117,7 +117,7 @@ pub async fn start(
     parts: Parts,
 ) -> io::Result<Running> {
     fit_descriptors(&mut config);
-    let (journal, saved, writers) = open_journal(&config, parts.home)?;
+    let (journal, saved, writers) = open_journal(&config, parts.home).await?;
     let listener = bind(&network, config.server.listen).await?;
     let admin = match config.admin.listen {
         Some(address) => Some(bind(&network, address).await?),
@@ -183,8 +183,9 @@ async fn until_stopped(task: impl Future<Output = ()>, tasks: Tasks) {
     }
 }
 
-/// Opens the journal and reads it whole, before anything else is begun.
-fn open_journal(
+/// Opens the journal and reads it whole, before anything else is begun. What is nobody's is given
+/// to the user who adopts it.
+async fn open_journal(
     config: &Config,
     home: Option<Box<dyn Store>>,
 ) -> io::Result<(Journal, Saved, Tasks)> {
@@ -196,7 +197,17 @@ fn open_journal(
     let Some(mut home) = home else {
         return Ok((Journal::in_memory(), Saved::default(), writers));
     };
-    let saved = home.load().map_err(io::Error::other)?;
+    let mut saved = home.load().map_err(io::Error::other)?;
+    if let Some(user) = config.auth.adopter() {
+        let batch = Arc::new(saved.adoption(user.shared()));
+        if !batch.is_empty() {
+            home.commit(Arc::clone(&batch)).await.map_err(io::Error::other)?;
+            let clients = batch.clients.values().flatten().count();
+            info!(%user, clients, prompts = batch.prompts.len(),
+                "Gave to this user what belonged to nobody.");
+            saved = saved.after(&batch);
+        }
+    }
     Ok((Journal::open(home, &writers), saved, writers))
 }
 

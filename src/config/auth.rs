@@ -5,9 +5,11 @@ use std::sync::Arc;
 
 use super::keys::{RawAuth, RawAuthJwt};
 use super::problems::Notes;
+use super::raw::Setting;
 use super::secret;
+use super::user::UserText;
 use super::{AuthConfig, AuthMode, Secret, jwt};
-use crate::auth::{UserTable, file};
+use crate::auth::{UserName, UserTable, file};
 
 pub(super) fn check(raw: RawAuth, raw_jwt: RawAuthJwt, notes: &mut Notes) -> AuthConfig {
     let RawAuth {
@@ -20,6 +22,7 @@ pub(super) fn check(raw: RawAuth, raw_jwt: RawAuthJwt, notes: &mut Notes) -> Aut
         group_roles,
         default_role,
         comfy_user,
+        adopt,
     } = raw;
     let key = users_file.key.clone();
     let (mode, users_file) = (mode.check(notes), users_file.check(notes));
@@ -40,6 +43,7 @@ pub(super) fn check(raw: RawAuth, raw_jwt: RawAuthJwt, notes: &mut Notes) -> Aut
         notes.report(&key, what);
         UserTable::default()
     }));
+    let adopt = check_adopt(adopt, (mode, &users), notes);
     let key = session_key_file.key.clone();
     let session_key_file = session_key_file.check(notes);
     let session_key = match (mode, &session_key_file) {
@@ -60,7 +64,36 @@ pub(super) fn check(raw: RawAuth, raw_jwt: RawAuthJwt, notes: &mut Notes) -> Aut
         group_roles: group_roles.check(notes),
         default_role: default_role.check(notes),
         comfy_user: comfy_user.check(notes),
+        adopt,
         jwt: Box::new(jwt::check(raw_jwt, mode, notes)),
+    }
+}
+
+/// Who gets what is nobody's. Where a file says who the users are, he is one of them.
+fn check_adopt(
+    raw: Setting<UserText>,
+    (mode, users): (AuthMode, &UserTable),
+    notes: &mut Notes,
+) -> Option<UserName> {
+    let key = raw.key.clone();
+    let name = raw.check(notes)?;
+    match mode {
+        AuthMode::Keys if users.get(&name).is_none() => {
+            let what = format!("there is no user `{name}`: `mooring users add {name}` adds one");
+            notes.report(&key, what);
+        }
+        AuthMode::Off => notes.remark(&key, "it has no effect while `auth.mode` is \"off\""),
+        AuthMode::Keys | AuthMode::Header | AuthMode::Jwt => {}
+    }
+    Some(name)
+}
+
+impl AuthConfig {
+    /// The user who gets what is nobody's. With [`AuthMode::Off`] there is none: everybody would
+    /// lose it.
+    #[must_use]
+    pub fn adopter(&self) -> Option<&UserName> {
+        self.adopt.as_ref().filter(|_| self.mode != AuthMode::Off)
     }
 }
 

@@ -136,6 +136,7 @@ mod tests {
             "auth.header" | "auth.groups_header" => "X-Other",
             "auth.group_roles" => "staff=viewer",
             "auth.default_role" => "viewer",
+            "auth.adopt" => "ada",
             "auth.jwt.jwks_url" => "https://login.example/keys",
             "auth.jwt.keys_file" => "/elsewhere",
             "affinity.link_linger" | "server.drain_delay" | "prompts.answer_limit" => "9s",
@@ -199,7 +200,7 @@ mod tests {
         let all = KEYS.iter().filter(|key| key.applied == Applied::Restart);
         let names: Vec<String> = all.map(Key::full_name).collect();
         let ledgers = ["prompts.ledger_prompts", "prompts.ledger_age", "files.tag", "files.ledger"];
-        let expected = ["server.workers"].iter().chain(&ledgers);
+        let expected = ["server.workers", "auth.adopt"].iter().chain(&ledgers);
         let expected = expected.chain(&["files.ledger_age", "files.assets", "state.dir"]);
         assert!(names.iter().eq(expected.chain(&["log.format", "log.audit"])), "{names:?}");
         let old = with(&[]);

@@ -24,6 +24,7 @@ use super::raw::{Section, Setting};
 use super::secret::SecretFile;
 use super::tls::PemPath;
 use super::units::{DAY, GIB, H, KIB, MIB, MS, S};
+use super::user::UserText;
 use super::values::{LogLevel, Networks, Origins, Token};
 use named::{NAMED_KEYS, NAMED_SECTIONS};
 pub(super) use named::{RawBackend, RawDiscovery, backend, discovery};
@@ -183,6 +184,9 @@ sections! { PLAIN_SECTIONS, PLAIN_KEYS:
         /// `--multi-user`, so that these keep settings, workflows and assets of each user apart.
         /// The user is found there by name, and made if there is none.
         comfy_user: Toggle = "off", Live;
+        /// At a start, this user gets all clients, prompts and files that belong to nobody, because
+        /// they were made by Mooring 0.1 or with `off`. Without it no user sees them.
+        adopt: UserText = "", Restart;
     }
     /// Which tokens let in their users, where `auth.mode` is `jwt`.
     ["auth.jwt"] RawAuthJwt auth_jwt {

@@ -13,6 +13,7 @@ impl Config {
     pub fn keep_until_restart(&mut self, before: &Self) {
         self.server.workers = before.server.workers;
         self.state.dir.clone_from(&before.state.dir);
+        self.auth.adopt.clone_from(&before.auth.adopt);
         self.log.format = before.log.format;
         self.log.audit.clone_from(&before.log.audit);
         self.prompts.ledger_prompts = before.prompts.ledger_prompts;

@@ -55,6 +55,7 @@ mod template;
 mod tls;
 mod units;
 pub mod url;
+mod user;
 mod values;
 mod written;
 
@@ -94,7 +95,7 @@ pub use tls::{BackendTls, ListenerTls, PemFile};
 pub use units::{ShowDuration, ShowSize, duration};
 pub use values::Secret;
 
-use crate::auth::{Role, UserTable};
+use crate::auth::{Role, UserName, UserTable};
 use crate::comfy::deny::DenyPattern;
 
 /// The checked configuration. Durations and sizes are within the limits that
@@ -215,6 +216,8 @@ pub struct AuthConfig {
     pub default_role: Option<Role>,
     /// Servers with several users are told who sends a request.
     pub comfy_user: OnOff,
+    /// Invariant: one of `users` with [`AuthMode::Keys`]. The effective value is [`Self::adopter`].
+    pub adopt: Option<UserName>,
     pub jwt: Box<JwtConfig>,
 }
 
@@ -234,6 +237,7 @@ impl AuthConfig {
             group_roles: Vec::new(),
             default_role: Some(Role::Artist),
             comfy_user: OnOff::Off,
+            adopt: None,
             jwt: Box::default(),
         }
     }

@@ -5,6 +5,8 @@
 //! another process reads them. Ages that are impossible, because the clock was changed, are clamped
 //! when records are restored.
 
+mod adopted;
+
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};

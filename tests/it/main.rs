@@ -8,6 +8,7 @@
 
 mod added;
 mod adopted;
+mod adopts;
 mod assets;
 mod audit;
 mod backends;
