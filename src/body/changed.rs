@@ -72,18 +72,19 @@ impl fmt::Debug for Changed {
 }
 
 impl RequestBody {
-    /// The same body; one that is streamed is written anew by `change` as it passes. That gets each
+    /// The same body, written anew by `change` as it passes. That gets each
     /// piece, and `None` at the end; it returns what goes on, and `None` if the body is refused.
+    /// A body that does not come from a client is not changed, so there is none then.
     #[must_use]
     pub fn changed_by(
         self,
         change: impl FnMut(Option<&[u8]>) -> Option<Bytes> + Send + 'static,
-    ) -> Self {
+    ) -> Option<Self> {
         match self {
             Self::Streamed { body, fault, look: _ } => {
-                Self::Changed(Box::new(Changed::new(body, fault, change)))
+                Some(Self::Changed(Box::new(Changed::new(body, fault, change))))
             }
-            Self::Empty | Self::Whole(_) | Self::Wrapped(_) | Self::Changed(_) => self,
+            Self::Empty | Self::Whole(_) | Self::Wrapped(_) | Self::Changed(_) => None,
         }
     }
 }

@@ -19,8 +19,9 @@ use super::walk::{Level, Visit, key_at, quote, replaced, text_at, walk};
 use crate::routing::ids::{ContentHash, FileRef, Folder, ends_in_annotation};
 pub use others::{Unreadable, without_others};
 
-/// The longest string in a graph that can name a file, in bytes: three times the longest path.
-const VALUE_MAX: usize = 3_072;
+/// The longest string in a graph that can name a file, in bytes: the longest path of Linux, each
+/// byte of it escaped.
+const VALUE_MAX: usize = 6 * 4_096 + 2;
 
 /// How deep inside a node's inputs names may be: objects of 3D nodes, lists of files.
 const INPUT_DEPTH: usize = 3;

@@ -45,6 +45,8 @@ pub struct Name<'a> {
 pub struct Told {
     pub file: FileRef,
     spot: Spot,
+    /// It stands in the output of a node, and not in its graph or in an error.
+    is_output: bool,
 }
 
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -60,6 +62,12 @@ impl Told {
     #[must_use]
     pub fn is_bare(&self) -> bool {
         matches!(self.spot, Spot::Text(_))
+    }
+
+    /// True for an object in the output of a node. Anybody can write one into a graph.
+    #[must_use]
+    pub fn is_made(&self) -> bool {
+        self.is_output && !self.is_bare()
     }
 
     fn tagged(&self, json: &[u8], backend: &str) -> (Range<usize>, String) {
@@ -254,7 +262,8 @@ impl Visit for Names<'_> {
                         Spot::Object { open: level.open + 1, subfolder: members.subfolder }
                     }
                 };
-                self.found.push(Told { file, spot });
+                let is_output = strings::is_only_in_output(levels);
+                self.found.push(Told { file, spot, is_output });
             }
             None => {
                 let is_name = |told: &Told| match (&told.spot, &members.name) {
@@ -280,7 +289,8 @@ impl Visit for Names<'_> {
         let is_name = level.key == Some(self.key.as_str().as_bytes());
         let is_path = is_name && self.is_path(&at);
         let Some(members) = self.open.last_mut() else { return };
-        members.paths.extend(path.map(|file| Told { file, spot: Spot::Text(at.clone()) }));
+        let spot = Spot::Text(at.clone());
+        members.paths.extend(path.map(|file| Told { file, spot, is_output: true }));
         match level.key {
             Some(_) if is_name => {
                 members.is_bare = is_path;

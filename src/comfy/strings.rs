@@ -71,6 +71,26 @@ pub(super) fn is_in_output(levels: &[Level<'_>]) -> bool {
     false
 }
 
+/// True in there, whatever keys a client has chosen: a `prompt_id` may be `outputs`, and an error
+/// repeats what stood in the inputs.
+pub(super) fn is_only_in_output(levels: &[Level<'_>]) -> bool {
+    let is_other = |key: &[u8]| {
+        matches!(
+            key,
+            b"prompt"
+                | b"workflow"
+                | b"extra_data"
+                | b"extra_pnginfo"
+                | b"inputs"
+                | b"status"
+                | b"messages"
+                | b"current_inputs"
+                | b"current_outputs"
+        )
+    };
+    is_in_output(levels) && !levels.iter().filter_map(|level| level.key).any(is_other)
+}
+
 /// The file that a string names, if it names one. Text under `text` is shown to people unchanged,
 /// so there a string counts as a name only if it has no spaces.
 pub(super) fn file_of(text: &str, key: Option<&[u8]>) -> Option<FileRef> {

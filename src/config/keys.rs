@@ -96,15 +96,17 @@ sections! { PLAIN_SECTIONS, PLAIN_KEYS:
         /// For a sidecar: how long a stop first waits for pending prompts, while everything is
         /// still served.
         drain_pending: Span { min: 0, max: DAY } = "0s", Live;
-        /// Lets clients use routes that install, update and restart, as those of ComfyUI-Manager.
+        /// Lets clients use routes that install, update and restart, as those of ComfyUI-Manager;
+        /// if users are required, only operators.
         allow_manager: Switch = "false", Live;
-        /// Lets clients read the log and the folder paths of their own backend (`/internal`).
+        /// Lets clients read the log and the folder paths of their own backend (`/internal`); if
+        /// users are required, only operators.
         allow_logs: Switch = "false", Live;
-        /// Lets clients unload the models of their backend (`/free`). Otherwise the answer is 200
-        /// and nothing is done.
+        /// Lets clients unload the models of their backend (`/free`); if users are required, only
+        /// operators. Otherwise the answer is 200 and nothing is done.
         allow_free: Switch = "false", Live;
         /// Lets clients start and stop a server's scan for assets, and remove assets whose files
-        /// are gone.
+        /// are gone; if users are required, only operators.
         allow_asset_scans: Switch = "false", Live;
         /// The backend that keeps settings, workflows and the page. If it is empty, the first
         /// backend by name is chosen and remembered.

@@ -35,7 +35,9 @@ impl Kind for Classes {
 }
 
 impl Classes {
+    /// Without the blanks around it, which nobody sees in a file.
     fn entry(text: &str) -> Result<String, String> {
+        let text = text.trim();
         if text.is_empty() || 200 < text.len() {
             return Err("the name of a node class has 1 to 200 bytes".to_owned());
         }

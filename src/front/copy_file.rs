@@ -29,17 +29,18 @@ use crate::routing::ids::{FileRef, Located};
 /// The largest answer to an upload.
 const ANSWER_MAX: u64 = 64 << 10;
 
-/// Returns the name that `target` uses for a file. Copies the file there if necessary.
+/// Returns the name that `target` uses for a file, and that the user may get who asks for it.
+/// Copies the file there if necessary.
 ///
 /// # Errors
 /// The file is gone or too large, its backend is down, or the copy failed or made no progress.
 pub async fn bring(
     front: &Front,
-    original: &Located,
+    (original, asker): (&Located, Option<&str>),
     target: &Arc<Backend>,
 ) -> Result<FileRef, GatewayError> {
-    let to_bring = look_up(front, original, target);
-    bring_known(front, (original, to_bring), target).await
+    let to_bring = look_up(front, (original, asker), target);
+    bring_known(front, (original, asker, to_bring), target).await
 }
 
 /// The same for a file that was looked up just now.
@@ -48,15 +49,19 @@ pub async fn bring(
 /// Those of [`bring`].
 pub async fn bring_known(
     front: &Front,
-    (original, to_bring): (&Located, ToBring),
+    (original, asker, to_bring): (&Located, Option<&str>, ToBring),
     target: &Arc<Backend>,
 ) -> Result<FileRef, GatewayError> {
     let name = &to_bring.name.clone();
-    Copying { front, original, target, name, is_exact: Exact::No }.run(to_bring).await
+    Copying { front, original, asker, target, name, is_exact: Exact::No }.run(to_bring).await
 }
 
-fn look_up(front: &Front, original: &Located, target: &Backend) -> ToBring {
-    front.shared.records.files_of(&original.file).to_bring(original, target.id)
+fn look_up(
+    front: &Front,
+    (original, asker): (&Located, Option<&str>),
+    target: &Backend,
+) -> ToBring {
+    front.shared.records.files_of(&original.file).to_bring(original, asker, target.id)
 }
 
 /// The same under a given name. The name of the result shows whether that name was free.
@@ -68,14 +73,16 @@ pub async fn bring_as(
     (original, name): (&Located, &FileRef),
     target: &Arc<Backend>,
 ) -> Result<FileRef, GatewayError> {
-    let to_bring = look_up(front, original, target);
-    Copying { front, original, target, name, is_exact: Exact::Yes }.run(to_bring).await
+    let to_bring = look_up(front, (original, None), target);
+    let (asker, is_exact) = (None, Exact::Yes);
+    Copying { front, original, asker, target, name, is_exact }.run(to_bring).await
 }
 
 /// One file that is being copied.
 struct Copying<'a> {
     front: &'a Front,
     original: &'a Located,
+    asker: Option<&'a str>,
     target: &'a Arc<Backend>,
     /// The name that the copy should have.
     name: &'a FileRef,
@@ -101,7 +108,7 @@ impl Copying<'_> {
             Err(_) => {
                 let turn = copying.acquire().await.map_err(|_| GatewayError::Stopping)?;
                 // Another prompt may have copied it while this one waited for its turn.
-                to_bring = look_up(self.front, self.original, self.target);
+                to_bring = look_up(self.front, (self.original, self.asker), self.target);
                 if let Some(file) = to_bring.known.take_if(|known| will_do(known)) {
                     return Ok(file);
                 }

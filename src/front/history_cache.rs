@@ -215,7 +215,8 @@ pub async fn find(
         }
     }
     let prompts: Vec<PromptId> = raw.iter().map(|raw| raw.prompt.clone()).collect();
-    let told = names::all_outgoing(&front.shared, raw.into_iter().map(|it| it.told).collect());
+    let told = raw.into_iter().map(|it| it.told).collect();
+    let told = names::all_outgoing(&front.shared, whose.realm(), told);
     found.entries.extend(prompts.into_iter().zip(told));
     found
 }
@@ -241,7 +242,7 @@ pub fn told(
     whose: &VisibleOwners,
     by: &Submitter,
 ) -> Bytes {
-    names::outgoing(shared, backend, shown(raw, whose, by))
+    names::outgoing(shared, whose.realm(), backend, shown(raw, whose, by))
 }
 
 fn shown(raw: Bytes, whose: &VisibleOwners, by: &Submitter) -> Bytes {

@@ -34,6 +34,7 @@ use crate::net::now;
 use crate::routing::decision::Reason;
 use crate::routing::ids::PromptId;
 use crate::routing::ledger::Listed;
+use crate::routing::realm::Realm;
 use crate::session::Sessions;
 use crate::shared::Shared;
 
@@ -219,13 +220,13 @@ pub async fn job(front: &Front, caller: &Caller, prompt: &str) -> Answer {
     };
     let detail = match front.history_cache.get(&prompt) {
         Some(entry) => {
-            Ok(detail_of_entry(&prompt, &names::outgoing(&front.shared, &backend, entry), told)
-                .ok())
+            let entry = names::outgoing(&front.shared, &caller.realm, &backend, entry);
+            Ok(detail_of_entry(&prompt, &entry, told).ok())
         }
         None if backend.version().is_some_and(|version| version.has_jobs()) => {
-            told_by(front, &backend, &prompt, told).await
+            told_by((front, &caller.realm), &backend, &prompt, told).await
         }
-        None => made_of(front, &backend, &prompt, told).await,
+        None => made_of((front, &caller.realm), &backend, &prompt, told).await,
     };
     let known = || detail_of_known(&front.sessions, &prompt);
     let detail = match detail {
@@ -242,7 +243,7 @@ pub async fn job(front: &Front, caller: &Caller, prompt: &str) -> Answer {
 
 /// The answer of its backend. `None` if the backend does not know the prompt.
 async fn told_by(
-    front: &Front,
+    (front, asker): (&Front, &Realm),
     backend: &Backend,
     prompt: &PromptId,
     told: Telling,
@@ -256,17 +257,17 @@ async fn told_by(
     if status == StatusCode::NOT_FOUND.as_u16() {
         return Ok(None);
     }
-    let own = names::outgoing(&front.shared, backend, body);
+    let own = names::outgoing(&front.shared, asker, backend, body);
     match detail_of_own(&own, told) {
         Ok(detail) if status == StatusCode::OK.as_u16() => Ok(Some(detail)),
         // A fork without the route, or an entry that makes it fail.
-        Ok(_) | Err(_) => made_of(front, backend, prompt, told).await,
+        Ok(_) | Err(_) => made_of((front, asker), backend, prompt, told).await,
     }
 }
 
 /// The same from the queue and then from the history, because a prompt moves from one to the other.
 async fn made_of(
-    front: &Front,
+    (front, asker): (&Front, &Realm),
     backend: &Backend,
     prompt: &PromptId,
     told: Telling,
@@ -283,7 +284,7 @@ async fn made_of(
     }
     let entry = history_cache::fetch(front, backend, prompt, now() + limit).await;
     let entry = entry.map_err(|error| history::asking_failed(backend, &error))?;
-    let entry = entry.map(|raw| names::outgoing(&front.shared, backend, raw));
+    let entry = entry.map(|raw| names::outgoing(&front.shared, asker, backend, raw));
     Ok(entry.and_then(|entry| detail_of_entry(prompt, &entry, told).ok()))
 }
 

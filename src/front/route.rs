@@ -119,6 +119,9 @@ async fn socket_of_a_pack(
     if front.shared.tasks.is_stopping() {
         return Err(GatewayError::Stopping);
     }
+    if view::may_be_others(caller, request.uri()) {
+        return Err(GatewayError::NotFound);
+    }
     tunnel::tunnel(front, caller, &reading(front, caller)?, request).await
 }
 

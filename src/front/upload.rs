@@ -200,7 +200,8 @@ async fn mask(
     };
     let text = match original(&front.shared, askers, &body[at.clone()]).await? {
         Original::At(original) => {
-            let brought = copy_file::bring(front, &original, &target.backend).await?;
+            let brought =
+                copy_file::bring(front, (&original, user_of(askers)), &target.backend).await?;
             files::original_ref(&brought)
         }
         Original::Named(file) => files::original_ref(&file),
@@ -255,11 +256,22 @@ async fn original(
     match shared.records.meaning(file.folder, path, backend.as_deref(), askers, strangers) {
         Meaning::At(at) => Ok(Original::At(at)),
         Meaning::Gone(_) | Meaning::Others => nowhere(),
-        Meaning::Unknown => match view::search(shared, &file, None).await {
-            Some(backend) => Ok(Original::At(Located { backend, file })),
+        Meaning::Unknown => match searched(shared, user.as_ref(), &file).await {
+            Some(found) => Ok(Original::At(found)),
             None => nowhere(),
         },
     }
+}
+
+/// Looks for an unknown file: for a user first in his own folder.
+async fn searched(shared: &Shared, user: Option<&UserFolder>, file: &FileRef) -> Option<Located> {
+    let own = user.and_then(|user| user.own_file(file));
+    for file in own.into_iter().chain([file.clone()]) {
+        if let Some(backend) = view::search(shared, &file, None).await {
+            return Some(Located { backend, file });
+        }
+    }
+    None
 }
 
 /// Releases the binding when the upload ends in any way, also when its client hangs up.

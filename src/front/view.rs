@@ -167,7 +167,8 @@ fn names_file(query: &str) -> bool {
 }
 
 /// True if a target may lead a user to another's files.
-fn may_be_others(caller: &Caller, uri: &Uri) -> bool {
+#[must_use]
+pub fn may_be_others(caller: &Caller, uri: &Uri) -> bool {
     caller.folder().is_some_and(|user| leads_to_others(&user, uri))
 }
 
@@ -198,19 +199,34 @@ async fn read_at(shared: &Shared, backend: BackendId, query: &str, parts: &Parts
     read(shared, &of_ledger(&shared.fleet.get(backend))?, &parts).await
 }
 
-/// A file that is not known: it is requested where the caller's reads go, then on all other
-/// backends. If it is not found, the answer is ComfyUI's own 404.
+/// A file that is not known. A user may mean an upload of his own that is not known any more, so it
+/// is requested in his folder first.
 async fn unknown(front: &Front, caller: &Caller, view: &View, parts: &Parts) -> Answer {
+    let Some(user) = caller.folder() else {
+        return everywhere(front, caller, &view.file, parts).await;
+    };
+    // A server must not read in a query what we do not.
+    let named = |file: &FileRef| {
+        let uri = with_query(&parts.uri, &files::renamed_query(&view.query, file));
+        Parts { uri, ..parts.clone() }
+    };
+    if let Some(own) = user.own_file(&view.file).filter(|own| *own != view.file) {
+        let found = everywhere(front, caller, &own, &named(&own)).await;
+        if is_there(&found) {
+            return found;
+        }
+    }
+    let plain = user.plain(view.file.path());
+    let plain = plain.and_then(|path| FileRef::of_path(view.file.folder, &path));
+    let plain = plain.ok_or(GatewayError::NotFound)?;
+    everywhere(front, caller, &plain, &named(&plain)).await
+}
+
+/// Requests a file where the caller's reads go, then on all other backends. If it is not found, the
+/// answer is ComfyUI's own 404.
+async fn everywhere(front: &Front, caller: &Caller, file: &FileRef, parts: &Parts) -> Answer {
     let target = reading(front, caller);
     let asked = target.as_ref().ok().map(|target| target.backend.id);
-    let mut parts = parts.clone();
-    if let Some(path) = caller.folder().and_then(|user| user.plain(view.file.path()))
-        && let Some(file) = FileRef::of_path(view.file.folder, &path)
-    {
-        // A server must not read in it what we do not.
-        parts.uri = with_query(&parts.uri, &files::renamed_query(&view.query, &file));
-    }
-    let parts = &parts;
     let first = match &target {
         Ok(target) => read(&front.shared, target, parts).await,
         Err(_) => Err(target.err().unwrap_or(GatewayError::NotFound)),
@@ -219,7 +235,7 @@ async fn unknown(front: &Front, caller: &Caller, view: &View, parts: &Parts) -> 
         if answer.status().is_success()
             && let Some(backend) = asked
         {
-            let at = Located { backend, file: view.file.clone() };
+            let at = Located { backend, file: file.clone() };
             front.shared.records.learn_file(&at, &[], Seen::There);
         }
         if answer.status() != StatusCode::NOT_FOUND {
@@ -229,7 +245,7 @@ async fn unknown(front: &Front, caller: &Caller, view: &View, parts: &Parts) -> 
     if parts.method != Method::GET {
         return first;
     }
-    match search(&front.shared, &view.file, asked).await {
+    match search(&front.shared, file, asked).await {
         Some(backend) => {
             read(&front.shared, &of_ledger(&front.shared.fleet.get(backend))?, parts).await
         }

@@ -51,6 +51,12 @@ impl VisibleOwners {
         records.filter_map(|record| record.by.client).collect()
     }
 
+    /// The one in which all of it is.
+    #[must_use]
+    pub fn realm(&self) -> &Realm {
+        &self.realm
+    }
+
     /// True for a caller without a name.
     #[must_use]
     pub fn is_nobody(&self) -> bool {

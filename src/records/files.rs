@@ -42,11 +42,11 @@ pub enum Meaning {
 }
 
 /// The makers of a file that a text names. A node can say any text that is in its graph, so to a
-/// user only an object with an output or a preview in it gives a right to the file.
+/// user only an object with an output or a preview, in the output of a node, gives a right to it.
 fn owners<'m>(told: &Told, makers: &'m [Maker], seen: Seen) -> &'m [Maker] {
     let is_event = matches!(seen, Seen::There) && user_of(makers).is_some();
     let is_input = told.file.folder == Folder::Input;
-    if is_event && (told.is_bare() || is_input) { &[] } else { makers }
+    if is_event && (!told.is_made() || is_input) { &[] } else { makers }
 }
 
 /// A file that a text names.
@@ -97,10 +97,14 @@ impl Records {
         self.name_files((backend, answer), makers, NameKey::Upload, seen)
     }
 
-    /// Does the same for several texts whose files belong to nobody in particular. All texts are
-    /// read first, then all names are looked up together, and then the texts are written.
-    pub fn name_all_outputs(&self, mut texts: Vec<(BackendId, Bytes)>) -> Vec<Bytes> {
-        self.name_all(&mut texts, &[], NameKey::Output, Seen::There);
+    /// Does the same for several texts. All texts are read first, then all names are looked up
+    /// together, and then the texts are written.
+    pub fn name_all_outputs(
+        &self,
+        makers: &[Maker],
+        mut texts: Vec<(BackendId, Bytes)>,
+    ) -> Vec<Bytes> {
+        self.name_all(&mut texts, makers, NameKey::Output, Seen::There);
         texts.into_iter().map(|(_, text)| text).collect()
     }
 
@@ -388,7 +392,8 @@ mod tests {
     fn what_a_node_says_gives_a_user_no_right_to_a_file() {
         let text = br#"{"type": "executed", "data": {"output": {"text": ["a.png"], "result":
             ["b.glb"], "images": [{"filename": "c.png", "type": "output", "subfolder": ""},
-            {"filename": "d.png", "type": "input", "subfolder": ""}]}}}"#;
+            {"filename": "d.png", "type": "input", "subfolder": ""}]},
+            "prompt": {"output": {"x": {"filename": "e.png", "type": "output"}}}}}"#;
         let told = names::told_in(text, NameKey::Output);
         let user = [Maker::User("bob".into())];
         let nobody = [Maker::Browser(1)];
@@ -399,7 +404,7 @@ mod tests {
             owned
         };
         assert_eq!(owned(&user, Seen::There), ["c.png"]);
-        let all = ["a.png", "b.glb", "c.png", "d.png"];
+        let all = ["a.png", "b.glb", "c.png", "d.png", "e.png"];
         assert_eq!(owned(&nobody, Seen::There), all);
         // An upload is told by the server itself.
         assert_eq!(owned(&user, Seen::Added), all);

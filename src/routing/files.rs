@@ -36,6 +36,9 @@ pub use key::key_of;
 pub use listed::{Within, meant_of};
 use searched::Searched;
 
+/// How often the age of a name that is in use begins anew, within the longest age.
+const RENEWALS: u32 = 16;
+
 /// How a file name is given to clients.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Shown {
@@ -139,13 +142,13 @@ impl Files {
         let holders = self.name(&at.file).map(|name| &mut name.holders);
         if let Some(holder) = holders.and_then(|all| all.iter_mut().find(|it| it.place == place)) {
             let learned = holder.made_by(makers);
-            if written.is_none() {
-                return learned;
+            if written.is_some() {
+                holder.written = written;
+                holder.yields &= seen == Seen::Added;
+                self.next_order += 1;
             }
-            holder.written = written;
-            holder.yields &= seen == Seen::Added;
-            self.next_order += 1;
-            return Learned::New;
+            let renewed = self.renew(&at.file, now);
+            return if written.is_some() { Learned::New } else { learned.or(renewed) };
         }
         let mut holder = Holder::new(place, order);
         holder.written = written;
@@ -242,9 +245,9 @@ impl Files {
         // Nearly always there is one, and whoever asks means that.
         let user = user_of(askers);
         if let [only] = name.holders.as_slice() {
-            return only.is_for(user).then_some(&only.place);
+            return only.is_for(path, user).then_some(&only.place);
         }
-        let all = || name.holders.iter().filter(|it| it.is_for(user));
+        let all = || name.holders.iter().filter(|it| it.is_for(path, user));
         let is_theirs = |holder: &&Holder| holder.makers.iter().any(|it| askers.contains(it));
         let was_given = |holder: &Holder| {
             let is_given = |it: &Maker| !matches!(it, Maker::Address(_)) && askers.contains(it);
@@ -327,6 +330,20 @@ impl Files {
         gone.iter().for_each(|gone| drop(self.originals.remove(gone)));
     }
 
+    /// What is still in use is not forgotten by its age. Done so seldom that outdated entries of the
+    /// order stay few.
+    fn renew(&mut self, file: &FileRef, now: Instant) -> Learned {
+        let (stamp, often) = (self.next_order, self.max_age / RENEWALS);
+        let Some(name) = self.name(file) else { return Learned::Known };
+        if now.saturating_duration_since(name.learned) < often {
+            return Learned::Known;
+        }
+        (name.stamp, name.learned) = (stamp, now);
+        self.next_order += 1;
+        self.order.push_back((file.clone(), stamp));
+        Learned::New
+    }
+
     fn enter(&mut self, file: &FileRef, holder: Holder, learned: Instant) {
         let stamp = self.next_order;
         self.next_order += 1;
@@ -373,6 +390,8 @@ impl Files {
 mod tests {
     use super::*;
     use crate::routing::ids::ClientId;
+    use crate::routing::realm::{ClientName, Realm};
+    use crate::routing::user_folder::UserFolder;
 
     const A: BackendId = BackendId::nth(0);
     const B: BackendId = BackendId::nth(1);
@@ -402,6 +421,63 @@ mod tests {
 
     fn found(files: &Files, path: &str, asker: &str) -> Option<Place> {
         files.find(Folder::Output, path, &[client(asker)]).cloned()
+    }
+
+    #[test]
+    fn a_copy_for_a_user_is_not_in_the_folder_of_another() {
+        let user = |name: &str| Maker::User(name.into());
+        let original = at(A, "x.png");
+        let mut files = Files::new(10, WEEK);
+        let makers = [user("ada"), user("bob")];
+        files.learn(&original, &makers, Seen::There, crate::net::now());
+        for name in ["ada", "bob", "ada"] {
+            let own = UserFolder::of(name).path("x.png");
+            let wanted = files.to_bring(&original, Some(name), B);
+            assert_eq!((wanted.name.path(), &wanted.known), (&*own, &None), "{name}");
+            let copy = Located { backend: B, file: wanted.name.clone() };
+            files.copied(&original, copy, wanted.began);
+            let again = files.to_bring(&original, Some(name), B);
+            assert_eq!(again.known, Some(wanted.name));
+        }
+    }
+
+    #[test]
+    fn no_other_user_takes_a_file_by_saying_that_he_made_it() {
+        let mut files = Files::new(10, WEEK);
+        let (ada, now) = (UserFolder::of("ada"), crate::net::now());
+        let upload = Located { backend: A, file: file(&ada.path("x.png")) };
+        for at in [at(A, "x.png"), upload.clone()] {
+            files.learn(&at, &[Maker::User("ada".into())], Seen::There, now);
+            for tab in 0..40 {
+                let client = Realm::User("bob".into())
+                    .client(ClientName::parse(&format!("t{tab}")).unwrap());
+                files.learn(&at, &[Maker::Client(client)], Seen::There, now);
+            }
+            let found = |user: &str| {
+                let asker = [Maker::User(user.into())];
+                files.find(Folder::Output, at.file.path(), &asker).is_some()
+            };
+            assert!(found("ada"));
+            // What is in a user's folder is his alone.
+            assert_eq!(found("bob"), at != upload);
+        }
+    }
+
+    #[test]
+    fn what_is_used_is_not_too_old() {
+        let mut files = Files::new(10, WEEK);
+        let mut now = crate::net::now();
+        for name in ["used.png", "other.png"] {
+            files.learn(&at(A, name), &[], Seen::There, now);
+        }
+        for day in 1..=14 {
+            now += WEEK / 7;
+            assert_eq!(files.learn(&at(A, "used.png"), &[], Seen::There, now), Learned::New);
+            assert_eq!(files.learn(&at(A, "used.png"), &[], Seen::There, now), Learned::Known);
+            files.learn(&at(B, &format!("{day}.png")), &[], Seen::There, now);
+        }
+        assert!(files.is_named(Folder::Output, "used.png"));
+        assert!(!files.is_named(Folder::Output, "other.png"));
     }
 
     #[test]

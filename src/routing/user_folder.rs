@@ -11,10 +11,15 @@
 //! - Text in which another user's folder stands never passes as a user's name of a file,
 //!   wherever in it that folder is and however it is written ([`UserFolder::names_another`]).
 
+mod spelled;
+
 use std::borrow::Cow;
 use std::fmt::Write as _;
+use std::ops::Range;
 
 use sha2::{Digest as _, Sha256};
+
+use super::ids::FileRef;
 
 /// Begins the names of all these folders. Its letters have no other form that a file system takes
 /// for the same.
@@ -54,6 +59,22 @@ impl UserFolder {
     #[must_use]
     pub fn path(&self, path: &str) -> String {
         if path.is_empty() { self.0.clone() } else { format!("{}/{path}", self.0) }
+    }
+
+    /// The same for a path that may have the folder in front of it already.
+    #[must_use]
+    pub fn own_path(&self, path: &str) -> String {
+        let mut within = path;
+        while let Some(rest) = self.strip(within) {
+            within = rest;
+        }
+        self.path(within)
+    }
+
+    /// The file of his own that he may mean by a name: also one that is not known any more.
+    #[must_use]
+    pub fn own_file(&self, named: &FileRef) -> Option<FileRef> {
+        FileRef::of_path(named.folder, &self.own_path(&self.plain(named.path())?))
     }
 
     /// A path of his own without the folder; `None` if it is not in there.
@@ -96,20 +117,23 @@ impl UserFolder {
     /// True if another user's folder stands anywhere in a text, in capitals or not.
     #[must_use]
     pub fn names_another(&self, text: &str) -> bool {
-        self.others(text).next().is_some()
+        let is_in = |text: &str| self.others(text).next().is_some();
+        is_in(text) || spelled::without_ignored(text).is_some_and(|text| is_in(&text))
     }
 
     /// The same text with nobody's folder in the place of another user's.
     #[must_use]
     pub fn without_others<'t>(&self, text: &'t str) -> Cow<'t, str> {
+        let seen = spelled::without_ignored(text).filter(|seen| self.names_another(seen));
+        let text = seen.map_or(Cow::Borrowed(text), Cow::Owned);
         let mut kept = String::new();
         let mut done = 0;
-        for at in self.others(text) {
-            kept.push_str(&text[done..at]);
+        for at in self.others(&text) {
+            kept.push_str(&text[done..at.start]);
             kept.push_str(NOBODYS);
-            done = at + MARK.len();
+            done = at.end;
         }
-        if done == 0 { Cow::Borrowed(text) } else { Cow::Owned(kept + &text[done..]) }
+        if done == 0 { text } else { Cow::Owned(kept + &text[done..]) }
     }
 
     /// True if a target of a request names another user's folder, also where it is escaped several
@@ -134,7 +158,7 @@ impl UserFolder {
     #[must_use]
     pub fn may_be_in(target: &str) -> bool {
         let mark = |part: &[u8]| part.eq_ignore_ascii_case(MARK.as_bytes());
-        target.contains('%') || target.as_bytes().windows(MARK.len()).any(mark)
+        target.contains(['%', '~']) || target.as_bytes().windows(MARK.len()).any(mark)
     }
 
     /// True if any user's folder stands in a text.
@@ -143,14 +167,18 @@ impl UserFolder {
         text.contains(MARK)
     }
 
-    /// Where folders of other users begin in a text.
-    fn others<'a>(&'a self, text: &'a str) -> impl Iterator<Item = usize> + 'a {
-        let is_mark = |at: &usize| {
-            let part = text.as_bytes().get(*at..*at + MARK.len());
-            part.is_some_and(|part| part.eq_ignore_ascii_case(MARK.as_bytes()))
+    /// Where names of other users' folders stand in a text. A short name does not say whose the
+    /// folder is, so nobody uses one.
+    fn others<'a>(&'a self, text: &'a str) -> impl Iterator<Item = Range<usize>> + 'a {
+        let marked = |at: usize| {
+            let part = text.as_bytes().get(at..at + MARK.len());
+            let is_mark = part.is_some_and(|part| part.eq_ignore_ascii_case(MARK.as_bytes()));
+            (is_mark && !self.is_at(&text[at..])).then(|| at..at + MARK.len())
         };
+        let short =
+            |at: usize| spelled::short_name(&text.as_bytes()[at..]).map(|length| at..at + length);
         let firsts = memchr::memchr2_iter(b'm', b'M', text.as_bytes());
-        firsts.filter(is_mark).filter(|at| !self.is_at(&text[*at..]))
+        firsts.filter_map(move |at| marked(at).or_else(|| short(at)))
     }
 
     /// True if a text begins with this very folder.
@@ -233,6 +261,9 @@ mod tests {
             format!("/root/ComfyUI/input/{named}"),
             format!("{}x/a.png", bob.as_str()),
             format!("{}/{named}", bob.as_str()),
+            "MOORIN~1/a.png".to_owned(),
+            "x/mo01ab~12\\a.png".to_owned(),
+            named.replacen("ing", "i\u{200c}n\u{feff}g", 1),
         ] {
             assert!(bob.names_another(&text), "{text}");
             assert_eq!(bob.plain(&text), None, "{text}");

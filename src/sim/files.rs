@@ -1,6 +1,5 @@
 //! Files: uploads with their naming rules, views, and the page.
 
-use std::convert::Infallible;
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 
 use bytes::Bytes;
@@ -12,21 +11,12 @@ use http::{HeaderMap, HeaderValue, Response};
 use serde_json::{Value, json};
 
 use super::body::SimBody;
+use super::forms::{self, read_form};
 use super::http::{bare, bytes, json_answer};
 use super::prompts::trouble;
 use super::state::{FileKind, Server};
 use super::{Shared, assets, pictures};
 use crate::comfy::query::parameter;
-
-/// The fields of an upload's form.
-#[derive(Default)]
-struct Form {
-    image: Option<(String, Bytes)>,
-    kind: Option<String>,
-    subfolder: String,
-    overwrites: bool,
-    original: Option<String>,
-}
 
 /// `POST /upload/image` and `/upload/mask` (`server.py:373`).
 pub(super) async fn upload(
@@ -37,9 +27,12 @@ pub(super) async fn upload(
 ) -> Response<SimBody> {
     let Some(form) = read_form(headers, body).await else { return bare(400) };
     let Some((name, picture)) = form.image else { return bare(400) };
-    if name.is_empty() || form.subfolder.split('/').any(|part| part == "..") {
+    let subfolder = form.subfolder.unwrap_or_default();
+    let folder = forms::normal(&subfolder);
+    let whole = folder.as_ref().and_then(|folder| forms::normal(&format!("{folder}/{name}")));
+    let (Some(_), Some(whole)) = (folder, whole.filter(|_| !name.is_empty())) else {
         return bare(400);
-    }
+    };
     let Some(kind) = FileKind::parse(form.kind.as_deref().unwrap_or("input")) else {
         return trouble();
     };
@@ -49,29 +42,30 @@ pub(super) async fn upload(
     let mut server = shared.server();
     if is_mask && !has_original(&server.files, form.original.as_deref().unwrap_or_default()) {
         // Answered as if it had worked, but nothing is written (ComfyUI 0.8.0).
-        return stored(&name, &form.subfolder, kind);
+        return stored(&name, &subfolder, kind);
     }
-    let folder = form.subfolder.trim_matches('/').to_owned();
+    let (folder, name) = whole.rsplit_once('/').unwrap_or(("", &whole));
     let at = |name: &str| {
         if folder.is_empty() { name.to_owned() } else { format!("{folder}/{name}") }
     };
+    let overwrites = form.overwrites.unwrap_or_default();
     let (stem, suffix) = match name.rfind('.') {
         Some(dot) => name.split_at(dot),
-        None => (name.as_str(), ""),
+        None => (name, ""),
     };
-    let mut free = name.clone();
+    let mut free = name.to_owned();
     for count in 1_u32.. {
         match server.files.get(kind, &at(&free)) {
-            Some(known) if !form.overwrites && known.bytes == picture => {
-                let told = told(shared, &mut server, (kind, &at(&free)), &form.subfolder);
+            Some(known) if !overwrites && known.bytes == picture => {
+                let told = told(shared, &mut server, (kind, &at(&free)), &subfolder);
                 return json_answer(200, &told);
             }
-            Some(_) if !form.overwrites => free = format!("{stem} ({count}){suffix}"),
+            Some(_) if !overwrites => free = format!("{stem} ({count}){suffix}"),
             Some(_) | None => break,
         }
     }
     server.files.put(kind, &at(&free), picture);
-    json_answer(200, &told(shared, &mut server, (kind, &at(&free)), &form.subfolder))
+    json_answer(200, &told(shared, &mut server, (kind, &at(&free)), &subfolder))
 }
 
 /// The answer for an uploaded file: its name and its asset.
@@ -94,39 +88,13 @@ fn has_original(files: &super::state::Files, original: &str) -> bool {
     let original: Value = serde_json::from_str(original).unwrap_or_default();
     let text = |key: &str| original[key].as_str().unwrap_or_default();
     let kind = FileKind::parse(text("type")).unwrap_or(FileKind::Output);
-    let name = text("filename");
-    let path = match text("subfolder") {
-        "" => name.to_owned(),
-        subfolder => format!("{subfolder}/{name}"),
-    };
-    files.get(kind, &path).is_some()
+    let (name, annotated) = without_annotation(text("filename"));
+    let path = forms::normal(&format!("{}/{name}", text("subfolder")));
+    path.is_some_and(|path| files.get(annotated.unwrap_or(kind), &path).is_some())
 }
 
 fn stored(name: &str, subfolder: &str, kind: FileKind) -> Response<SimBody> {
     json_answer(200, &json!({ "name": name, "subfolder": subfolder, "type": kind.as_str() }))
-}
-
-async fn read_form(headers: &HeaderMap, body: Bytes) -> Option<Form> {
-    let content_type = headers.get(CONTENT_TYPE)?.to_str().ok()?;
-    let boundary = multer::parse_boundary(content_type).ok()?;
-    let stream = futures_util::stream::iter([Ok::<_, Infallible>(body)]);
-    let mut parts = multer::Multipart::new(stream, boundary);
-    let mut form = Form::default();
-    while let Ok(Some(field)) = parts.next_field().await {
-        let name = field.name().unwrap_or_default().to_owned();
-        let file_name = field.file_name().map(str::to_owned);
-        let bytes = field.bytes().await.ok()?;
-        let text = || String::from_utf8_lossy(&bytes).into_owned();
-        match (name.as_str(), file_name) {
-            ("image", Some(file_name)) => form.image = Some((file_name, bytes)),
-            ("type", _) => form.kind = Some(text()),
-            ("subfolder", _) => form.subfolder = text(),
-            ("overwrite", _) => form.overwrites = matches!(text().as_str(), "true" | "1"),
-            ("original_ref", _) => form.original = Some(text()),
-            (_, _) => {}
-        }
-    }
-    Some(form)
 }
 
 /// `GET /view` (`server.py:473`).
@@ -138,21 +106,16 @@ pub(super) fn view(shared: &Shared, query: &str, headers: &HeaderMap) -> Respons
             Err(refused) => refused,
         };
     }
-    let (named, tag) = split_tag(&named);
-    if named.starts_with('/') || named.contains("..") {
+    let (named, annotated) = without_annotation(&named);
+    if named.is_empty() || named.starts_with('/') || named.contains("..") {
         return bare(400);
     }
-    let kind = tag.or_else(|| parameter(query, "type")).unwrap_or_else(|| "output".to_owned());
-    let Some(kind) = FileKind::parse(&kind) else { return bare(400) };
+    let kind = parameter(query, "type").unwrap_or_else(|| "output".to_owned());
+    let Some(kind) = annotated.or_else(|| FileKind::parse(&kind)) else { return bare(400) };
     let subfolder = parameter(query, "subfolder").unwrap_or_default();
-    if subfolder.split('/').any(|part| part == "..") {
-        return bare(403);
-    }
+    let Some(folder) = forms::normal(&subfolder) else { return bare(403) };
     let name = named.rsplit('/').next().unwrap_or(named);
-    let path = match subfolder.trim_matches('/') {
-        "" => name.to_owned(),
-        folder => format!("{folder}/{name}"),
-    };
+    let path = if folder.is_empty() { name.to_owned() } else { format!("{folder}/{name}") };
     let Some(file) = shared.server().files.get(kind, &path).cloned() else { return bare(404) };
     if let Some(preview) = parameter(query, "preview") {
         let format = preview.split(';').next().unwrap_or_default();
@@ -191,14 +154,16 @@ fn guard(response: &mut Response<SimBody>, name: &str, headers: &HeaderMap) {
     }
 }
 
-/// `name [output]` names its folder.
-fn split_tag(name: &str) -> (&str, Option<String>) {
-    match name.rsplit_once(" [") {
-        Some((path, tag)) if tag.ends_with(']') => {
-            (path, Some(tag.trim_end_matches(']').to_owned()))
+/// Cuts by length, whatever stands before the bracket (`folder_paths.py`, `annotated_filepath`).
+pub(super) fn without_annotation(name: &str) -> (&str, Option<FileKind>) {
+    for kind in [FileKind::Output, FileKind::Input, FileKind::Temp] {
+        if let Some(before) = name.strip_suffix(&format!("[{}]", kind.as_str())) {
+            let mut kept = before.chars();
+            kept.next_back();
+            return (kept.as_str(), Some(kind));
         }
-        Some(_) | None => (name, None),
     }
+    (name, None)
 }
 
 fn serve_file(body: Bytes, name: &str, etag: &str, headers: &HeaderMap) -> Response<SimBody> {

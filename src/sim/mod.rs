@@ -15,6 +15,7 @@ mod fatal;
 mod faults;
 mod files;
 mod fixed;
+mod forms;
 mod graph;
 mod http;
 mod jobs;

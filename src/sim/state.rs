@@ -11,6 +11,7 @@ use super::assets::Database;
 use super::lent::Lent;
 use super::run::Made;
 use super::users::Users;
+use super::{files, forms};
 use crate::ws::Frame;
 
 /// How many requests are kept for tests; the oldest are dropped first.
@@ -152,13 +153,9 @@ impl Files {
 
     /// Finds a file by its name in a graph: `[subfolder/]name[ [type]]`, by default in the inputs.
     pub(super) fn annotated(&self, text: &str) -> Option<&File> {
-        let tags = [FileKind::Input, FileKind::Output, FileKind::Temp];
-        let tagged = tags.into_iter().find_map(|kind| {
-            let path = text.strip_suffix(&format!("[{}]", kind.as_str()))?;
-            Some((kind, path.trim_end()))
-        });
-        let (kind, path) = tagged.unwrap_or((FileKind::Input, text));
-        self.get(kind, path)
+        let (name, annotated) = files::without_annotation(text);
+        let path = forms::normal(name).filter(|_| !name.starts_with('/'))?;
+        self.get(annotated.unwrap_or(FileKind::Input), &path)
     }
 
     pub(super) fn put(&mut self, kind: FileKind, path: &str, bytes: Bytes) {

@@ -9,7 +9,9 @@
 mod added;
 mod adopted;
 mod adopts;
+mod areas;
 mod assets;
+mod attacks;
 mod audit;
 mod backends;
 mod base_path;

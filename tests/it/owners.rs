@@ -41,7 +41,7 @@ pub(crate) struct User {
 }
 
 impl User {
-    async fn ask(&self, method: Method, path: &str, body: &str) -> Answer {
+    pub(crate) async fn ask(&self, method: Method, path: &str, body: &str) -> Answer {
         let headers = [("x-api-key", self.key), ("content-type", "application/json")];
         send(self.front, method, path, &headers, body).await
     }

@@ -180,7 +180,7 @@ impl OwnForm {
             let subfolder = String::from_utf8(subfolder).map_err(|_| BadUpload::BadSubfolder)?;
             let is_text = !subfolder.contains(char::is_control);
             let plain = self.folder.plain(&subfolder).filter(|_| is_text);
-            let own = self.folder.path(&plain.ok_or(BadUpload::BadSubfolder)?);
+            let own = self.folder.own_path(&plain.ok_or(BadUpload::BadSubfolder)?);
             let (boundary, field) = (&self.boundary, "content-disposition: form-data; name");
             let last =
                 format!("--{boundary}\r\n{field}=\"subfolder\"\r\n\r\n{own}\r\n--{boundary}--\r\n");
@@ -384,7 +384,14 @@ mod tests {
     fn the_file_goes_to_its_users_folder_whatever_the_order_and_the_pieces() {
         let own = ada();
         for (subfolder, expected) in
-            [(None, own.path("")), (Some("x/"), own.path("x")), (Some("./a\\b"), own.path("a/b"))]
+            // What he is told is without his folder, so it is in there once.
+            [
+                (None, own.path("")),
+                (Some("x/"), own.path("x")),
+                (Some("./a\\b"), own.path("a/b")),
+                (Some(own.as_str()), own.path("")),
+                (Some(&*own.path(&own.path("x"))), own.path("x")),
+            ]
         {
             let folder = subfolder.map_or_else(String::new, |it| field("subfolder", it));
             for body in [

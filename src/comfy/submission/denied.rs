@@ -1,5 +1,7 @@
 //! Nodes that no graph may have (`server.deny_nodes`).
 
+use std::collections::HashSet;
+
 use serde_json::json;
 use serde_json::value::RawValue;
 
@@ -37,7 +39,8 @@ impl DeniedNode {
 }
 
 impl Draft {
-    /// Looks for nodes of these classes, also for those that no output needs.
+    /// Looks for nodes of these classes, also for those that no output needs. Blanks around a name
+    /// do not count.
     ///
     /// # Errors
     /// There is one, or it cannot be said whether there is one.
@@ -45,6 +48,7 @@ impl Draft {
         if denied.is_empty() {
             return Ok(());
         }
+        let denied: HashSet<&str> = denied.iter().map(|class| class.trim()).collect();
         let object: Object<'_> = serde_json::from_slice(&self.body).map_err(not_json)?;
         let graph = object.get("prompt").map_or("{}", RawValue::get);
         let graph: Object<'_> = serde_json::from_str(graph).map_err(not_json)?;
@@ -53,7 +57,7 @@ impl Draft {
             let Some(class) = node.get("class_type") else { continue };
             // One that is no text is none of these. ComfyUI judges it.
             let Ok(class) = serde_json::from_str::<String>(class.get()) else { continue };
-            if denied.contains(&class) {
+            if denied.contains(class.trim()) {
                 let title = title_of(&node);
                 return Err(Refusal::NodeDenied(DeniedNode { id: id.to_owned(), class, title }));
             }
@@ -83,7 +87,7 @@ mod tests {
 
     fn check(graph: &str) -> Result<(), Refusal> {
         let body = format!("{{\"prompt\": {graph}}}");
-        let denied = ["RunShell".to_owned(), "Schöner".to_owned()];
+        let denied = [" RunShell\t".to_owned(), "Schöner".to_owned()];
         read(body.into(), &Unknown).unwrap().check_nodes(&denied)
     }
 
@@ -97,6 +101,7 @@ mod tests {
             r#"{"1": {"class_\u0074ype": "RunShell", "inputs": {}}}"#,
             r#"{"1": {"class_type": "Fine", "class_type": "RunShell", "inputs": {}}}"#,
             r#"{"1": {"class_type": "Sch\u00f6ner", "inputs": {}}}"#,
+            r#"{"1": {"class_type": "Schöner ", "inputs": {}}}"#,
         ] {
             assert!(matches!(check(graph), Err(Refusal::NodeDenied(_))), "{graph}");
         }

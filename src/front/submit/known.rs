@@ -25,13 +25,16 @@ pub(super) enum Input {
     /// What another user has, as a path at which this one has nothing.
     Others(String),
     /// The same of a path that begins at the root of a server: only lists of files take no such.
-    Outside(String),
+    Outside {
+        path: String,
+        is_annotated: bool,
+    },
 }
 
 impl Input {
     pub(super) fn gone(&self) -> Option<(&FileRef, &str)> {
         match self {
-            Self::At(_) | Self::Folder(..) | Self::Others(_) | Self::Outside(_) => None,
+            Self::At(_) | Self::Folder(..) | Self::Others(_) | Self::Outside { .. } => None,
             Self::Gone(file, server) => Some((file, server)),
         }
     }
@@ -91,7 +94,10 @@ impl Lookup {
         match meaning_in(files, (folder, &self.path, backend), (askers, Strangers::Latest)) {
             Meaning::At(at) => Some(Input::At(at)),
             Meaning::Gone(url) => Some(Input::Gone(self.named(folder)?, url)),
-            Meaning::Unknown if self.is_absolute => Some(Input::Outside(user?.nowhere(&self.path))),
+            Meaning::Unknown if self.is_absolute => {
+                let (path, is_annotated) = (user?.nowhere(&self.path), self.is_annotated);
+                Some(Input::Outside { path, is_annotated })
+            }
             Meaning::Unknown => None,
             Meaning::Others => Some(Input::Others(user?.nowhere(&self.path))),
         }

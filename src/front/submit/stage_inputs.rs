@@ -22,7 +22,7 @@ use crate::front::Front;
 use crate::front::error::GatewayError;
 use crate::net::now;
 use crate::records::files::for_people;
-use crate::routing::files::{Maker, ToBring};
+use crate::routing::files::{Maker, ToBring, user_of};
 use crate::routing::ids::{BackendId, FileRef, Located};
 use crate::routing::placement::{BackendView, CopyWeights, head_start};
 use crate::routing::user_folder::UserFolder;
@@ -43,6 +43,8 @@ pub(super) struct Inputs {
     near: SmallVec<[BackendId; 4]>,
     /// How many more prompts the queue of these backends may have.
     margin: u32,
+    /// The user whose submission it is.
+    user: Option<Arc<str>>,
 }
 
 /// The submission without names of backends in the text that is stored. A picture that is opened on
@@ -89,7 +91,8 @@ impl Inputs {
             mentions.retain(|mention| is_meant(nodes, &classes, mention));
         }
         let mentions = mentions.into_iter().map(|it| it.map(|(known, _)| known)).collect();
-        let mut inputs = Self { mentions, near: SmallVec::new(), margin: 0 };
+        let user = user_of(askers).map(Arc::from);
+        let mut inputs = Self { mentions, near: SmallVec::new(), margin: 0, user };
         inputs.near = inputs.found_near(shared, &known.places);
         inputs
     }
@@ -180,7 +183,10 @@ impl Inputs {
             let known = known.get(&original).cloned();
             async move {
                 let file = match known {
-                    Some(it) => copy_file::bring_known(front, (&original, it), target).await?,
+                    Some(it) => {
+                        let wanted = (&original, self.user.as_deref(), it);
+                        copy_file::bring_known(front, wanted, target).await?
+                    }
                     // The original itself is there.
                     None => original.file.clone(),
                 };
@@ -197,7 +203,7 @@ impl Inputs {
                     parts.push((mention.at.clone(), mention.renamed_to(&name)));
                     None
                 }
-                Input::Others(path) | Input::Outside(path) => {
+                Input::Others(path) | Input::Outside { path, .. } => {
                     parts.push((mention.at.clone(), mention.renamed_to(path)));
                     None
                 }
@@ -231,7 +237,14 @@ impl Inputs {
             let is_unknown = Known::of(shared, &asked, askers).inputs.iter().all(Option::is_none);
             // A value is more often the name of a model than of a file.
             if is_unknown && lacks.files.contains(name) {
-                is_news |= view::search(shared, &file, Some(target.id)).await.is_some();
+                // An upload of the user's own may not be known any more, also not there.
+                let own = self.user.as_deref().map(UserFolder::of);
+                let own = own.and_then(|own| own.own_file(&file));
+                let is_own = match &own {
+                    Some(own) => view::search(shared, own, None).await.is_some(),
+                    None => false,
+                };
+                is_news |= is_own || view::search(shared, &file, Some(target.id)).await.is_some();
             }
         }
         is_news
@@ -262,7 +275,7 @@ impl Inputs {
         let mut known = HashMap::new();
         shared.records.look_up(elsewhere.iter().map(|at| at.file.path()), |files, place| {
             if let Some(at) = elsewhere.get(place) {
-                known.insert((*at).clone(), files.to_bring(at, target.id));
+                known.insert((*at).clone(), files.to_bring(at, self.user.as_deref(), target.id));
             }
         });
         let max = shared.config().files.copies_per_prompt;
@@ -275,7 +288,7 @@ impl Inputs {
         self.mentions.iter().flat_map(|mention| match &mention.known {
             Input::At(at) => std::slice::from_ref(at),
             Input::Folder(_, files) => files,
-            Input::Gone(..) | Input::Others(_) | Input::Outside(_) => &[],
+            Input::Gone(..) | Input::Others(_) | Input::Outside { .. } => &[],
         })
     }
 
@@ -283,7 +296,8 @@ impl Inputs {
     fn single(&self) -> impl Iterator<Item = &Located> {
         self.mentions.iter().filter_map(|mention| match &mention.known {
             Input::At(at) => Some(at),
-            Input::Folder(..) | Input::Gone(..) | Input::Others(_) | Input::Outside(_) => None,
+            Input::Folder(..) | Input::Gone(..) | Input::Others(_) => None,
+            Input::Outside { .. } => None,
         })
     }
 }
@@ -300,7 +314,12 @@ fn is_meant(
     let kind = nodes.kind(class, &mention.input).unwrap_or(Kind::Other);
     match input {
         Input::Folder(..) => file_inputs::a_folder(class, &mention.input, kind),
-        Input::Outside(_) => kind == Kind::Files,
+        // Only a node that takes any path takes one from the root, and that says no folder.
+        Input::Outside { is_annotated, .. } => {
+            let is_listed = matches!(kind, Kind::Files | Kind::Choices);
+            (*is_annotated && kind != Kind::Prose)
+                || (is_listed && file_inputs::a_file(class, &mention.input, kind))
+        }
         Input::At(_) | Input::Gone(..) | Input::Others(_) => {
             *has_backend || file_inputs::a_file(class, &mention.input, kind)
         }

@@ -71,6 +71,7 @@ pub(super) fn passing(
         };
         passed.map(Bytes::from).map_err(|bad| why.0.get_or_init(|| bad)).ok()
     });
+    let body = body.ok_or(GatewayError::BadUpload(BadUpload::NoForm))?;
     Ok((Request::from_parts(parts, body), overwrites, refused))
 }
 

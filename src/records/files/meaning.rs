@@ -48,8 +48,9 @@ fn at(folder: Folder, path: &str, backend: BackendId) -> Meaning {
 
 /// False for a file of another user, and for a copy of one.
 fn is_for(files: &Files, at: &Located, user: &str) -> bool {
-    let holder = files.holder(files.original(at));
-    holder.is_none_or(|holder| holder.is_for(Some(user)))
+    let original = files.original(at);
+    let holder = files.holder(original);
+    holder.is_none_or(|holder| holder.is_for(original.file.path(), Some(user)))
 }
 
 fn meaning_of_plain(

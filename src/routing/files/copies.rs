@@ -4,7 +4,7 @@ use smallvec::SmallVec;
 
 use super::super::ids::{BackendId, FileRef, Located};
 use super::super::user_folder::UserFolder;
-use super::{Files, Moment, Place};
+use super::{Files, Maker, Moment, Place, user_of};
 
 /// What is known about a file that is to be copied to a backend.
 #[derive(Clone, Debug)]
@@ -39,15 +39,23 @@ impl Files {
         std::iter::once(original.backend).chain(elsewhere).collect()
     }
 
-    /// What must be known before a file is copied to a backend.
+    /// What must be known before a file is copied to a backend for a user, or for anybody. The
+    /// folder of another user does not get into the user's graphs: neither the copy that is made
+    /// nor one that is there already may be in it.
     #[must_use]
-    pub fn to_bring(&self, original: &Located, backend: BackendId) -> ToBring {
-        let (known, sources) = (self.copy_on(original, backend), self.sources(original));
-        ToBring { known, sources, name: self.name_of_copy(original), began: self.moment() }
+    pub fn to_bring(&self, original: &Located, asker: Option<&str>, backend: BackendId) -> ToBring {
+        let own = asker.map(UserFolder::of);
+        let is_his =
+            |file: &FileRef| own.as_ref().is_none_or(|own| !own.names_another(file.path()));
+        let known = self.copy_on(original, backend).filter(is_his);
+        let (sources, name) = (self.sources(original), self.name_of_copy(original, asker));
+        ToBring { known, sources, name, began: self.moment() }
     }
 
-    fn name_of_copy(&self, original: &Located) -> FileRef {
-        let owner = self.holder(original).and_then(|holder| holder.owner());
+    fn name_of_copy(&self, original: &Located, asker: Option<&str>) -> FileRef {
+        let owners = self.holder(original).map(|it| it.makers.as_slice()).unwrap_or_default();
+        let is_asker = |user: &&str| asker == Some(*user);
+        let owner = owners.iter().filter_map(Maker::user).find(is_asker).or(user_of(owners));
         let path = original.file.path();
         let own = owner.map(UserFolder::of).filter(|own| own.strip(path).is_none());
         let own = own.and_then(|own| FileRef::of_path(original.file.folder, &own.path(path)));

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use smallvec::SmallVec;
 
 use super::super::ids::{BackendId, ClientId, Located};
+use super::super::user_folder::UserFolder;
 
 /// The most makers that are remembered for one file: the latest ones. Backends give a cached
 /// picture to everyone who asks for it.
@@ -73,6 +74,14 @@ pub enum Learned {
     Known,
 }
 
+impl Learned {
+    /// New if either was.
+    #[must_use]
+    pub fn or(self, other: Self) -> Self {
+        if self == Self::New { self } else { other }
+    }
+}
+
 impl Holder {
     #[must_use]
     pub fn new(place: Place, order: u64) -> Self {
@@ -87,18 +96,16 @@ impl Holder {
     }
 
     /// False for a file of other users: to this one it does not exist. What no user made is
-    /// everybody's, and so is all where users are not asked for.
+    /// everybody's, and so is all where users are not asked for. What lies in a user's folder is
+    /// his, whoever is said to have made it.
     #[must_use]
-    pub fn is_for(&self, user: Option<&str>) -> bool {
+    pub fn is_for(&self, path: &str, user: Option<&str>) -> bool {
         let Some(user) = user else { return true };
+        if UserFolder::is_in(path) {
+            return UserFolder::of(user).strip(path).is_some();
+        }
         let mut owners = self.makers.iter().filter_map(Maker::user).peekable();
         owners.peek().is_none() || owners.any(|it| it == user)
-    }
-
-    /// A user whose file it is.
-    #[must_use]
-    pub fn owner(&self) -> Option<&str> {
-        user_of(&self.makers)
     }
 
     /// These copies no longer have the same content.
@@ -116,15 +123,27 @@ impl Holder {
         (self.written, self.order)
     }
 
+    /// Which maker is forgotten first: the oldest whose user has a later one, so that nobody loses
+    /// his file to the many clients of another. The first user is never forgotten.
+    fn least_needed(&self) -> usize {
+        let later = |at: usize| &self.makers[at + 1..];
+        let is_twice = |(at, maker): (usize, &Maker)| {
+            later(at).iter().any(|it| it.user() == maker.user()).then_some(at)
+        };
+        self.makers.iter().enumerate().find_map(is_twice).unwrap_or(1)
+    }
+
     /// Adds makers.
     pub fn made_by(&mut self, makers: &[Maker]) -> Learned {
         let mut learned = Learned::Known;
         for maker in makers {
-            if self.makers.contains(maker) {
+            let is_his = |it: &Maker| it.user().is_some() && it.user() == maker.user();
+            let is_said = matches!(maker, Maker::User(_)) && self.makers.iter().any(is_his);
+            if self.makers.contains(maker) || is_said {
                 continue;
             }
             if self.makers.len() == MAKERS_MAX {
-                self.makers.remove(0);
+                self.makers.remove(self.least_needed());
             }
             self.makers.push(maker.clone());
             learned = Learned::New;

@@ -20,7 +20,8 @@ impl Files {
     #[must_use]
     pub fn is_shown_to(&self, at: &Located, askers: &[Maker]) -> bool {
         if let user @ Some(_) = user_of(askers) {
-            return self.holder(at).is_none_or(|holder| holder.is_for(user));
+            let path = at.file.path();
+            return self.holder(at).is_none_or(|holder| holder.is_for(path, user));
         }
         self.holder(at).is_none_or(|holder| {
             holder.makers.is_empty() || holder.makers.iter().any(|it| askers.contains(it))
@@ -63,7 +64,8 @@ impl Files {
         let paths = self.folders.paths(subfolder);
         let file = paths.filter_map(|path| FileRef::of_path(Folder::Input, path));
         let located = file.map(|file| Located { backend, file });
-        let known = located.filter(|at| self.holder(at).is_some_and(|it| it.is_for(user)));
+        let known =
+            located.filter(|at| self.holder(at).is_some_and(|it| it.is_for(at.file.path(), user)));
         known.map(|at| Within { at, is_theirs: false }).collect()
     }
 }
