@@ -34,7 +34,9 @@ impl Media {
         let has = |words: &[&str]| words.iter().any(|word| input.contains(word));
         match self {
             Self::Image => has(&["image", "mask"]),
-            Self::Video => has(&["video"]),
+            // `LoadVideo` calls its input `file`, and `LoadAudio` takes the sound of a video
+            // (0.33 `comfy_extras/nodes_video.py`, `nodes_audio.py`).
+            Self::Video => has(&["video", "file", "audio"]),
             Self::Audio => has(&["audio"]),
             Self::Other => has(&["file", "mesh", "model"]),
         }

@@ -201,7 +201,8 @@ mod tests {
         let names: Vec<String> = all.map(Key::full_name).collect();
         let ledgers = ["prompts.ledger_prompts", "prompts.ledger_age", "files.tag", "files.ledger"];
         let expected = ["server.workers", "auth.adopt"].iter().chain(&ledgers);
-        let expected = expected.chain(&["files.ledger_age", "files.assets", "state.dir"]);
+        let expected = expected.chain(&["files.ledger_age", "files.share_unknown", "files.assets"]);
+        let expected = expected.chain(&["state.dir"]);
         assert!(names.iter().eq(expected.chain(&["log.format", "log.audit"])), "{names:?}");
         let old = with(&[]);
         let told = changes(&old, &with(&[("server.workers", "3"), ("affinity.lease", "9m")]));

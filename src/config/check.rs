@@ -235,12 +235,13 @@ fn prompts(raw: RawPrompts, notes: &mut Notes) -> PromptsConfig {
 }
 
 fn files(raw: RawFiles, notes: &mut Notes) -> FilesConfig {
-    let RawFiles { tag, ledger, ledger_age, assets, copy_bytes, copy_timeout, copies_per_prompt } =
-        raw;
+    let RawFiles { tag, ledger, ledger_age, share_unknown, assets, .. } = raw;
+    let RawFiles { copy_bytes, copy_timeout, copies_per_prompt, .. } = raw;
     FilesConfig {
         tag: tag.check(notes),
         ledger: ledger.check(notes),
         ledger_age: ledger_age.check(notes),
+        share_unknown: share_unknown.check(notes),
         assets: assets.check(notes),
         copy_bytes: copy_bytes.check(notes),
         copy_timeout: copy_timeout.check(notes),

@@ -1,6 +1,7 @@
 //! Tokens that let in their users (`auth.mode = "jwt"`): `[auth.jwt]` and the keys that it names.
 
 use std::fmt;
+use std::net::IpAddr;
 use std::path::PathBuf;
 use std::str::FromStr;
 use std::sync::Arc;
@@ -10,10 +11,13 @@ use serde_json::{Value, json};
 use super::keys::RawAuthJwt;
 use super::kinds::{Kind, Shape};
 use super::problems::Notes;
+use super::raw::Setting;
+use super::tls::{self, PemPath};
 use super::url::{self, BadUrl, Scheme, ServerUrl};
 use super::{AuthConfig, AuthMode, Config, secret};
 use crate::auth::jwt::JwtRules;
 use crate::auth::jwt::keys::KeySet;
+use crate::net::tls::{ClientTls, Trust};
 
 /// `[auth.jwt]`: which tokens let in their users.
 #[derive(Clone, Debug, PartialEq)]
@@ -26,6 +30,7 @@ pub struct JwtConfig {
     /// The keys of that file; empty without it, or without [`AuthMode::Jwt`].
     pub keys: Arc<KeySet>,
     pub jwks_url: Option<KeysUrl>,
+    pub ca: Option<KeysCa>,
     pub cookie: Option<String>,
     pub user_claim: String,
     pub role_claim: String,
@@ -39,11 +44,20 @@ impl Default for JwtConfig {
             keys_file: None,
             keys: Arc::default(),
             jwks_url: None,
+            ca: None,
             cookie: None,
             user_claim: "sub".to_owned(),
             role_claim: String::new(),
         }
     }
+}
+
+/// The authorities that certify the server of the keys.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct KeysCa {
+    pub path: PathBuf,
+    /// Their certificates (PEM).
+    pub text: String,
 }
 
 /// Where a server publishes its keys.
@@ -68,7 +82,7 @@ impl FromStr for KeysUrl {
         let end = text[after..].find(['/', '?', '#']).map_or(text.len(), |at| after + at);
         let (server, path) = text.split_at(end);
         // A user and a password may stand before the host, and are shown by no report.
-        let server = url::backend(if text.contains('@') { text } else { server })?;
+        let server = url::backend(if server.contains('@') { text } else { server })?;
         let is_clear = path.bytes().all(|byte| byte.is_ascii_graphic() && byte != b'#');
         if !is_clear || path.starts_with('?') {
             return Err(BadUrl::Query);
@@ -189,7 +203,8 @@ impl Kind for CookieName {
 }
 
 pub(super) fn check(raw: RawAuthJwt, mode: AuthMode, notes: &mut Notes) -> JwtConfig {
-    let RawAuthJwt { issuer, audience, keys_file, jwks_url, cookie, user_claim, role_claim } = raw;
+    let RawAuthJwt { issuer, audience, keys_file, jwks_url, ca, cookie, user_claim, role_claim } =
+        raw;
     let file_key = keys_file.key.clone();
     let keys_file = keys_file.check(notes);
     let keys = match (mode, &keys_file) {
@@ -210,9 +225,26 @@ pub(super) fn check(raw: RawAuthJwt, mode: AuthMode, notes: &mut Notes) -> JwtCo
         keys_file,
         keys: Arc::new(keys),
         jwks_url: jwks_url.check(notes),
+        ca: check_ca(ca, notes),
         cookie: cookie.check(notes),
         user_claim: user_claim.check(notes),
         role_claim: role_claim.check(notes),
+    }
+}
+
+fn check_ca(ca: Setting<PemPath>, notes: &mut Notes) -> Option<KeysCa> {
+    let key = ca.key.clone();
+    let path = ca.check(notes)?;
+    let good = tls::read(&path).and_then(|text| {
+        ClientTls::new(Trust::Authorities(text.as_bytes()), None, None)?;
+        Ok(text)
+    });
+    match good {
+        Ok(text) => Some(KeysCa { path, text }),
+        Err(what) => {
+            notes.report(&key, what);
+            None
+        }
     }
 }
 
@@ -269,12 +301,20 @@ pub(super) fn check_rules(config: &Config, notes: &mut Notes) {
             (Some(_), None) | (None, Some(_)) => {}
         }
     }
-    let is_open = |url: &KeysUrl| url.server.scheme == Scheme::Http;
+    let is_open = |url: &KeysUrl| {
+        url.server.scheme == Scheme::Http && !is_this_machine(&url.server.address.host)
+    };
     if notes.are_good(&["auth.jwt.jwks_url"]) && jwt.jwks_url.as_ref().is_some_and(is_open) {
         let what = "is no `https://`: whoever is on the way to it can put in keys of his own, and \
-                    come in as anybody";
-        notes.remark("auth.jwt.jwks_url", what);
+                    come in as anybody; `auth.jwt.ca` names an authority of your own, and \
+                    `auth.jwt.keys_file` needs no URL";
+        notes.report("auth.jwt.jwks_url", what);
     }
+}
+
+fn is_this_machine(host: &str) -> bool {
+    let address = host.trim_start_matches('[').trim_end_matches(']').parse::<IpAddr>();
+    address.map_or_else(|_| host.eq_ignore_ascii_case("localhost"), |it| it.is_loopback())
 }
 
 /// Roles that nobody can have, and such as one gets by saying less.
@@ -310,6 +350,7 @@ mod tests {
     const AUDIENCE: (&str, &str) = ("auth.jwt.audience", "comfy");
     const URL: (&str, &str) = ("auth.jwt.jwks_url", "https://login.example/keys?v=1");
 
+    const OPEN_URL: (&str, &str) = ("auth.jwt.jwks_url", "http://login.example/keys");
     const GROUPS: (&str, &str) = ("auth.group_roles", "guests=viewer");
     const NOBODY: (&str, &str) = ("auth.default_role", "none");
 
@@ -335,6 +376,9 @@ mod tests {
             (&[("auth.jwt.user_claim", "")], "is empty"),
             (&[JWT, ISSUER, AUDIENCE, URL, GROUPS], "set `auth.jwt.role_claim`"),
             (&[JWT, ISSUER, AUDIENCE, URL, NOBODY], "nobody could come in"),
+            (&[JWT, ISSUER, AUDIENCE, OPEN_URL], "is no `https://`"),
+            (&[("auth.jwt.ca", "/nowhere/ca.crt")], "/nowhere/ca.crt"),
+            (&[("auth.jwt.ca", "/proc/self/cmdline")], "auth.jwt.ca"),
         ] {
             let problems = load(&sources(flags)).unwrap_err().to_string();
             assert!(problems.contains(told), "{flags:?}: {problems}");
@@ -344,9 +388,10 @@ mod tests {
         let flags = [JWT, ISSUER, AUDIENCE, URL, GROUPS, ("auth.jwt.role_claim", "groups")];
         let warnings = check_all(&sources(&flags)).warnings;
         assert!(warnings.iter().any(|it| it.to_string().contains("may do more")), "{warnings:?}");
-        let open = ("auth.jwt.jwks_url", "http://login.example/keys");
-        let checked = check_all(&sources(&[JWT, ISSUER, AUDIENCE, open]));
-        assert!(checked.warnings.iter().any(|it| it.to_string().contains("whoever is on the way")));
+        for own in ["http://127.0.0.1/keys", "http://[::1]:9/keys", "http://localhost/@keys/v1"] {
+            let checked = load(&sources(&[JWT, ISSUER, AUDIENCE, ("auth.jwt.jwks_url", own)]));
+            assert!(checked.is_ok(), "{own}: {checked:?}");
+        }
     }
 
     #[test]

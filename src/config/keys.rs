@@ -202,8 +202,12 @@ sections! { PLAIN_SECTIONS, PLAIN_KEYS:
         /// The URL of these keys, as a JWK Set. They are fetched every 10 minutes, and at most once
         /// a minute for a token with an unknown key.
         jwks_url: JwksUrl = "", Live;
+        /// The certificate authorities that are trusted at `jwks_url` (PEM), instead of the public
+        /// ones.
+        ca: PemPath = "", Live;
         /// The cookie in which browsers send their token. If it is empty, only
-        /// `Authorization: Bearer` counts. No backend gets or sets this cookie.
+        /// `Authorization: Bearer` counts. No backend gets this cookie, whatever `auth.mode` is,
+        /// and none sets it.
         cookie: CookieName = "", Live;
         /// The claim that holds the name of the user.
         user_claim: Claim = "sub", Live;
@@ -315,6 +319,10 @@ sections! { PLAIN_SECTIONS, PLAIN_KEYS:
         ledger: Count { min: 1, max: 100_000_000 } = "1000000", Restart;
         /// How long they are remembered.
         ledger_age: Span { min: 60 * S, max: 3650 * DAY } = "7d", Restart;
+        /// Lets users have outputs and previews that nobody is known to have made: those from
+        /// before users were required, and those that no event, history or job has named. `false`
+        /// hides them from all users.
+        share_unknown: Switch = "true", Restart;
         /// How many assets are remembered, with their owners, for as long as names of files. One
         /// takes about 600 bytes.
         assets: Count { min: 1, max: 100_000_000 } = "200000", Restart;

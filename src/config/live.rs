@@ -21,6 +21,7 @@ impl Config {
         self.files.tag = before.files.tag;
         self.files.ledger = before.files.ledger;
         self.files.ledger_age = before.files.ledger_age;
+        self.files.share_unknown = before.files.share_unknown;
         self.files.assets = before.files.assets;
     }
 }

@@ -78,7 +78,7 @@ pub use discovery::{DiscoveryConfig, KubernetesPort, KubernetesRef, PlaceOfBacke
 pub use find::find;
 pub use headers::BackendHeaders;
 pub use hosts::{BadHostName, HostName};
-pub use jwt::{JwtConfig, KeysUrl};
+pub use jwt::{JwtConfig, KeysCa, KeysUrl};
 pub use key::Applied;
 pub use kinds::Shape;
 pub use labels::labels;
@@ -319,6 +319,7 @@ pub struct FilesConfig {
     pub tag: FileTags,
     pub ledger: usize,
     pub ledger_age: Duration,
+    pub share_unknown: bool,
     pub assets: usize,
     /// Bytes.
     pub copy_bytes: u64,

@@ -13,6 +13,12 @@ macro_rules! differs {
         |_, _| false
     };
     // These stand within those of `auth`.
+    (auth_jwt keys_file $applied:ident) => {
+        |old, new| {
+            let (old, new) = (&old.auth.jwt, &new.auth.jwt);
+            (&old.keys_file, &old.keys) != (&new.keys_file, &new.keys)
+        }
+    };
     (auth_jwt $name:ident $applied:ident) => {
         |old, new| old.auth.jwt.$name != new.auth.jwt.$name
     };

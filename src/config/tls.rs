@@ -58,7 +58,7 @@ impl Kind for PemPath {
 ///
 /// # Errors
 /// What is wrong with it, with its name.
-fn read(path: &Path) -> Result<String, String> {
+pub(super) fn read(path: &Path) -> Result<String, String> {
     // A pipe or a device may never end, and whoever reads it waits for ever.
     let is_special = std::fs::metadata(path).is_ok_and(|it| !it.is_file() && !it.is_dir());
     let text = match is_special {

@@ -11,6 +11,7 @@
 
 use std::net::IpAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use http::header::{HeaderName, REFERRER_POLICY};
@@ -40,6 +41,9 @@ use crate::config::{AuthConfig, AuthMode, Cidr};
 use crate::net::{Boxed, sleep, unix_millis};
 use crate::ordered_watch::OrderedWatch;
 use crate::ws;
+
+/// How long at most somebody stays who has a limit, before it is looked at again.
+const LOOK_AGAIN: Duration = Duration::from_mins(1);
 
 /// The users and rules that are in effect.
 #[derive(Debug)]
@@ -212,7 +216,8 @@ impl Admission {
                 loop {
                     let left = this.guests.load().left(&aging);
                     let Some(left) = left else { return };
-                    sleep(left).await;
+                    // The clock of the wall may be set, and does not stop with the machine.
+                    sleep(left.min(LOOK_AGAIN)).await;
                 }
             };
             tokio::select! {
@@ -245,6 +250,7 @@ pub fn admit<B>(
     if let Some(guest) = &guest {
         comfy_user::enter(&front.shared.config().auth, &guest.pass, request);
     }
+    token_gate::take_off_cookie(front, request);
     Ok(guest)
 }
 
@@ -261,13 +267,13 @@ fn guest_of<B>(
         }
         AuthMode::Header => {
             let rules = front.admission.believed(peer).filter(|_| !cors::is_anybodys(decision));
-            let pass = proxy_gate::admit(front, rules.as_ref(), request)?;
+            let pass = proxy_gate::admit((front, peer), rules.as_ref(), request)?;
             Ok(Some(Guest { pass, is_by_address: false }))
         }
         AuthMode::Jwt => {
             let is_anybodys = cors::is_anybodys(decision);
             let cookies = if is_anybodys { Cookies::Ignored } else { Cookies::Count };
-            let pass = token_gate::admit(front, cookies, request)?;
+            let pass = token_gate::admit((front, peer), cookies, request)?;
             Ok(Some(Guest { pass, is_by_address: false }))
         }
     }

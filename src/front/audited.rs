@@ -70,14 +70,14 @@ pub(super) fn not_let_in(front: &Front, refusal: Refusal, address: IpAddr) {
 }
 
 /// A command on a prompt that is somebody else's.
-pub(super) fn not_his(front: &Front, caller: &Caller, prompt: &PromptId) {
+pub(super) fn not_his(front: &Front, caller: &Caller, (verb, prompt): (&'static str, &PromptId)) {
     front.shared.audit.note_refusal(|| {
         let who = match &caller.realm {
             Realm::Everybody => Who::at(caller.address),
             Realm::User(name) => named_at(front, name, caller.address),
         };
         let client = caller.named.as_ref().map(|it| crate::masked::mask(it).to_string());
-        let on = json!({ "prompt": prompt.as_str(), "client": client });
+        let on = json!({ "prompt": prompt.as_str(), "client": client, "verb": verb });
         Entry::refused(who, "prompt.command", on, "it is another's")
     });
 }

@@ -36,7 +36,7 @@ use crate::session::interrupts;
 pub async fn cancel_job(front: &Arc<Front>, caller: &Caller, prompt: &str) -> Answer {
     let actor = Actor::of(front, caller);
     let ids = [prompt.to_owned()];
-    let prompts = named(front, &actor, caller, ids, Where::Queue).await?;
+    let prompts = named(front, &actor, caller, ("cancel", ids), Where::Queue).await?;
     let cancelled = cancel(&front.sessions, prompts).await?;
     Ok(json(commands::cancelled(cancelled)))
 }
@@ -60,7 +60,7 @@ pub async fn cancel_jobs(
         Err(bad) => return Ok(jobs::with_status(StatusCode::BAD_REQUEST, bad.body())),
     };
     let actor = Actor::of(front, caller);
-    let prompts = named(front, &actor, caller, ids, Where::Queue).await?;
+    let prompts = named(front, &actor, caller, ("cancel", ids), Where::Queue).await?;
     let cancelled = cancel(&front.sessions, prompts).await?;
     Ok(json(commands::cancelled(cancelled)))
 }

@@ -86,6 +86,7 @@ impl Actor {
 }
 
 /// The prompts that the caller may act on, of those that a request names, with their backends.
+/// `verb` is what the request wants of them, as the audit log calls it.
 ///
 /// # Errors
 /// The request names some, and the caller may not act.
@@ -93,7 +94,7 @@ pub async fn named(
     front: &Front,
     actor: &Actor,
     caller: &Caller,
-    ids: impl IntoIterator<Item = String>,
+    (verb, ids): (&'static str, impl IntoIterator<Item = String>),
     place: Where,
 ) -> Result<Located, GatewayError> {
     let persons = VisibleOwners::of(front, caller);
@@ -109,12 +110,12 @@ pub async fn named(
         match records.get(&prompt) {
             Some(record) if !caller.realm.owns(&record.by) => {
                 front.shared.metrics.foreign_verbs.inc();
-                audited::not_his(front, caller, &prompt);
+                audited::not_his(front, caller, (verb, &prompt));
                 debug!(%prompt, "A command on another user's prompt was ignored.");
             }
             Some(record) if !actor.may_act_on(&front.sessions, &persons, record) => {
                 front.shared.metrics.foreign_verbs.inc();
-                audited::not_his(front, caller, &prompt);
+                audited::not_his(front, caller, (verb, &prompt));
                 debug!(%prompt, "A command on another client's prompt was ignored.");
             }
             Some(record) => located.extend(record.backend.map(|backend| (prompt, backend))),

@@ -50,7 +50,7 @@ pub async fn interrupt(front: &Arc<Front>, caller: &Caller, request: Request<Inc
     let prompt = commands::InterruptBody::read(&body)?.prompt_id;
     let actor = Actor::of_interrupt(front, caller, prompt.as_deref());
     let prompts = match prompt {
-        Some(prompt) => named(front, &actor, caller, [prompt], Where::Queue).await?,
+        Some(prompt) => named(front, &actor, caller, ("interrupt", [prompt]), Where::Queue).await?,
         None => own_pending(&front.sessions, caller, &actor)?,
     };
     let own = Arc::clone(&front.sessions);
@@ -74,7 +74,8 @@ pub async fn edit_queue(front: &Arc<Front>, caller: &Caller, request: Request<In
     let body = small_body(&front.shared, request).await?;
     let edit = commands::QueueEdit::read(&body)?;
     let actor = Actor::of(front, caller);
-    let mut prompts = named(front, &actor, caller, edit.delete, Where::Queue).await?;
+    let mut prompts =
+        named(front, &actor, caller, ("queue.delete", edit.delete), Where::Queue).await?;
     if edit.clear {
         prompts.extend(own_pending(&front.sessions, caller, &actor)?);
     }
@@ -95,7 +96,8 @@ pub async fn edit_history(
     let body = small_body(&front.shared, request).await?;
     let edit = commands::QueueEdit::read(&body)?;
     let actor = Actor::of(front, caller);
-    let mut prompts = named(front, &actor, caller, edit.delete, Where::Anywhere).await?;
+    let mut prompts =
+        named(front, &actor, caller, ("history.delete", edit.delete), Where::Anywhere).await?;
     if edit.clear {
         prompts.extend(forget_all(front, caller, &actor)?);
     }

@@ -162,7 +162,10 @@ pub async fn files(
         let entries = texts.iter().map(|(backend, text)| Entry { backend: *backend, folder, text });
         let mut names = front.shared.records.listed(&entries.collect::<Vec<_>>(), &askers);
         if folder == Folder::Input {
-            names.extend(uploads(front, caller, &askers, " [input]"));
+            // Servers list what lies directly there.
+            let is_here =
+                |name: &Option<String>| name.as_deref().is_none_or(|name| !name.starts_with("3d/"));
+            names.extend(uploads(front, caller, &askers, " [input]").into_iter().filter(is_here));
         }
         names
     };

@@ -5,9 +5,9 @@ use std::sync::Arc;
 
 use http::Request;
 
-use super::Front;
 use super::admission::take_off;
 use super::error::GatewayError;
+use super::{Front, audited};
 use crate::auth::{Pass, ProxyRules, Refusal, proxy};
 use crate::config::{AuthConfig, Cidr};
 
@@ -53,7 +53,7 @@ impl ProxyGate {
 /// # Errors
 /// The user may not come in, or may not do this.
 pub(super) fn admit<B>(
-    front: &Front,
+    (front, peer): (&Front, IpAddr),
     rules: Option<&Arc<ProxyRules>>,
     request: &mut Request<B>,
 ) -> Result<Pass, GatewayError> {
@@ -63,6 +63,7 @@ pub(super) fn admit<B>(
         .and_then(|rules| proxy::judge(rules, request.method(), lines));
     let pass = judged.map_err(|refusal| {
         front.shared.metrics.guests.refused(refusal.as_str());
+        audited::not_let_in(front, refusal, audited::address_of(front, peer, request));
         match refusal {
             Refusal::OnlyReads | Refusal::NoRole | Refusal::NoKeys => refusal.into(),
             Refusal::Missing | Refusal::Unknown | Refusal::Ambiguous | Refusal::BadName => {

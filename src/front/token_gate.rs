@@ -1,18 +1,19 @@
 //! The tokens that let in their users (`auth.mode = "jwt"`), and the keys that sign them.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use http::header::{AUTHORIZATION, COOKIE};
 use http::{HeaderName, HeaderValue, Method, Request};
 
-use super::Front;
 use super::admission::without_token;
 use super::error::GatewayError;
+use super::{Front, audited};
 use crate::auth::head::{TOKEN, may_hold_token};
 use crate::auth::jwt::keys::KeySet;
 use crate::auth::jwt::place::{self, Carrier, Cookies};
-use crate::auth::jwt::verified::{Verified, hash};
+use crate::auth::jwt::verified::{Forged, Verified, hash};
 use crate::auth::jwt::{self, Fault, JwtRules, Token};
 use crate::auth::{Pass, Refusal};
 use crate::comfy::query;
@@ -29,6 +30,11 @@ pub(super) struct TokenGate {
     keys: Arc<KeySet>,
     /// Those that were found good, by whatever rules and keys.
     verified: Arc<Lock<Verified, { rank::TOKENS }>>,
+    /// Those that were found forged, by these rules and keys.
+    forged: Arc<Lock<Forged, { rank::TOKENS }>>,
+    /// The cookie that may hold a token. No backend gets it, whatever the mode: browsers have it
+    /// for longer than a mode is in effect.
+    cookie: Option<Arc<str>>,
 }
 
 impl TokenGate {
@@ -46,14 +52,18 @@ impl TokenGate {
         };
         let is_same = rules.as_ref() == self.rules.as_deref();
         let rules = if is_same { self.rules.clone() } else { rules.map(Arc::new) };
-        Self { rules, keys, verified: Arc::clone(&self.verified) }
+        let is_same = is_same && Arc::ptr_eq(&keys, &self.keys);
+        let forged = if is_same { Arc::clone(&self.forged) } else { Arc::default() };
+        let cookie = auth.jwt.cookie.as_deref().map(Into::into);
+        Self { rules, keys, verified: Arc::clone(&self.verified), forged, cookie }
     }
 
     /// The same with keys that were fetched from there; `None` if they come from elsewhere now.
     #[must_use]
     pub(super) fn with_keys(&self, url: &str, keys: &Arc<KeySet>) -> Option<Self> {
         let is_there = self.keys_url() == Some(url);
-        is_there.then(|| Self { keys: Arc::clone(keys), ..self.clone() })
+        let forged = Arc::default();
+        is_there.then(|| Self { keys: Arc::clone(keys), forged, ..self.clone() })
     }
 
     /// Where keys are fetched from.
@@ -69,8 +79,8 @@ impl TokenGate {
 
     /// The cookie that may hold a token.
     #[must_use]
-    pub(super) fn cookie(&self) -> Option<&str> {
-        self.rules.as_ref().and_then(|rules| rules.cookie.as_deref())
+    pub(super) fn cookie(&self) -> Option<&Arc<str>> {
+        self.cookie.as_ref()
     }
 
     /// For how long a token still holds that was found good before; `None` once it does not.
@@ -83,16 +93,24 @@ impl TokenGate {
     fn verify(&self, text: &[u8]) -> Result<Arc<Token>, Fault> {
         let rules = self.rules.as_ref().ok_or(Fault::UnknownKey)?;
         let hash = hash(text);
-        let known = self.verified.lock().get(&hash);
+        let (known, forgotten) = self.verified.lock().get(&hash);
+        drop(forgotten);
         if let Some(token) = known {
             if self.left(&token).is_some() {
                 return Ok(token);
             }
             self.verified.lock().forget(&hash);
         }
+        if self.forged.lock().has(&hash) {
+            return Err(Fault::Signature);
+        }
         let verified = jwt::verify(text, (rules, &self.keys), unix_millis());
+        if verified.as_ref().is_err_and(|fault| *fault == Fault::Signature) {
+            self.forged.lock().note(hash);
+        }
         let token = Arc::new(verified.map_err(|fault| self.excused(fault))?);
-        self.verified.lock().keep(hash, Arc::clone(&token));
+        let forgotten = self.verified.lock().keep(hash, Arc::clone(&token));
+        drop(forgotten);
         Ok(token)
     }
 
@@ -112,7 +130,7 @@ impl TokenGate {
         method: &Method,
         headers: impl Iterator<Item = (&'a str, &'a [u8])>,
     ) -> Result<Carrier, Refusal> {
-        place::judge((self.cookie(), cookies), method, headers, |text| {
+        place::judge((self.cookie().map(AsRef::as_ref), cookies), method, headers, |text| {
             self.verify(text).inspect_err(|fault| tracing::debug!(%fault, "A token was refused."))
         })
     }
@@ -126,7 +144,12 @@ impl TokenGate {
         let cookies = headers.get_all(COOKIE).iter().flat_map(|line| {
             self.cookie().into_iter().flat_map(|name| place::values(line.as_bytes(), name))
         });
-        bearers.chain(cookies).take(4).any(|text| jwt::needs_another_key(text, &self.keys))
+        let is_unknown = |text: &[u8]| {
+            let (known, forgotten) = self.verified.lock().get(&hash(text));
+            drop(forgotten);
+            known.is_none() && jwt::needs_another_key(text, &self.keys)
+        };
+        bearers.chain(cookies).take(3).any(is_unknown)
     }
 }
 
@@ -135,7 +158,7 @@ impl TokenGate {
 /// # Errors
 /// He may not come in, or not do this.
 pub(super) fn admit<B>(
-    front: &Front,
+    (front, peer): (&Front, IpAddr),
     cookies: Cookies,
     request: &mut Request<B>,
 ) -> Result<Pass, GatewayError> {
@@ -144,6 +167,7 @@ pub(super) fn admit<B>(
     let judged = gate.judge(cookies, request.method(), lines);
     let carrier = judged.map_err(|refusal| {
         front.shared.metrics.guests.refused(refusal.as_str());
+        audited::not_let_in(front, refusal, audited::address_of(front, peer, request));
         match refusal {
             Refusal::OnlyReads | Refusal::NoRole | Refusal::NoKeys => refusal.into(),
             Refusal::Missing | Refusal::Unknown | Refusal::Ambiguous | Refusal::BadName => {
@@ -152,9 +176,6 @@ pub(super) fn admit<B>(
         }
     })?;
     take_off_tokens(request, &carrier);
-    if let Some(name) = gate.cookie() {
-        take_off_cookie(request, name);
-    }
     request.extensions_mut().insert(carrier.pass.clone());
     Ok(carrier.pass)
 }
@@ -175,7 +196,10 @@ fn take_off_tokens<B>(request: &mut Request<B>, carrier: &Carrier) {
     }
 }
 
-fn take_off_cookie<B>(request: &mut Request<B>, name: &str) {
+/// Takes off the cookie that may hold a token, in every mode.
+pub(super) fn take_off_cookie<B>(front: &Front, request: &mut Request<B>) {
+    let gate = front.admission.tokens();
+    let Some(name) = gate.cookie() else { return };
     let headers = request.headers_mut();
     let has = |line: &HeaderValue| without_cookie(line.as_bytes(), name).is_some();
     if !headers.get_all(COOKIE).iter().any(has) {

@@ -52,7 +52,7 @@ pub(super) struct KeyFetcher {
 }
 
 /// What is to be fetched because of tokens with unknown keys. Pure.
-#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
 struct Pace {
     /// When such a token had keys fetched last.
     last: Option<Instant>,
@@ -68,6 +68,13 @@ enum Unknown {
     Wait,
     /// They were fetched for another lately.
     Refuse,
+}
+
+/// The first fetch comes by itself: who comes before it waits for it, and asks for no other.
+impl Default for Pace {
+    fn default() -> Self {
+        Self { last: None, is_fetching: true }
+    }
 }
 
 impl Pace {
@@ -96,8 +103,10 @@ impl KeyFetcher {
         let _ = timeout(WAIT_MAX, self.ended.wait_for(|ended| ended != before)).await;
     }
 
-    fn begins(&self) {
+    /// Who has asked until now waits for this fetch, and needs no other.
+    async fn begins(&self) {
         self.pace.lock().is_fetching = true;
+        let _ = timeout(Duration::ZERO, self.asked.notified()).await;
     }
 
     fn has_ended(&self) {
@@ -136,7 +145,7 @@ async fn fetch_always(front: &Front) {
             sleep(AFTER_FAILURE).await;
             continue;
         };
-        fetcher.begins();
+        fetcher.begins().await;
         let fetched = timeout(WITHIN, fetch(front, &url)).await;
         let fetched = fetched.unwrap_or_else(|_| Err("nothing came in time".to_owned()));
         front.shared.metrics.guests.fetched_keys(if fetched.is_ok() { "ok" } else { "failed" });
@@ -174,6 +183,16 @@ async fn fetch_always(front: &Front) {
     }
 }
 
+/// The name of the server as browsers send it: strict servers know no other.
+fn host_of(url: &KeysUrl) -> String {
+    let all = url.server.address.to_string();
+    let usual = match url.server.scheme {
+        Scheme::Http => ":80",
+        Scheme::Https => ":443",
+    };
+    all.strip_suffix(usual).map_or_else(|| all.clone(), ToOwned::to_owned)
+}
+
 /// Redirects are not followed: a key comes from where the operator said, and nowhere else.
 async fn fetch(front: &Front, url: &KeysUrl) -> Result<KeySet, String> {
     let (host, port) = (&url.server.address.host, url.server.address.port);
@@ -182,7 +201,9 @@ async fn fetch(front: &Front, url: &KeysUrl) -> Result<KeySet, String> {
     let stream = match url.server.scheme {
         Scheme::Http => stream,
         Scheme::Https => {
-            let tls = ClientTls::new(Trust::Web, None, None)?;
+            let ca = front.shared.config().auth.jwt.ca.clone();
+            let trust = ca.as_ref().map_or(Trust::Web, |ca| Trust::Authorities(ca.text.as_bytes()));
+            let tls = ClientTls::new(trust, None, None)?;
             let secured = tls.connect(stream, host).await;
             secured.map_err(|error| format!("cannot be trusted: {error}"))?
         }
@@ -194,7 +215,7 @@ async fn fetch(front: &Front, url: &KeysUrl) -> Result<KeySet, String> {
         let _ = connection.await;
     });
     let request = Request::get(&url.path)
-        .header(HOST, url.server.address.to_string())
+        .header(HOST, host_of(url))
         .header(ACCEPT, "application/jwk-set+json, application/json")
         .header(USER_AGENT, concat!("mooring/", env!("CARGO_PKG_VERSION")))
         .body(Empty::<Bytes>::new())
@@ -213,8 +234,23 @@ mod tests {
     use super::*;
 
     #[test]
+    fn the_host_has_a_port_only_where_it_is_not_the_usual_one() {
+        for (url, host) in [
+            ("https://login.example/keys", "login.example"),
+            ("https://login.example:443/keys", "login.example"),
+            ("http://127.0.0.1/keys", "127.0.0.1"),
+            ("https://[::1]:8443/keys", "[::1]:8443"),
+            ("https://login.example:80/keys", "login.example:80"),
+        ] {
+            assert_eq!(host_of(&url.parse().unwrap()), host, "{url}");
+        }
+    }
+
+    #[test]
     fn unknown_keys_have_keys_fetched_once_a_minute_however_many_come() {
         let (mut pace, start) = (Pace::default(), now());
+        assert_eq!(pace.unknown(start), Unknown::Wait, "the first fetch comes by itself");
+        pace.is_fetching = false;
         assert_eq!(pace.unknown(start), Unknown::Fetch);
         assert_eq!(pace.unknown(start), Unknown::Wait, "it is on its way");
         pace.is_fetching = false;

@@ -207,8 +207,9 @@ async fn unknown(front: &Front, caller: &Caller, view: &View, parts: &Parts) -> 
     };
     // A server must not read in a query what we do not.
     let named = |file: &FileRef| {
-        let uri = with_query(&parts.uri, &files::renamed_query(&view.query, file));
-        Parts { uri, ..parts.clone() }
+        let mut parts = parts.clone();
+        parts.uri = with_query(&parts.uri, &files::renamed_query(&view.query, file));
+        parts
     };
     if let Some(own) = user.own_file(&view.file).filter(|own| *own != view.file) {
         let found = everywhere(front, caller, &own, &named(&own)).await;

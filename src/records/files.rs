@@ -207,11 +207,13 @@ impl Records {
         meaning_in(&files, (folder, path, backend), (askers, strangers))
     }
 
-    /// The files that a user has uploaded to the inputs, outside of any subfolder of his.
+    /// The files that a user has uploaded to the inputs or to `3d` in them: nodes list no others.
     #[must_use]
     pub fn uploads_of(&self, user: &UserFolder, askers: &[Maker]) -> Vec<Located> {
         let within = |files: Guard<'_, Files, { rank::FILES }>| {
-            files.in_subfolder(user.as_str(), askers).into_iter().map(|within| within.at)
+            let folders = [user.path(""), user.path("3d")];
+            let within = folders.map(|folder| files.in_subfolder(&folder, askers));
+            within.into_iter().flatten().map(|within| within.at)
         };
         let mut all: Vec<Located> = self.all_files().flat_map(within).collect();
         all.sort_by(|one, other| one.file.cmp(&other.file));

@@ -33,7 +33,7 @@ use crate::lock::{Lock, rank};
 use crate::metrics::Metrics;
 use crate::net::{now, unix_millis};
 use crate::routing::assets::Assets;
-use crate::routing::files::Files;
+use crate::routing::files::{Files, Unknown};
 use crate::routing::given_names::GivenNames;
 use crate::routing::ledger::Ledger;
 use crate::routing::servers::ServerKey;
@@ -75,6 +75,7 @@ impl Records {
         metrics: Arc<Metrics>,
     ) -> Self {
         let (prompts, files) = (&config.prompts, &config.files);
+        let unknown = if files.share_unknown { Unknown::Shared } else { Unknown::Hidden };
         Self {
             journal,
             fleet,
@@ -86,7 +87,9 @@ impl Records {
                 Ledger::new(bound, prompts.ledger_age)
             }),
             submissions: AtomicU64::new(0),
-            files: Shards::new(files.ledger, |bound| Files::new(bound, files.ledger_age)),
+            files: Shards::new(files.ledger, |bound| {
+                Files::new(bound, files.ledger_age).with_unknown(unknown)
+            }),
             assets: Shards::new(files.assets, |bound| Assets::new(bound, files.ledger_age)),
             said: Lock::default(),
             given: Lock::default(),

@@ -33,7 +33,7 @@ pub use copies::ToBring;
 use folders::Folders;
 pub use holder::{Holder, Learned, Maker, Place, user_of};
 pub use key::key_of;
-pub use listed::{Within, meant_of};
+pub use listed::{Unknown, Within, meant_of};
 use searched::Searched;
 
 /// How often the age of a name that is in use begins anew, within the longest age.
@@ -103,6 +103,7 @@ pub struct Files {
     folders: Folders,
     capacity: usize,
     max_age: Duration,
+    unknown: Unknown,
 }
 
 /// What is known of one name.
@@ -128,6 +129,7 @@ impl Files {
             folders: Folders::default(),
             capacity,
             max_age,
+            unknown: Unknown::default(),
         }
     }
 
@@ -245,9 +247,9 @@ impl Files {
         // Nearly always there is one, and whoever asks means that.
         let user = user_of(askers);
         if let [only] = name.holders.as_slice() {
-            return only.is_for(path, user).then_some(&only.place);
+            return self.is_for(folder, path, Some(only), user).then_some(&only.place);
         }
-        let all = || name.holders.iter().filter(|it| it.is_for(path, user));
+        let all = || name.holders.iter().filter(|it| self.is_for(folder, path, Some(it), user));
         let is_theirs = |holder: &&Holder| holder.makers.iter().any(|it| askers.contains(it));
         let was_given = |holder: &Holder| {
             let is_given = |it: &Maker| !matches!(it, Maker::Address(_)) && askers.contains(it);

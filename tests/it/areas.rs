@@ -7,7 +7,7 @@ use mooring::auth::{Role, User, UserTable};
 use mooring::config::{AuthConfig, OnOff};
 use mooring::sim::{Options, Sim};
 
-use crate::support::{World, network, send};
+use crate::support::{Socket, World, network, send};
 
 const ROLES: [(&str, Role); 3] =
     [("vic", Role::Viewer), ("ada", Role::Artist), ("root", Role::Operator)];
@@ -72,6 +72,8 @@ async fn what_is_opened_is_opened_to_operators_and_to_no_other_user() {
         (OnOff::Off, OnOff::Off),
     ] {
         let world = world(passthrough, is_open).await;
+        let mut page = Socket::open(world.front, "/ws?clientId=tab&token=key-of-root").await;
+        page.until("status").await;
         for (method, path, refused) in AREAS {
             for (name, role) in ROLES {
                 let key = format!("key-of-{name}");

@@ -3,12 +3,14 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use http::Method;
 use mooring::audit::Sink;
+use mooring::sim::{Options, Sim};
 use mooring::tasks::Tasks;
 use serde_json::Value;
 use tempfile::TempDir;
 
-use crate::support::{World, until};
+use crate::support::{World, network, send, until};
 
 /// An audit log of a world.
 pub(crate) struct AuditLog {
@@ -108,12 +110,48 @@ async fn a_command_on_anothers_prompt_is_noted_without_a_clientid() {
     world.all_up().await;
     let prompt = world.submit("owner-of-it", &crate::support::slow(3, 30.0)).await.prompt_id();
     let log = AuditLog::of(&world);
-    let body = format!("{{\"delete\": [\"{prompt}\"]}}");
-    world.post("/queue?clientId=somebody-else", &body).await;
-    let lines = log.lines(1).await;
-    assert_eq!(said(&lines[0]), ("prompt.command", "refused: it is another's"));
-    assert_eq!(lines[0]["on"]["prompt"], prompt.as_str());
+    let delete = format!("{{\"delete\": [\"{prompt}\"]}}");
+    let one = format!("{{\"prompt_id\": \"{prompt}\"}}");
+    let cancel = format!("/api/jobs/{prompt}/cancel");
+    let verbs = ["queue.delete", "history.delete", "interrupt", "cancel"];
+    for (path, body) in
+        [("/queue", &delete), ("/history", &delete), ("/interrupt", &one), (&*cancel, &one)]
+    {
+        world.post(&format!("{path}?clientId=somebody-else"), body).await;
+    }
+    let lines = log.lines(verbs.len()).await;
+    for (line, verb) in lines.iter().zip(verbs) {
+        assert_eq!(said(line), ("prompt.command", "refused: it is another's"));
+        assert_eq!(
+            (&line["on"]["verb"], &line["on"]["prompt"]),
+            (&Value::from(verb), &Value::from(&*prompt))
+        );
+    }
     assert!(lines[0]["on"]["client"].as_str().unwrap().starts_with("c-"), "{}", lines[0]);
     let text = log.end().await;
     assert!(!text.contains("owner-of-it") && !text.contains("somebody-else"), "{text}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn backends_that_are_put_and_removed_and_reloads_are_noted() {
+    let world = World::new(1).await;
+    world.all_up().await;
+    let log = AuditLog::of(&world);
+    let sim = Sim::start(network(), Options::named("more")).await.unwrap();
+    let path = "/api/v1/backends/more";
+    let body = serde_json::json!({ "url": sim.url(), "weight": 2 }).to_string();
+    assert_eq!(send(world.admin, Method::PUT, path, &[], &body).await.status, 201);
+    assert_eq!(send(world.admin, Method::PUT, path, &[], "{}").await.status, 400);
+    assert!(send(world.admin, Method::DELETE, path, &[], "").await.status < 300);
+    assert_eq!(world.admin_post("/api/v1/reload", "").await.status, 200);
+    let lines = log.lines(4).await;
+    let told: Vec<(&str, &str)> = lines.iter().map(said).collect();
+    let put = ("backend.put", "done");
+    let refused = ("backend.put", "refused: 400 Bad Request");
+    let rest = [("backend.remove", "done"), ("configuration.reload", "done")];
+    assert_eq!(told, [put, refused, rest[0], rest[1]]);
+    assert!(lines[0]["before"].is_null() && lines[0]["on"] == "more", "{}", lines[0]);
+    assert!(lines[0]["after"].to_string().contains(&sim.url()), "{}", lines[0]);
+    assert!(lines[2]["before"].to_string().contains(&sim.url()), "{}", lines[2]);
+    assert_eq!(lines[3]["who"]["address"], "127.0.0.1", "{}", lines[3]);
 }

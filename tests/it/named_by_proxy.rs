@@ -7,6 +7,7 @@ use mooring::auth::Role;
 use mooring::config::{AuthMode, Config, OnOff};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
+use crate::audit::{AuditLog, said};
 use crate::keys::close_code;
 use crate::support::{Answer, Socket, World, network, quick, send, soon};
 
@@ -201,5 +202,26 @@ async fn what_was_opened_stays_while_the_same_is_believed() {
         anew.until("status").await;
         world.reload(change).await.unwrap();
         assert_eq!(close_code(&mut anew).await, Some(1008), "{what}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_is_refused_is_noted_in_the_audit_log() {
+    for passthrough in [OnOff::On, OnOff::Off] {
+        let world = world(|config| config.server.passthrough = passthrough).await;
+        let log = AuditLog::of(&world);
+        for path in BOTH_WAYS {
+            let twice = [ADA, ("x-forwarded-user", "bob")];
+            assert_eq!(get(&world, path, &twice).await.status, 401, "{path}");
+            assert_eq!(get(&world, path, &[]).await.status, 401, "who says nothing: {path}");
+            let viewer = [ADA, ("remote-groups", "guests")];
+            let answer = send(world.front, Method::POST, "/prompt", &viewer, "{}").await;
+            assert_eq!(told(&answer), (403, "viewers_only_read"));
+        }
+        let lines = log.lines(4).await;
+        let refused: Vec<(&str, &str)> = lines.iter().map(said).collect();
+        let [twice, reads] =
+            [("request", "refused: ambiguous"), ("request", "refused: only_reads")];
+        assert_eq!(refused, [twice, reads, twice, reads]);
     }
 }

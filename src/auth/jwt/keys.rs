@@ -119,8 +119,17 @@ impl Key {
         self.material.algorithm() == algorithm
     }
 
-    /// A key of a JWK Set, if it is one that signs as we know it.
+    /// True for a key whose owner has published what he has to keep (RFC 7518 section 6).
+    fn is_private(jwk: &Value) -> bool {
+        ["d", "p", "q"].into_iter().any(|part| jwk.get(part).is_some())
+    }
+
+    /// A key of a JWK Set, if it is one that signs as we know it. One that everybody can sign with
+    /// is none.
     fn of_jwk(jwk: &Value) -> Option<Self> {
+        if Self::is_private(jwk) {
+            return None;
+        }
         let text = |name: &str| jwk.get(name).and_then(Value::as_str);
         let bytes = |name: &str| URL_SAFE_NO_PAD.decode(text(name)?).ok();
         let material = match (text("kty")?, text("crv")) {
@@ -174,6 +183,8 @@ impl Key {
     }
 }
 
+const HAS_PRIVATE: &str = "has a private key in it: only public ones belong here";
+
 /// The keys that may sign tokens.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct KeySet {
@@ -188,10 +199,17 @@ impl KeySet {
     pub fn parse(text: &str) -> Result<Self, String> {
         // Who has that can be anybody, and it has no business here.
         if text.contains("PRIVATE KEY-----") {
-            return Err("has a private key in it: only public ones belong here".to_owned());
+            return Err(HAS_PRIVATE.to_owned());
         }
         match text.trim_start().starts_with('{') {
-            true => Self::of_jwks(text.as_bytes()),
+            true => {
+                let set: Value = serde_json::from_str(text).unwrap_or_default();
+                let mut keys = set.get("keys").and_then(Value::as_array).into_iter().flatten();
+                if keys.any(Key::is_private) {
+                    return Err(HAS_PRIVATE.to_owned());
+                }
+                Self::of_jwks(text.as_bytes())
+            }
             false => Self::of_pem(text),
         }
     }

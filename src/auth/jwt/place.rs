@@ -16,8 +16,9 @@ use super::{Fault, Token, parts};
 use crate::auth::head::{Refusal, bearer, check_role};
 use crate::auth::users::{Pass, Shown, ShownBy};
 
-/// How many cookies of the name are looked at: several paths, or planted ones.
-const COOKIES_MAX: usize = 4;
+/// How many cookies of the name are looked at: that of the site, and one of another path or planted
+/// by a neighbour. Each may cost the check of a signature.
+const COOKIES_MAX: usize = 2;
 
 /// Whether a cookie lets somebody in.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]

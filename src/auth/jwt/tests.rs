@@ -5,7 +5,7 @@ use std::time::Duration;
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 
-use super::verified::{Verified, hash};
+use super::verified::{Forged, Verified, hash};
 use super::*;
 
 const P256: &str = "-----BEGIN PUBLIC KEY-----\n\
@@ -29,6 +29,7 @@ fn keys_are_read_from_pem_and_private_ones_are_refused() {
         (r#"{"keys":[{"kty":"oct","k":"AA"}]}"#, "has no public key"),
         (r#"{"keys":[{"kty":"RSA","n":"AQAB","e":"AQAB"}]}"#, "has no public key"),
         (r#"{"keys":[{"kty":"OKP","crv":"Ed25519","x":"AA"}]}"#, "has no public key"),
+        (r#"{"keys":[{"kty":"OKP","crv":"Ed25519","x":"AA","d":"AA"}]}"#, "a private key"),
     ] {
         let problem = KeySet::parse(text).unwrap_err();
         assert!(problem.contains(told), "{text}: {problem}");
@@ -45,6 +46,9 @@ fn keys_for_other_uses_are_left_out() {
     for good in ["", r#","use":"sig""#, r#","alg":"EdDSA""#, r#","alg":"Ed25519","kid":"a""#] {
         assert_eq!(count(good), 1, "{good}");
     }
+    // What a server publishes by mistake is everybody's.
+    let published = format!(r#"{{"keys":[{{"kty":"OKP","crv":"Ed25519","x":"{x}","d":"AA"}}]}}"#);
+    assert!(KeySet::published(published.as_bytes()).unwrap().is_empty());
     for other in [r#","use":"enc""#, r#","alg":"RS256""#, r#","key_ops":["sign"]"#, r#","kid":7"#] {
         assert_eq!(count(other), 0, "{other}");
     }
@@ -98,6 +102,57 @@ fn token(until: u64) -> Arc<Token> {
     Arc::new(Token { user: Arc::new(user), until, rules: Arc::new(rules), key })
 }
 
+/// Nothing that a token says has to be checked by its signature first: that costs most.
+#[test]
+fn a_forged_token_is_refused_for_what_it_says_before_its_signature_is_checked() {
+    let rules = Arc::clone(&token(0).rules);
+    let keys = KeySet::parse(ED25519).unwrap();
+    let now = 1_000_000_000;
+    let fault = |header: &str, claims: &str| {
+        let part = |text: &[u8]| URL_SAFE_NO_PAD.encode(text);
+        let parts = [part(header.as_bytes()), part(claims.as_bytes()), part(&[7; 64])];
+        verify(parts.join(".").as_bytes(), (&rules, &keys), now).unwrap_err()
+    };
+    let claims = |more: &str| format!(r#"{{"iss":"i","aud":"a","sub":"ada"{more}}}"#);
+    let good = r#","exp":1000100"#;
+    let header = r#"{"alg":"EdDSA"}"#;
+    for (claims, expected) in [
+        (claims(good), Fault::Signature),
+        (claims(r#","exp":999000"#), Fault::Expired),
+        (claims(r#","exp":1000100,"nbf":1000090"#), Fault::Early),
+        (claims(good).replace("\"i\"", "\"j\""), Fault::Issuer),
+        (claims(good).replace("\"a\"", "\"b\""), Fault::Audience),
+        (claims(&format!(r#"{good},"cnf":{{"jkt":"x"}}"#)), Fault::Bound),
+        (
+            claims(&format!(r#"{good},"events":{{"http://schemas.openid.net/x":{{}}}}"#)),
+            Fault::Type,
+        ),
+    ] {
+        assert_eq!(fault(header, &claims), expected, "{claims}");
+    }
+    for (kind, expected) in [
+        ("Application/at+JWT", Fault::Signature),
+        ("JWT", Fault::Signature),
+        ("application/logout+jwt", Fault::Type),
+        ("text/jwt", Fault::Type),
+    ] {
+        let header = format!(r#"{{"alg":"EdDSA","typ":"{kind}"}}"#);
+        assert_eq!(fault(&header, &claims(good)), expected, "{kind}");
+    }
+}
+
+#[test]
+fn forged_tokens_are_remembered_and_not_without_end() {
+    let mut forged = Forged::default();
+    let of = |number: usize| hash(number.to_string().as_bytes());
+    for number in 0..10_000 {
+        assert!(!forged.has(&of(number)));
+        forged.note(of(number));
+        assert!(forged.has(&of(number)));
+    }
+    assert!(forged.has(&of(9_600)) && !forged.has(&of(8_000)));
+}
+
 #[test]
 fn a_token_holds_until_its_end() {
     let token = token(5_000);
@@ -112,11 +167,11 @@ fn a_full_table_forgets_what_was_not_used_lately() {
     let (mut table, token) = (Verified::default(), token(1));
     let of = |number: usize| hash(number.to_string().as_bytes());
     for number in 0..100_000 {
-        table.keep(of(number), Arc::clone(&token));
-        assert!(table.get(&of(0)).is_some(), "it is used all the time: {number}");
+        drop(table.keep(of(number), Arc::clone(&token)));
+        assert!(table.get(&of(0)).0.is_some(), "it is used all the time: {number}");
     }
     assert!(table.len() <= 16_384, "{}", table.len());
-    assert!(table.get(&of(1)).is_none() && table.get(&of(99_999)).is_some());
+    assert!(table.get(&of(1)).0.is_none() && table.get(&of(99_999)).0.is_some());
     table.forget(&of(0));
-    assert!(table.get(&of(0)).is_none());
+    assert!(table.get(&of(0)).0.is_none());
 }

@@ -33,9 +33,13 @@ impl FileList {
     fn takes(&self, name: &str) -> bool {
         let Some(kind) = media_of(name) else { return false };
         let mut texts = self.entries.iter().flat_map(|(_, texts)| texts).peekable();
+        // Nodes list one folder each: the inputs, or `3d` in them (0.33 `nodes_load_3d.py`).
+        let folder = |name: &str| name.rsplit_once('/').map_or(0, |(folder, _)| folder.len());
         self.folder == Folder::Input
             && match texts.peek() {
-                Some(_) => texts.any(|text| media_of(text) == Some(kind)),
+                Some(_) => texts.any(|text| {
+                    media_of(text) == Some(kind) && (folder(text) == 0) == (folder(name) == 0)
+                }),
                 None => kind.is_of_input(&self.input),
             }
     }
@@ -65,4 +69,38 @@ impl FileList {
 
 fn names_file(text: &str) -> bool {
     text.contains('.') || UserFolder::is_in(text)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_upload_is_in_the_lists_of_the_nodes_that_take_it() {
+        let takes = |input: &str, entries: &[&str], name: &str| {
+            let entries = entries.iter().map(|it| (*it).to_owned()).collect();
+            let (folder, input) = (Folder::Input, input.to_owned());
+            FileList { folder, input, entries: vec![(0, entries)] }.takes(name)
+        };
+        for (input, entries, name) in [
+            ("image", &["example.png"][..], "a.webp"),
+            ("image", &[], "a.png"),
+            ("file", &[], "film.mp4"),
+            ("file", &["x.webm"], "film.mp4"),
+            ("audio", &[], "film.mp4"),
+            ("model_file", &["none", "3d/x.glb"], "3d/m.glb"),
+            ("model_file", &[], "3d/m.glb"),
+        ] {
+            assert!(takes(input, entries, name), "{input} {entries:?} {name}");
+        }
+        for (input, entries, name) in [
+            ("image", &["example.png"][..], "film.mp4"),
+            ("image", &["example.png"], "3d/a.png"),
+            ("image", &[], "film.mp4"),
+            ("model_file", &["3d/x.glb"], "m.glb"),
+            ("file", &["x.webm"], "a.png"),
+        ] {
+            assert!(!takes(input, entries, name), "{input} {entries:?} {name}");
+        }
+    }
 }

@@ -149,6 +149,9 @@ impl PassthroughConnection {
             Parsed::Plain(mut plain) if plain.may_pass(&config.server, peer) => {
                 plain.hints.wire = Wire::of(conn);
                 let admission = &self.front.admission;
+                if config.auth.jwt.cookie.is_some() {
+                    plain.keep_back(&admission.tokens());
+                }
                 let pass = match config.auth.mode {
                     AuthMode::Off => None,
                     AuthMode::Keys | AuthMode::Header | AuthMode::Jwt => {
@@ -243,7 +246,12 @@ impl PassthroughConnection {
             // The backend may have received the request, so it is not sent again.
             Err(Failed::Barred) => {
                 self.front.shared.metrics.guests.refused(Refusal::Unknown.as_str());
-                self.refuse(conn, &asked, &GatewayError::Unauthorized, closes).await
+                let error = match self.front.shared.config().auth.mode {
+                    AuthMode::Jwt => GatewayError::NoToken,
+                    AuthMode::Header => GatewayError::Unnamed,
+                    AuthMode::Keys | AuthMode::Off => GatewayError::Unauthorized,
+                };
+                self.refuse(conn, &asked, &error, closes).await
             }
             Err(Failed::Unanswered(_)) if asked.may_be_repeated => After::Elsewhere,
             Err(Failed::Exchange(error) | Failed::Unanswered(error)) => {

@@ -73,7 +73,7 @@ pub struct Plain<'a> {
     /// The headers in which the peer says for whom it speaks.
     claims: SmallVec<[Header<'a>; 2]>,
     /// The cookie that may hold a token, and ends here.
-    token_cookie: Option<Box<str>>,
+    token_cookie: Option<Arc<str>>,
 }
 
 /// Reads a head of at most `bytes_max` bytes and `headers_max` headers. Its target is the part
@@ -282,6 +282,11 @@ impl Plain<'_> {
         Some(pass)
     }
 
+    /// Keeps back the cookie that may hold a token.
+    pub(in crate::front) fn keep_back(&mut self, gate: &TokenGate) {
+        self.token_cookie = gate.cookie().cloned();
+    }
+
     /// Who sends it, as a token says, if he may come in; the token is taken off. `None` leaves the
     /// decision to hyper's way, which has unknown keys fetched and takes tokens off addresses.
     #[must_use]
@@ -296,7 +301,6 @@ impl Plain<'_> {
             return None;
         }
         self.take_off(|header| carrier.spends(header.name, header.value));
-        self.token_cookie = gate.cookie().map(Into::into);
         self.hints.pass = Some(carrier.pass.clone());
         Some(carrier.pass)
     }

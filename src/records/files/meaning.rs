@@ -49,8 +49,8 @@ fn at(folder: Folder, path: &str, backend: BackendId) -> Meaning {
 /// False for a file of another user, and for a copy of one.
 fn is_for(files: &Files, at: &Located, user: &str) -> bool {
     let original = files.original(at);
-    let holder = files.holder(original);
-    holder.is_none_or(|holder| holder.is_for(original.file.path(), Some(user)))
+    let (folder, path) = (original.file.folder, original.file.path());
+    files.is_for(folder, path, files.holder(original), Some(user))
 }
 
 fn meaning_of_plain(
@@ -63,6 +63,7 @@ fn meaning_of_plain(
         Some(Place::Backend(backend)) => at(folder, path, *backend),
         Some(Place::Gone(server)) => Meaning::Gone(ServerKey::of_text(server).url),
         None if files.is_named(folder, path) => Meaning::Others,
+        None if !files.is_for(folder, path, None, user_of(askers)) => Meaning::Others,
         None => Meaning::Unknown,
     }
 }

@@ -3,9 +3,26 @@
 use std::sync::Arc;
 
 use super::super::ids::{BackendId, FileRef, Folder, Located};
-use super::{Files, Maker, Place, Strangers, user_of};
+use super::super::user_folder::UserFolder;
+use super::{Files, Holder, Maker, Place, Strangers, user_of};
+
+/// What an output or a preview is to users that is not known to be of a prompt of theirs.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub enum Unknown {
+    /// Everybody's, if nobody is known to have made it.
+    #[default]
+    Shared,
+    /// Nobody's: names of outputs are counted, so anybody can guess them.
+    Hidden,
+}
 
 impl Files {
+    /// The same ledger with another rule for outputs that are not known.
+    #[must_use]
+    pub fn with_unknown(self, unknown: Unknown) -> Self {
+        Self { unknown, ..self }
+    }
+
     /// Finds the file of a name that carries its backend but no folder: an input, unless it is
     /// known only among the outputs.
     #[must_use]
@@ -15,13 +32,33 @@ impl Files {
         if !self.knows(&input) && self.knows(&output) { output } else { input }
     }
 
+    /// False for a file that does not exist for a user: another's, or one that is not known, if
+    /// such are hidden. `holder` is what is known of it.
+    #[must_use]
+    pub fn is_for(
+        &self,
+        folder: Folder,
+        path: &str,
+        holder: Option<&Holder>,
+        user: Option<&str>,
+    ) -> bool {
+        let Some(name) = user else { return true };
+        let has_owner = UserFolder::is_in(path)
+            || holder.is_some_and(|it| it.makers.iter().any(|maker| maker.user().is_some()));
+        match (self.unknown, folder) {
+            (Unknown::Hidden, Folder::Output | Folder::Temp) if !has_owner => false,
+            (Unknown::Shared | Unknown::Hidden, _) => {
+                holder.is_none_or(|holder| holder.is_for(path, Some(name)))
+            }
+        }
+    }
+
     /// True if a list may show it to `askers`: it is theirs, or has no owner. A user is shown the
     /// files of all his clients.
     #[must_use]
     pub fn is_shown_to(&self, at: &Located, askers: &[Maker]) -> bool {
         if let user @ Some(_) = user_of(askers) {
-            let path = at.file.path();
-            return self.holder(at).is_none_or(|holder| holder.is_for(path, user));
+            return self.is_for(at.file.folder, at.file.path(), self.holder(at), user);
         }
         self.holder(at).is_none_or(|holder| {
             holder.makers.is_empty() || holder.makers.iter().any(|it| askers.contains(it))
