@@ -14,6 +14,7 @@ pub mod auth;
 pub mod fleet;
 pub mod front;
 pub mod journal;
+pub mod limits;
 pub mod lock;
 mod records;
 mod report;

@@ -123,6 +123,20 @@ pub mod rank {
         TOKENS = 44, Shared;
         /// When the keys that sign tokens are fetched.
         TOKEN_KEYS = 45, Shared;
+        /// Prompts of the last minute, by whoever submitted them.
+        PROMPT_LIMITS = 46, Shared;
+        /// Open sockets, by whoever has them.
+        SOCKET_LIMITS = 47, Shared;
+        /// Pending prompts, by whoever submitted them.
+        PENDING_LIMITS = 48, Shared;
+        /// Requests of the last minute, by address.
+        REQUEST_LIMITS = 49, Shared;
+        /// New clients of the last minute, by address.
+        NEWCOMER_LIMITS = 50, Shared;
+        /// For how long prompts have run in a day, by whoever submitted them.
+        GPU_LIMITS = 51, Shared;
+        /// Bytes uploaded in a day, by whoever uploaded them.
+        UPLOAD_LIMITS = 52, Shared;
     }
 }
 

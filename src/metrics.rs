@@ -19,6 +19,7 @@ mod certificates;
 mod discoveries;
 mod guests;
 mod labels;
+mod limits;
 mod times;
 
 use crate::lock::{Lock, rank};
@@ -30,6 +31,7 @@ use discoveries::Discoveries;
 use guests::GuestMetrics;
 pub use labels::ByBackend;
 use labels::{ByCode, ByEnd, ByKind, ByPlacement, ByStatus};
+use limits::LimitMetrics;
 use times::Times;
 
 /// The classes of statuses (RFC 9110 section 15), in their order.
@@ -80,6 +82,7 @@ pub struct Metrics {
     pub stale_answers: Counter,
     pub assets: AssetMetrics,
     pub guests: GuestMetrics,
+    pub limits: LimitMetrics,
     pub certificates: CertificateMetrics,
     pub log_bytes: Gauge,
     pub journal_failing: Gauge,
@@ -136,6 +139,7 @@ impl Default for Metrics {
             stale_answers: Counter::default(),
             assets: AssetMetrics::default(),
             guests: GuestMetrics::default(),
+            limits: LimitMetrics::default(),
             certificates: CertificateMetrics::default(),
             log_bytes: Gauge::default(),
             journal_failing: Gauge::default(),
@@ -160,6 +164,7 @@ impl Default for Metrics {
         metrics.register_memory();
         metrics.assets.register(&mut metrics.registry);
         metrics.guests.register(&mut metrics.registry);
+        metrics.limits.register(&mut metrics.registry);
         metrics.certificates.register(&mut metrics.registry);
         metrics.discoveries.register(&mut metrics.registry);
         metrics

@@ -38,4 +38,14 @@ impl RequestBody {
             Self::Empty | Self::Whole(_) | Self::Wrapped(_) | Self::Changed(_) => self,
         }
     }
+
+    /// The same body; one that is streamed is counted as it arrives, whatever is made of it later.
+    #[must_use]
+    pub fn counted_by(mut self, counts: Look) -> Self {
+        match &mut self {
+            Self::Streamed { body, .. } => body.counts = Some(counts),
+            Self::Empty | Self::Whole(_) | Self::Wrapped(_) | Self::Changed(_) => {}
+        }
+        self
+    }
 }

@@ -10,11 +10,11 @@ mod collect;
 pub(crate) mod cut;
 pub(crate) mod inflate;
 mod look;
+mod streamed;
 pub(crate) mod tee;
 pub(crate) mod wrapped;
 
 use std::fmt;
-use std::future::Future as _;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -25,12 +25,12 @@ use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 use tokio::sync::mpsc;
-use tokio::time::{Instant, Sleep};
 
 use changed::Changed;
 pub(crate) use collect::{CollectError, CollectLimits, collect};
 use cut::CutBody;
 pub(crate) use look::Look;
+pub(crate) use streamed::Streamed;
 use tee::TeeBody;
 use wrapped::Wrapped;
 
@@ -51,55 +51,6 @@ pub enum BodyError {
 
 fn humantime(duration: Duration) -> String {
     format!("{} s", duration.as_secs())
-}
-
-/// A body that is received from the network, with an idle deadline.
-///
-/// The timer is created only when a poll finds no data: most bodies are there at once.
-pub struct Streamed {
-    inner: Incoming,
-    idle: Duration,
-    timer: Option<Pin<Box<Sleep>>>,
-    /// The timer is running: the last poll had no data.
-    is_waiting: bool,
-}
-
-impl fmt::Debug for Streamed {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Streamed").finish_non_exhaustive()
-    }
-}
-
-impl Streamed {
-    #[must_use]
-    pub fn new(inner: Incoming, idle: Duration) -> Self {
-        Self { inner, idle, timer: None, is_waiting: false }
-    }
-
-    fn poll_inner(
-        &mut self,
-        cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
-        match Pin::new(&mut self.inner).poll_frame(cx) {
-            Poll::Ready(frame) => {
-                // The next wait sets the timer anew. The body may not be polled for a long time
-                // while the other side is slow to read, and that must not count as idle.
-                self.is_waiting = false;
-                Poll::Ready(frame.map(|frame| frame.map_err(BodyError::from)))
-            }
-            Poll::Pending => {
-                let idle = self.idle;
-                let timer = self.timer.get_or_insert_with(|| Box::pin(tokio::time::sleep(idle)));
-                if !std::mem::replace(&mut self.is_waiting, true) {
-                    timer.as_mut().reset(Instant::now() + idle);
-                }
-                match timer.as_mut().poll(cx) {
-                    Poll::Ready(()) => Poll::Ready(Some(Err(BodyError::Idle(idle)))),
-                    Poll::Pending => Poll::Pending,
-                }
-            }
-        }
-    }
 }
 
 /// Set when a client's body broke off, so that its backend is not blamed for it.

@@ -48,6 +48,7 @@ pub(super) fn check(raw: RawConfig, notes: &mut Notes) -> Config {
         isolation: raw_isolation,
         state: raw_state,
         log: raw_log,
+        limits: raw_limits,
         backends: raw_backends,
         discovery: raw_discovery,
     } = raw;
@@ -70,6 +71,7 @@ pub(super) fn check(raw: RawConfig, notes: &mut Notes) -> Config {
         isolation: isolation(raw_isolation, notes),
         state: state(raw_state, notes),
         log: log(raw_log, notes),
+        limits: super::limits::check(raw_limits, notes),
         backends: backends(raw_backends, notes),
         discovery: tables::places(raw_discovery, notes),
     }

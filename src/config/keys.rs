@@ -6,6 +6,7 @@
 //!
 //! The last column says when a new value takes effect: see [`Applied`].
 
+mod limits;
 mod named;
 
 use super::audit::AuditTarget;
@@ -26,23 +27,32 @@ use super::tls::PemPath;
 use super::units::{DAY, GIB, H, KIB, MIB, MS, S};
 use super::user::UserText;
 use super::values::{LogLevel, Networks, Origins, Token};
+use limits::{LIMIT_KEYS, LIMIT_SECTIONS};
+pub(super) use limits::{RawLimits, limits};
 use named::{NAMED_KEYS, NAMED_SECTIONS};
 pub(super) use named::{RawBackend, RawDiscovery, backend, discovery};
 
 /// Every section with its description, in the order of the documentation.
-pub const SECTIONS: &[(&str, &str)] =
-    &joined::<{ PLAIN_SECTIONS.len() + NAMED_SECTIONS.len() }, _>(PLAIN_SECTIONS, NAMED_SECTIONS);
+pub const SECTIONS: &[(&str, &str)] = &joined::<
+    { PLAIN_SECTIONS.len() + LIMIT_SECTIONS.len() + NAMED_SECTIONS.len() },
+    _,
+>([PLAIN_SECTIONS, LIMIT_SECTIONS, NAMED_SECTIONS]);
 
 /// Every key, in the order of the documentation.
 pub const KEYS: &[Key] =
-    &joined::<{ PLAIN_KEYS.len() + NAMED_KEYS.len() }, _>(PLAIN_KEYS, NAMED_KEYS);
+    &joined::<{ PLAIN_KEYS.len() + LIMIT_KEYS.len() + NAMED_KEYS.len() }, _>([
+        PLAIN_KEYS, LIMIT_KEYS, NAMED_KEYS,
+    ]);
 
-/// Both lists as one.
-const fn joined<const N: usize, T: Copy>(first: &[T], second: &[T]) -> [T; N] {
-    let (mut all, mut at) = ([first[0]; N], 0);
+/// These lists as one.
+const fn joined<const N: usize, T: Copy>(lists: [&[T]; 3]) -> [T; N] {
+    let (mut all, mut at, mut list, mut index) = ([lists[0][0]; N], 0, 0, 0);
     while at < N {
-        all[at] = if at < first.len() { first[at] } else { second[at - first.len()] };
-        at += 1;
+        if index == lists[list].len() {
+            (list, index) = (list + 1, 0);
+        }
+        all[at] = lists[list][index];
+        (at, index) = (at + 1, index + 1);
     }
     all
 }

@@ -33,6 +33,7 @@ pub mod keys;
 mod kinds;
 mod labels;
 mod layers;
+mod limits;
 mod listed;
 mod listen;
 mod lists;
@@ -82,6 +83,7 @@ pub use jwt::{JwtConfig, KeysCa, KeysUrl};
 pub use key::Applied;
 pub use kinds::Shape;
 pub use labels::labels;
+pub use limits::LimitsConfig;
 pub use listed::ListedBy;
 pub use live::LiveConfig;
 pub use loading::{Checked, Doors, Sources, check, doors, effective, files, load, users_file};
@@ -115,6 +117,7 @@ pub struct Config {
     pub isolation: IsolationConfig,
     pub state: StateConfig,
     pub log: LogConfig,
+    pub limits: LimitsConfig,
     /// In the order of names, which is that of [`crate::routing::ids::BackendId`]. Invariant: at
     /// most [`Config::BACKENDS_MAX`], and no name and no authority twice. There is at least one,
     /// unless there is a discovery.

@@ -24,7 +24,7 @@ use super::command_scope::{self, Actor, Located, named, own_pending};
 use super::error::GatewayError;
 use super::forward::{send, to_backend};
 use super::history::asking_failed;
-use super::route::of_client;
+use super::route::of_caller;
 use super::{Answer, bodies, done};
 use crate::body::{CollectLimits, RequestBody};
 use crate::comfy::commands;
@@ -151,8 +151,8 @@ pub async fn subscribe_logs(
     let body = collect_small(&front.shared, &mut parts, body).await?;
     let wanted = commands::LogSubscription::read(&body)?;
     let id = caller.client_called(&front.shared.config(), &wanted.client_id)?;
+    let target = of_caller(front, caller, &id)?;
     caller.is(front, &id);
-    let target = of_client(&front.sessions, &id)?;
     if let Some(client) = front.sessions.clients.get(&id) {
         client.wants_logs(if wanted.enabled { Wanted::Yes } else { Wanted::No });
         // The backend ignores a subscription for a socket that it does not know yet.

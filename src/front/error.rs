@@ -117,6 +117,8 @@ pub enum GatewayError {
     TooManyGuesses { seconds: u16 },
     #[error("too many people are logging in at the moment; try again")]
     LoginsBusy,
+    #[error(transparent)]
+    LimitReached(#[from] crate::limits::LimitReached),
     #[error("{0}")]
     BadForm(&'static str),
     #[error(transparent)]
@@ -210,6 +212,7 @@ impl GatewayError {
             | Self::ViewersOnlyRead
             | Self::BadLogin
             | Self::TooManyGuesses { .. }
+            | Self::LimitReached(_)
             | Self::BadForm(_)
             | Self::BadUpload(_)
             | Self::PageUnsaid
@@ -262,6 +265,7 @@ impl GatewayError {
         match self {
             Self::Refused(Refusal::TooManyPending { .. })
             | Self::TooManyGuesses { .. }
+            | Self::LimitReached(_)
             | Self::TooManySockets(_)
             | Self::TooManyTunnels(TooMany::OfOwner { .. }) => StatusCode::TOO_MANY_REQUESTS,
             Self::Refused(Refusal::AlreadyPending)

@@ -9,6 +9,7 @@ use hyper::body::Incoming;
 
 use super::comfy_user::{self, SentFor};
 use super::error::GatewayError;
+use super::limits::UploadMeter;
 use super::{Answer, headers};
 use crate::body::{ClientFault, RequestBody, ResponseBody};
 use crate::fleet::backend::Backend;
@@ -54,8 +55,12 @@ pub fn outgoing(
     target: &Target,
     request: Request<Incoming>,
 ) -> (Request<RequestBody>, ClientFault) {
-    let (parts, body) = request.into_parts();
+    let (mut parts, body) = request.into_parts();
     let (body, fault) = RequestBody::streamed(body, shared.config().server.body_timeout);
+    let body = match parts.extensions.remove::<UploadMeter>() {
+        Some(meter) => body.counted_by(meter.into_look()),
+        None => body,
+    };
     (to_backend(target, parts, body), fault)
 }
 

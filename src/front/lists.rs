@@ -18,7 +18,7 @@ use super::caller::Caller;
 use super::error::GatewayError;
 use super::forward::Target;
 use super::history_cache::{self, Missing};
-use super::route::of_client;
+use super::route::of_caller;
 use super::visible_owners::VisibleOwners;
 use super::{Answer, headers, json};
 use crate::comfy::lists::Positions;
@@ -58,7 +58,7 @@ impl Listing {
         let (whose, address) = (VisibleOwners::of(front, caller), caller.address);
         let mut listing = Self { whose, address, binding: None, missing: Missing::default() };
         let Some(client) = caller.asker(front) else { return listing };
-        match of_client(&front.sessions, &client) {
+        match of_caller(front, caller, &client) {
             Ok(target) => {
                 if matches!(target.reason, Reason::Placed | Reason::Moved) {
                     // The answer reveals a binding, which must survive a restart.

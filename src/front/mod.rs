@@ -76,6 +76,7 @@ pub mod hosts;
 pub mod html;
 pub mod identity_hints;
 pub mod jobs;
+mod limits;
 pub mod lists;
 pub mod login;
 pub mod names;
@@ -112,6 +113,7 @@ pub mod writes;
 
 use std::net::IpAddr;
 use std::sync::Arc;
+use std::time::Instant;
 
 use http::header::CONTENT_TYPE;
 use http::{HeaderValue, Request, Response, StatusCode};
@@ -145,9 +147,8 @@ pub async fn answer(
     let is_inside = matches!(entry, base_path::Entry::Inside);
     let from = login::Origin { peer, decision: &decision, base: &base, is_inside };
     let login = login::Asked::of(&front, &request).filter(|_| is_inside);
-    let foreign = hosts::check(&front.shared.config().server, peer, &request).err();
-    let (guest, answered) = match (foreign, login) {
-        // Checked first: such a request is not meant for this gateway at all.
+    let turned_away = check_first(&front, peer, &request, started).err();
+    let (guest, answered) = match (turned_away, login) {
         (Some(error), _) => (None, Some(Err(error))),
         (None, Some(_)) if !matches!(decision, cors::CorsDecision::Preflight(_)) => (None, None),
         (None, Some(_) | None) => {
@@ -201,6 +202,22 @@ pub async fn answer(
         record.write(&access::Answer::of(&response, took));
     }
     response
+}
+
+/// Checks what matters before anything else.
+///
+/// # Errors
+/// Its address sends too many requests, or it is not meant for this gateway at all.
+fn check_first<B>(
+    front: &Front,
+    peer: IpAddr,
+    request: &Request<B>,
+    now: Instant,
+) -> Result<(), GatewayError> {
+    let config = front.shared.config();
+    let address = || audited::address_of(front, peer, request);
+    front.limits.request(&config, address, now)?;
+    hosts::check(&config.server, peer, request)
 }
 
 /// Checks whether a request may come in, and finds its sender. Returns an answer if no more is
@@ -272,6 +289,9 @@ pub fn failed_for(
 /// The answer that reports an error. The error is counted and logged.
 pub fn failed(shared: &Shared, error: &GatewayError) -> Response<ResponseBody> {
     shared.metrics.failed(error.code());
+    if let GatewayError::LimitReached(reached) = error {
+        shared.metrics.limits.reached(reached.name);
+    }
     let source = std::error::Error::source(error).map(ToString::to_string);
     match error.fault() {
         Fault::Client => debug!(%error, "Refused a request."),

@@ -16,6 +16,7 @@ use super::Front;
 use super::caller::Caller;
 use super::error::GatewayError;
 use super::forward::{Target, forward};
+use super::limits;
 use super::route::{decided, reading};
 use super::upload::HeldByUpload;
 use crate::comfy::foreign::{is_foreign, may_be_a_session};
@@ -40,6 +41,7 @@ pub fn brings_a_body<B: http_body::Body>(request: &Request<B>) -> bool {
 /// Those of [`reading`].
 pub fn target(front: &Front, caller: &Caller, path: &str) -> Result<Target, GatewayError> {
     let Some(id) = caller.reader(front) else { return reading(front, caller) };
+    limits::meet(front, caller, &id)?;
     let (_, made) =
         with_client(&front.sessions, &id, |client| contact(&front.sessions, client, path, now()))?;
     Ok(decided(&front.shared, made?))
@@ -62,7 +64,8 @@ pub fn contact(
 ///
 /// # Errors
 /// Those of [`forward`].
-pub async fn bring(front: &Arc<Front>, caller: &Caller, request: Request<Incoming>) -> Answer {
+pub async fn bring(front: &Arc<Front>, caller: &Caller, mut request: Request<Incoming>) -> Answer {
+    front.limits.upload(front, caller, &mut request)?;
     let Some(id) = caller.reader(front) else {
         let target = reading(front, caller)?;
         let answer = forward(&front.shared, &target, request).await?;
@@ -72,6 +75,7 @@ pub async fn bring(front: &Arc<Front>, caller: &Caller, request: Request<Incomin
         }
         return Ok(answer);
     };
+    limits::meet(front, caller, &id)?;
     let (client, began) =
         with_client(&front.sessions, &id, |client| client.body_began(&front.sessions))?;
     let began = began?;

@@ -17,8 +17,8 @@ use super::forward::{Target, forward};
 use super::stand_in::marked;
 use super::upload::{self, upload};
 use super::{
-    Answer, assets, cancel, commands, done, failover, headers, history, home, jobs, lists, nodes,
-    packs, page, self_service, static_files, submit, tunnel, upgrade, user_data, view,
+    Answer, assets, cancel, commands, done, failover, headers, history, home, jobs, limits, lists,
+    nodes, packs, page, self_service, static_files, submit, tunnel, upgrade, user_data, view,
 };
 use crate::comfy::endpoint::{Endpoint, classify};
 use crate::comfy::guard;
@@ -147,9 +147,18 @@ fn query_of(request: &Request<Incoming>) -> &str {
 /// The caller's backend is down and held, or there is none.
 pub fn reading(front: &Front, caller: &Caller) -> Result<Target, GatewayError> {
     match caller.reader(front) {
-        Some(id) => of_client(&front.sessions, &id),
+        Some(id) => of_caller(front, caller, &id),
         None => of_nobody(front, caller),
     }
+}
+
+/// The backend of a caller's client. A new client is bound now.
+///
+/// # Errors
+/// No backend can serve it, or too many new ones come from its address.
+pub fn of_caller(front: &Front, caller: &Caller, id: &ClientId) -> Result<Target, GatewayError> {
+    limits::meet(front, caller, id)?;
+    of_client(&front.sessions, id)
 }
 
 /// The backend of a client. A new client is bound now.

@@ -19,6 +19,7 @@ use super::cookie_signer::{CookieSigner, Signed};
 use super::copies::Copies;
 use super::failover::Starts;
 use super::history_cache::HistoryCache;
+use super::limits::Limits;
 use super::login::Logins;
 use super::login::ended::EndedSessions;
 use super::nodes::NodeInfos;
@@ -65,6 +66,8 @@ pub struct Front {
     pub logins: Logins,
     /// The keys that sign tokens, where they are fetched.
     pub(super) token_keys: KeyFetcher,
+    /// What is counted where it is limited.
+    pub(super) limits: Limits,
     pub browsers: Browsers,
     /// Compresses files of the page.
     pub press: Press,
@@ -133,6 +136,7 @@ impl Front {
             admission,
             logins: Logins::new(ended),
             token_keys: KeyFetcher::default(),
+            limits: Limits::default(),
             browsers: Browsers::default(),
             press: Press::default(),
             starts: Starts::default(),

@@ -4,6 +4,7 @@
 //! once, by a task of its own that runs to a known outcome whether its client waits or not. If the
 //! answer is missing, the backend is asked; the client never gets a guess.
 
+mod acceptance_tee;
 mod attempts;
 mod chosen_id;
 mod folders;
@@ -30,9 +31,9 @@ use super::caller::Caller;
 use super::error::GatewayError;
 use super::forward::Target;
 use super::upgrade::mint;
-use super::{Answer, bodies, headers, json, own_folder};
+use super::{Answer, bodies, headers, json, limits, own_folder};
 use crate::body::budget::BodyShare;
-use crate::body::tee::{Tee, tee};
+use crate::body::tee::tee;
 use crate::body::{CollectLimits, ResponseBody};
 use crate::comfy::answers;
 use crate::comfy::labels::Labels;
@@ -51,6 +52,7 @@ use crate::session::control;
 use crate::session::link::Link;
 use crate::session::registry::{admit, with_client};
 use crate::session::submissions::{Nearness, Placed, Remembered};
+use acceptance_tee::AcceptanceTee;
 use stage_inputs::Inputs;
 
 /// Handles a submission: sends it, and answers with the result.
@@ -58,13 +60,14 @@ use stage_inputs::Inputs;
 /// # Errors
 /// It was refused, could not be placed or sent, or its state is not known within the limit.
 pub async fn submit(front: &Arc<Front>, caller: &Caller, request: Request<Incoming>) -> Answer {
+    front.limits.submission(front, caller, now())?;
     let (mut parts, body) = request.into_parts();
     let mut share = front.bodies.share();
-    let limits = CollectLimits {
+    let sizes = CollectLimits {
         max: front.shared.config().prompts.max_body,
         idle: front.shared.config().server.body_timeout,
     };
-    let body = bodies::json(&mut parts, body, limits, Some(&mut share)).await?;
+    let body = bodies::json(&mut parts, body, sizes, Some(&mut share)).await?;
     let nodes = front.nodes.classes();
     let draft = submission::read(body, &nodes)?;
     let config = front.shared.config();
@@ -72,6 +75,7 @@ pub async fn submit(front: &Arc<Front>, caller: &Caller, request: Request<Incomi
     let named = draft.client_name().cloned().map(|name| caller.client(&config, name));
     let named = named.or_else(|| caller.named.clone());
     let id = named.clone().unwrap_or_else(|| caller.realm.client(mint()));
+    limits::meet(front, caller, &id)?;
     let by = submitter(front, caller, named.as_ref(), &id);
     let chosen = draft.prompt_id().cloned();
     let prompt = chosen.clone().unwrap_or_else(chosen_id::another);
@@ -86,11 +90,14 @@ pub async fn submit(front: &Arc<Front>, caller: &Caller, request: Request<Incomi
     let mut inputs = Inputs::of(&front.shared, &body, &askers, &nodes);
     inputs.weigh(&front.shared).await;
     let near = &inputs.nearness();
-    let told = Remembered::of(ready.output_nodes, Labels::of(&body));
+    let account = limits::account(front, caller)?;
+    let told = Remembered::of(ready.output_nodes, Labels::of(&body)).counted(account);
     let completion = told.completion();
     let wish = Wish { by: &by, told, near };
     let (client, target, Placed { link, expected, .. }) =
         decide(front, caller, &id, &prompt, &wish)?;
+    // It must not count any longer than the prompt is pending.
+    drop(wish);
     let sending = Sending {
         front: Arc::clone(front),
         client,
@@ -149,28 +156,6 @@ async fn outcome(front: &Arc<Front>, sending: Sending, parts: Parts, body: Bytes
         Ok(Err(_)) if front.shared.is_leaving() => Err(GatewayError::Stopping),
         // The task ended without a result.
         Ok(Err(_)) | Err(_) => Err(unknown),
-    }
-}
-
-/// A submission whose answer is not written yet. When that is over, in whatever way, its events may
-/// follow.
-struct AcceptanceTee {
-    front: Arc<Front>,
-    client: Arc<Client>,
-    prompt: PromptId,
-}
-
-impl Tee for AcceptanceTee {
-    fn passed(&mut self, _data: &[u8]) -> bool {
-        true
-    }
-
-    fn finished(self: Box<Self>) {}
-}
-
-impl Drop for AcceptanceTee {
-    fn drop(&mut self) {
-        self.client.answered(&self.front.sessions, &self.prompt);
     }
 }
 

@@ -50,6 +50,7 @@ pub async fn tunnel(
     let owner = caller.reader(front).map_or(Owner::Address(caller.address), Owner::Client);
     let place =
         front.sessions.tunnels.enter(owner, target.backend.id, &front.shared.config().sockets)?;
+    let open = front.limits.socket(front, caller)?;
     let client = Upgrade::of(&mut request);
     // The tunnel continues the connection, and counts as one until it ends.
     let seat = request.extensions_mut().remove::<Seat>();
@@ -77,7 +78,7 @@ pub async fn tunnel(
     let passing = pass_on(Arc::clone(front), target.clone(), (client, response), place, barred);
     front.shared.tasks.spawn(async move {
         passing.await;
-        drop(seat);
+        drop((seat, open));
     });
     Ok(answer)
 }

@@ -9,7 +9,7 @@ use super::Front;
 use super::browsers::Spot;
 use super::caller::Caller;
 use super::error::GatewayError;
-use super::{Answer, headers};
+use super::{Answer, headers, limits};
 use crate::auth::Pass;
 use crate::body::ResponseBody;
 use crate::net::{new_id, now};
@@ -24,7 +24,7 @@ use crate::ws;
 ///
 /// # Errors
 /// It is not an opening handshake, it comes from this gateway itself, the table of clients is full,
-/// or this client has its maximum of sockets.
+/// or there are too many sockets.
 pub fn upgrade(front: &Arc<Front>, caller: &Caller, mut request: Request<Incoming>) -> Answer {
     let (response, promised) = ws::accept(&mut request)?;
     if caller.named.as_ref().is_some_and(|id| front.shared.fleet.is_own_watch(id)) {
@@ -33,10 +33,12 @@ pub fn upgrade(front: &Arc<Front>, caller: &Caller, mut request: Request<Incomin
     // The first socket of ComfyUI's page has no name. The page takes the name from the first
     // status.
     let id = caller.named.clone().unwrap_or_else(|| caller.realm.client(mint()));
+    let open = front.limits.socket(front, caller)?;
+    limits::meet(front, caller, &id)?;
     caller.is(front, &id);
     // Checked before the 101 is sent.
     admit(&front.sessions, &id)?.may_open_socket(&front.sessions.shared)?;
-    let limits = socket::limits(&front.shared.config().sockets);
+    let sizes = socket::limits(&front.shared.config().sockets);
     // The socket continues the connection, and counts as one until it ends.
     let seat = request.extensions_mut().remove::<Seat>();
     let pass = request.extensions_mut().remove::<Pass>();
@@ -45,14 +47,14 @@ pub fn upgrade(front: &Arc<Front>, caller: &Caller, mut request: Request<Incomin
     let task = {
         let front = Arc::clone(front);
         async move {
-            let Some(channel) = promised.channel(limits).await else { return };
+            let Some(channel) = promised.channel(sizes).await else { return };
             let opened =
                 with_client(&front.sessions, &id, |client| client.open_socket(&front.sessions));
             if let Ok((client, key)) = opened {
                 let _here = Here::new(&front, spot, &id);
                 socket::serve(Arc::clone(&front.sessions), client, key, channel, barred).await;
             }
-            drop(seat);
+            drop((seat, open));
         }
     };
     front.shared.tasks.spawn(task);

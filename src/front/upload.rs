@@ -20,6 +20,7 @@ use super::caller::Caller;
 use super::collected::{Collected, collected};
 use super::error::GatewayError;
 use super::forward::{Target, outgoing, to_backend};
+use super::limits::{self, UploadMeter};
 use super::{Answer, bodies, copy_file, view};
 use crate::body::budget::BodyShare;
 use crate::body::{ClientFault, CollectLimits, Look, RequestBody};
@@ -55,11 +56,13 @@ pub async fn upload(
     front: &Arc<Front>,
     caller: &Caller,
     what: What,
-    request: Request<Incoming>,
+    mut request: Request<Incoming>,
 ) -> Answer {
+    front.limits.upload(front, caller, &mut request)?;
     let Some(id) = caller.reader(front) else {
         return nameless(front, caller, what, request).await;
     };
+    limits::meet(front, caller, &id)?;
     let (client, decided) =
         with_client(&front.sessions, &id, |client| client.upload_began(&front.sessions))?;
     let began = decided?;
@@ -190,6 +193,9 @@ async fn mask(
         idle: front.shared.config().server.body_timeout,
     };
     let mut body = bodies::whole(&mut parts, body, limits, Some(share)).await?;
+    if let Some(meter) = parts.extensions.remove::<UploadMeter>() {
+        meter.passed(&body);
+    }
     if let Some(user) = user_of(askers) {
         body = own_form::whole(&mut parts, &body, &UserFolder::of(user))?;
     }

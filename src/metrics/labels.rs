@@ -32,6 +32,11 @@ pub(super) struct ByReason {
     pub(super) reason: &'static str,
 }
 
+#[derive(Clone, Debug, EncodeLabelSet, Eq, Hash, PartialEq)]
+pub(super) struct ByLimit {
+    pub(super) limit: &'static str,
+}
+
 /// Labels of what can succeed.
 #[derive(Clone, Debug, EncodeLabelSet, Eq, Hash, PartialEq)]
 pub(super) struct ByOutcome {

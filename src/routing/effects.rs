@@ -107,6 +107,8 @@ pub struct Ended {
     /// The backend that it was on.
     pub backend: BackendId,
     pub end: End,
+    /// When it was first seen to run, if it was.
+    pub started: Option<Instant>,
     pub at: Instant,
     pub known: KnownBy,
 }

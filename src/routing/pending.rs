@@ -67,6 +67,8 @@ pub struct Pending {
     spoke: Instant,
     /// When it started, if no later event came.
     began: Option<Instant>,
+    /// When it was first seen to run.
+    started: Option<Instant>,
 }
 
 /// What answers have shown so far, while they do not settle the end.
@@ -140,6 +142,7 @@ impl Pending {
             finding: Finding::Nothing,
             spoke: now,
             began: None,
+            started: None,
         }
     }
 
@@ -175,7 +178,7 @@ impl Pending {
         self.began = (heard == Signal::Started).then_some(self.began.unwrap_or(now));
         match (heard, self.phase) {
             (Signal::Started | Signal::Progressed, _) => {
-                self.runs();
+                self.runs(now);
                 None
             }
             (Signal::Terminal(end), _) => {
@@ -201,7 +204,7 @@ impl Pending {
             }
             Observation::Running => {
                 self.is_there(now);
-                self.runs();
+                self.runs(now);
                 None
             }
             Observation::InHistory(end) => {
@@ -252,6 +255,12 @@ impl Pending {
         self.began
     }
 
+    /// When it was first seen to run, in an event or in an answer.
+    #[must_use]
+    pub fn started(&self) -> Option<Instant> {
+        self.started
+    }
+
     /// Its link broke: events may be missed from now on.
     pub fn deaf(&mut self) {
         self.began = None;
@@ -273,9 +282,10 @@ impl Pending {
     }
 
     /// It runs, or has just ended: a backend sends the outcome before it counts the prompt as done.
-    fn runs(&mut self) {
+    fn runs(&mut self, now: Instant) {
         match self.phase {
             Phase::Sending | Phase::Restored | Phase::Queued | Phase::Running => {
+                self.started.get_or_insert(now);
                 self.phase = Phase::Running;
             }
             Phase::Ending(_) => {}
@@ -372,6 +382,20 @@ mod tests {
         assert_eq!(prompt.on_event(Signal::Terminal(End::Failed), t), None);
         assert_eq!(prompt.on_event(Signal::Progressed, t), None, "a straggler changes nothing");
         assert_eq!(prompt.on_event(Signal::LastWord, t), Some(End::Failed));
+    }
+
+    #[test]
+    fn it_started_when_it_was_first_seen_to_run() {
+        let t = start();
+        let (mut heard, mut found) = (pending(t), pending(t));
+        heard.on_event(Signal::Started, at(t, 5));
+        heard.on_event(Signal::Progressed, at(t, 9));
+        heard.on_event(Signal::Terminal(End::Succeeded), at(t, 11));
+        assert_eq!(heard.started(), Some(at(t, 5)));
+        found.on_probe(Observation::Queued, at(t, 3));
+        assert_eq!(found.started(), None);
+        found.on_probe(Observation::Running, at(t, 7));
+        assert_eq!(found.started(), Some(at(t, 7)));
     }
 
     #[test]

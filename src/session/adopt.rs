@@ -33,6 +33,8 @@ impl Client {
             let remembered = Remembered::outputs(found.output_nodes.clone());
             turn.remembered.insert(found.prompt.clone(), remembered);
         }
+        let account = |it: &Found| (it.prompt.clone(), sessions.account_of(&self.id));
+        turn.keep_accounts(found.iter().map(account).collect());
         turn.act(|core| core.adopt(&found, now));
         drop(turn);
         let backend = &*sessions.shared.fleet.get(first.backend).name();

@@ -9,6 +9,7 @@
 use std::ops::{Deref, DerefMut};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 use tracing::debug;
 
@@ -17,6 +18,7 @@ use super::submissions::Remembered;
 use super::tombstones::TombstoneReason;
 use super::{Client, Sessions, State, control};
 use crate::journal::record::Told;
+use crate::limits::Counted;
 use crate::lock::{Guard, rank};
 use crate::masked::mask;
 use crate::net::now;
@@ -66,6 +68,8 @@ pub(super) enum After {
     /// A prompt has ended: updates the ledger, the journal, the counters and the log, and then
     /// wakes the tasks that wait for the end.
     Ended { prompt: PromptId, end: End, told: Told, waits: Option<Arc<Completion>> },
+    /// A prompt ran for so long: counts it.
+    Ran { payer: Counted, ran: Duration },
     /// A submission goes to a backend: updates the ledger and the journal.
     Placed { prompt: PromptId, on: BackendId, output_nodes: Vec<String> },
     /// No backend has a submission: removes it from the ledger and the journal.
@@ -239,7 +243,7 @@ impl<'a> Turn<'a> {
     fn ended(&mut self, ended: Vec<Ended>, mut history: Option<Vec<Frame>>) {
         let told = self.told();
         let mut cut_off = Vec::new();
-        for Ended { prompt, backend, end, at, known } in ended {
+        for Ended { prompt, backend, end, started, at, known } in ended {
             let name = &self.later.sessions.shared.fleet.get(backend).name();
             let state = &mut *self.state;
             match (known, history.take()) {
@@ -251,7 +255,12 @@ impl<'a> Turn<'a> {
                     state.tombstones.add(&prompt, TombstoneReason::Told);
                 }
             }
-            let waits = state.forget(&prompt, at).map(|remembered| remembered.completion());
+            let remembered = state.forget(&prompt, at);
+            let bill = remembered.as_ref().and_then(|it| it.bill(end, started, at));
+            let waits = remembered.map(|remembered| remembered.completion());
+            if let Some((payer, ran)) = bill {
+                self.later(After::Ran { payer, ran });
+            }
             if known == KnownBy::CutOff {
                 cut_off.push((prompt.clone(), backend));
             }
@@ -281,6 +290,10 @@ impl Later<'_> {
                 if let Some(completion) = waits {
                     completion.set(end);
                 }
+            }
+            After::Ran { payer, ran } => {
+                let millis = u64::try_from(ran.as_millis()).unwrap_or(u64::MAX);
+                sessions.gpu_millis.use_up(payer, millis, now());
             }
             After::Placed { prompt, on, output_nodes } => {
                 records.prompt_placed(&prompt, on, &output_nodes);

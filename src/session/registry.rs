@@ -37,7 +37,7 @@ pub struct TooManyClients {
 
 /// Whether a client is new.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-enum Known {
+pub enum Known {
     Already,
     SinceNow,
 }
@@ -206,6 +206,17 @@ impl Clients {
 /// # Errors
 /// Every client in the table has a socket or work.
 pub fn admit(sessions: &Arc<Sessions>, id: &ClientId) -> Result<Arc<Client>, TooManyClients> {
+    meet(sessions, id).map(|(client, _)| client)
+}
+
+/// The same, and whether it had to be created.
+///
+/// # Errors
+/// Those of [`admit`].
+pub fn meet(
+    sessions: &Arc<Sessions>,
+    id: &ClientId,
+) -> Result<(Arc<Client>, Known), TooManyClients> {
     let found = sessions.clients.find_or_make(id).or_else(|_full| {
         make_room(sessions, now());
         sessions.clients.find_or_make(id)
@@ -215,7 +226,7 @@ pub fn admit(sessions: &Arc<Sessions>, id: &ClientId) -> Result<Arc<Client>, Too
         Known::Already => {}
         Known::SinceNow => client.adopt(sessions),
     }
-    Ok(client)
+    Ok((client, known))
 }
 
 /// Calls `act` on the client of that name, which is created if necessary. Repeats it with a new

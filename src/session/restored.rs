@@ -21,11 +21,14 @@ impl Client {
     #[must_use]
     pub fn restored(restored: RestoredClient, sessions: &Arc<Sessions>) -> Arc<Self> {
         let RestoredClient { id, binding, pending, output_nodes, lost, undelivered } = restored;
+        let account = |prompt: &PromptId| (prompt.clone(), sessions.account_of(&id));
+        let accounts = pending.keys().map(account).collect();
         let core = core::Client::restored(binding, pending, now());
         let client = Arc::new(Self::with_core(id, &sessions.logs, core));
         let mut turn = client.turn(sessions);
         let remembered = |(prompt, nodes)| (prompt, Remembered::outputs(nodes));
         turn.remembered = output_nodes.into_iter().map(remembered).collect();
+        turn.keep_accounts(accounts);
         let (to_fetch, to_tell): (Vec<_>, Vec<_>) =
             undelivered.into_iter().partition(|undelivered| has_history(undelivered.end));
         turn.undelivered = to_fetch;

@@ -9,9 +9,14 @@ use super::budget::{LogBudget, QueueBudget};
 use super::interrupts::Interrupts;
 use super::reconcile;
 use super::registry::Clients;
+use super::submissions::Account;
 use super::sweep;
 use crate::fleet::wanted::Wanted;
+use crate::limits::Counted;
+use crate::limits::days::Days;
+use crate::limits::held::{Allowed, Holdings};
 use crate::lock::{Lock, rank};
+use crate::routing::ids::ClientId;
 use crate::shared::Shared;
 use crate::tunnels::Tunnels;
 
@@ -28,6 +33,10 @@ pub struct Sessions {
     pub(super) wanted: Lock<Wanted, { rank::WANTED }>,
     /// Sockets of node packs that are passed through.
     pub tunnels: Tunnels,
+    /// Pending prompts, where they are limited.
+    pub pending_prompts: Holdings<{ rank::PENDING_LIMITS }>,
+    /// For how many milliseconds prompts have run, where that is limited.
+    pub gpu_millis: Days<{ rank::GPU_LIMITS }>,
     /// The bytes of all event logs.
     pub logs: LogBudget,
     /// The bytes that wait for all browser sockets.
@@ -52,6 +61,8 @@ impl Sessions {
             interrupts: Interrupts::default(),
             wanted: Lock::new(Wanted::default().configured(&config.backends)),
             tunnels: Tunnels::default(),
+            pending_prompts: Holdings::default(),
+            gpu_millis: Days::default(),
             logs,
             queues: QueueBudget::new(bytes(sockets.queue_bytes_total)),
             adoption: Adoption::default(),
@@ -67,6 +78,22 @@ impl Sessions {
         let tasks = &self.shared.tasks;
         tasks.spawn_critical("sweep", sweep::sweep(Arc::clone(self)));
         tasks.spawn_critical("reconciler", reconcile::reconcile(Arc::clone(self)));
+    }
+
+    /// Counts a pending prompt of a client that nobody has just submitted, whatever the limits are.
+    /// Where nobody is asked who he is, nothing says from where it came, so it counts only for all
+    /// together.
+    #[must_use]
+    pub(super) fn account_of(&self, client: &ClientId) -> Account {
+        let limits = self.shared.config().limits;
+        let user = client.user().map_or(Counted::Unknown, |user| Counted::User(user.into()));
+        let each = [(user.clone(), None)].into_iter().collect();
+        let is_counted = limits.limits_pending_prompts();
+        let place = is_counted.then(|| self.pending_prompts.take(Allowed { each, all: None }).ok());
+        Account {
+            place: place.flatten().map(Arc::new),
+            payer: limits.limits_gpu_seconds().then_some(user),
+        }
     }
 
     /// The configuration was replaced.

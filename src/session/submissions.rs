@@ -2,6 +2,7 @@
 //! never sent, and leave no trace if they were refused.
 
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use smallvec::SmallVec;
 
@@ -13,9 +14,12 @@ use super::tombstones::TombstoneReason;
 use super::{Client, Gone};
 use crate::comfy::labels::Labels;
 use crate::fleet::dial_limiter::Haste;
+use crate::limits::Counted;
+use crate::limits::held::Held;
 use crate::net::now;
 use crate::routing::decision::{Decision, NotThere, Refusal};
 use crate::routing::ids::{BackendId, PromptId};
+use crate::routing::pending::End;
 use crate::routing::placement::{BackendView, FleetNow};
 
 /// The backends that already have all existing files of a prompt.
@@ -62,13 +66,45 @@ pub struct Remembered {
     /// The names of its nodes, for the message if its server dies.
     pub(super) labels: Labels,
     completion: Arc<Completion>,
+    account: Account,
+}
+
+/// What counts a pending prompt, where it is limited.
+#[derive(Clone, Debug, Default)]
+pub struct Account {
+    /// It counts as pending until this is dropped.
+    pub place: Option<Arc<Held>>,
+    /// For whom the time counts for which it runs.
+    pub payer: Option<Counted>,
 }
 
 impl Remembered {
     /// For a prompt that is about to be submitted.
     #[must_use]
     pub fn of(output_nodes: Vec<String>, labels: Labels) -> Self {
-        Self { output_nodes, labels, completion: Arc::default() }
+        Self { output_nodes, labels, completion: Arc::default(), account: Account::default() }
+    }
+
+    /// The same, counted so.
+    #[must_use]
+    pub fn counted(self, account: Account) -> Self {
+        Self { account, ..self }
+    }
+
+    /// For whom how long it ran, if that is counted. One that was lost costs nothing.
+    pub(super) fn bill(
+        &self,
+        end: End,
+        started: Option<Instant>,
+        ended: Instant,
+    ) -> Option<(Counted, Duration)> {
+        let (payer, started) = (self.account.payer.clone()?, started?);
+        match end {
+            End::Succeeded | End::Failed | End::Interrupted | End::Deleted => {
+                Some((payer, ended.saturating_duration_since(started)))
+            }
+            End::Lost(_) => None,
+        }
     }
 
     /// Reports how it ended.

@@ -4,7 +4,7 @@
 use std::time::Instant;
 
 use super::event_log::Kept;
-use super::submissions::Remembered;
+use super::submissions::{Account, Remembered};
 use super::subscriber::Audience;
 use super::{Missed, State};
 use crate::comfy::event::{self, Event};
@@ -23,6 +23,15 @@ impl State {
         self.runs = self.runs.take().filter(|running| running != prompt);
         self.missed.remove(prompt);
         self.remembered.remove(prompt)
+    }
+
+    /// Keeps what counts the prompts that were pending before this client was there.
+    pub(super) fn keep_accounts(&mut self, accounts: Vec<(PromptId, Account)>) {
+        let is_counted = |account: &Account| account.place.is_some() || account.payer.is_some();
+        for (prompt, account) in accounts.into_iter().filter(|(_, it)| is_counted(it)) {
+            let remembered = self.remembered.remove(&prompt).unwrap_or_default();
+            self.remembered.insert(prompt, remembered.counted(account));
+        }
     }
 
     /// There was no link for a while: events of prompts in a matching phase that are pending on

@@ -14,6 +14,7 @@ use mooring::comfy::submission;
 use mooring::config::keys::KEYS;
 use mooring::fleet::pool::ExchangeError;
 use mooring::front::error::GatewayError;
+use mooring::limits::LimitReached;
 use mooring::metrics::Dropped;
 use mooring::metrics::{ByBackend, Metrics};
 use mooring::routing::decision::{Reason, Refusal, StillPending};
@@ -116,6 +117,7 @@ fn failures() -> Vec<GatewayError> {
         GatewayError::ViewersOnlyRead,
         GatewayError::BadLogin,
         GatewayError::TooManyGuesses { seconds: 5 },
+        GatewayError::LimitReached(LimitReached { name: "user_sockets", max: 5, seconds: 5 }),
         GatewayError::LoginsBusy,
         GatewayError::BadForm("why"),
         GatewayError::PageUnsaid,

@@ -19,8 +19,8 @@ use crate::process::Daemon;
 use crate::support::{Answer, Socket, World, network, quick, send, soon, until};
 
 /// Keys in place of random ones, so that they are found in what backends and logs get.
-const ADA: &str = "key-of-ada";
-const BOB: &str = "key-of-bob";
+pub(crate) const ADA: &str = "key-of-ada";
+pub(crate) const BOB: &str = "key-of-bob";
 const VIEWER: &str = "key-of-vic";
 
 const BOTH_WAYS: [OnOff; 2] = [OnOff::On, OnOff::Off];

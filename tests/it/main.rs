@@ -54,6 +54,7 @@ mod kubernetes;
 mod kubernetes_api;
 mod late;
 mod leftovers;
+mod limits;
 mod listings;
 mod lists;
 mod login;

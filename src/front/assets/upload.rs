@@ -8,6 +8,7 @@ use hyper::body::Incoming;
 
 use super::super::collected::{Collected, collected};
 use super::super::forward::{Target, outgoing};
+use super::super::limits;
 use super::super::upload::HeldByUpload;
 use super::hashes::learn_own;
 use super::one::named;
@@ -30,7 +31,9 @@ const ANSWER_MAX: u64 = 1 << 20;
 ///
 /// # Errors
 /// It cannot be placed, or the error of [`super::super::forward::forward`].
-pub(super) async fn upload(session: &Session<'_>, request: Request<Incoming>) -> Settled {
+pub(super) async fn upload(session: &Session<'_>, mut request: Request<Incoming>) -> Settled {
+    let counted = session.front.limits.upload(session.front, session.caller, &mut request);
+    counted.map_err(GatewayError::from)?;
     let servers = servers::of(session).await?;
     match session.caller.reader(session.front) {
         Some(id) => of_client(session, &servers, id, request).await,
@@ -46,6 +49,7 @@ async fn of_client(
     request: Request<Incoming>,
 ) -> Settled {
     let front = session.front;
+    limits::meet(front, session.caller, &id)?;
     let is_one = |backend: BackendId| servers.iter().any(|it| it.id == backend);
     let (client, decided) =
         with_client(&front.sessions, &id, |it| it.upload_began_among(&front.sessions, &is_one))

@@ -53,6 +53,7 @@ impl GatewayError {
             Self::ViewersOnlyRead => "viewers_only_read",
             Self::BadLogin => "bad_login",
             Self::TooManyGuesses { .. } => "too_many_guesses",
+            Self::LimitReached(_) => "limit_reached",
             Self::LoginsBusy => "logins_busy",
             Self::BadForm(_) => "bad_form",
             Self::BadUpload(_) => "bad_upload",

@@ -9,6 +9,7 @@ use hyper::ext::ReasonPhrase;
 use super::{ERROR_HEADER, GatewayError};
 use crate::body::{ResponseBody, inflate};
 use crate::comfy::reply;
+use crate::limits::LimitReached;
 use crate::server::refusal;
 
 impl GatewayError {
@@ -19,8 +20,11 @@ impl GatewayError {
 
     /// After how many seconds it makes sense to ask again.
     #[must_use]
-    pub fn retry_after(&self) -> Option<u16> {
+    pub fn retry_after(&self) -> Option<u32> {
         if let Self::TooManyGuesses { seconds } = self {
+            return Some(u32::from(*seconds));
+        }
+        if let Self::LimitReached(LimitReached { seconds, .. }) = self {
             return Some(*seconds);
         }
         match self.status() {

@@ -113,7 +113,11 @@ impl Passthrough for PassthroughConnection {
                     let bytes = asked.bytes;
                     match self.pass(&mut conn, &mut heads.deadline, asked).await {
                         After::Stays => take(&mut conn.read, bytes),
-                        After::Elsewhere => return Left::Other(conn),
+                        After::Elsewhere => {
+                            let config = self.front.shared.config();
+                            self.route_cache.leave(&self.front, &config);
+                            return Left::Other(conn);
+                        }
                         After::Ends => return Left::Over(conn),
                         After::BreaksOff => return Left::Ended,
                     }
@@ -148,23 +152,16 @@ impl PassthroughConnection {
             Parsed::Partial => Next::Nothing,
             Parsed::Plain(mut plain) if plain.may_pass(&config.server, peer) => {
                 plain.hints.wire = Wire::of(conn);
-                let admission = &self.front.admission;
                 if config.auth.jwt.cookie.is_some() {
-                    plain.keep_back(&admission.tokens());
+                    plain.keep_back(&self.front.admission.tokens());
                 }
-                let pass = match config.auth.mode {
-                    AuthMode::Off => None,
-                    AuthMode::Keys | AuthMode::Header | AuthMode::Jwt => {
-                        match self.route_cache.admit(admission, &config, &mut plain) {
-                            Some(pass) => Some(pass),
-                            None => return Next::Other,
-                        }
-                    }
-                };
                 let came = now();
+                let entered = self.route_cache.enter(&self.front, &config, &mut plain, came);
+                let Ok(pass) = entered else { return Next::Other };
                 // Copies are made on hyper's way.
                 let is_due = |read| self.front.starts.are_due(read, &self.front, came);
                 if plain.start.is_some_and(is_due) {
+                    self.route_cache.leave(&self.front, &config);
                     return Next::Other;
                 }
                 Next::PassedRequest(self.ask(&plain, &config, came, pass))

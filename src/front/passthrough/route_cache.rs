@@ -15,7 +15,7 @@ use crate::front::caller::{self, Caller, Door, IdentityHints, Peer};
 use crate::front::error::GatewayError;
 use crate::front::forward::Target;
 use crate::front::session_cookie::SessionCache;
-use crate::front::{packs, route};
+use crate::front::{limits, packs, route};
 use crate::session::Client;
 use crate::session::registry::with_client;
 
@@ -30,7 +30,13 @@ pub struct RouteCache {
     known: Option<CachedCaller>,
     cookie: Cookie,
     sessions: SessionCache,
+    /// The address for which this request was counted, if requests are limited.
+    counted: Option<IpAddr>,
 }
+
+/// A request is answered in hyper's way.
+#[derive(Clone, Copy, Debug)]
+pub struct Elsewhere;
 
 /// The last line of cookies and its meaning: comparing it costs less than checking a signature.
 #[derive(Debug)]
@@ -82,12 +88,49 @@ impl RouteCache {
     pub fn new(peer: IpAddr) -> Self {
         let (line, door) = (Vec::new(), Door::Unknown);
         let cookie = Cookie { line, door, owner: None, browser: None };
-        Self { peer, known: None, cookie, sessions: SessionCache::default() }
+        Self { peer, known: None, cookie, sessions: SessionCache::default(), counted: None }
+    }
+
+    /// Counts a request, and finds its sender. `None` if everybody may come in.
+    ///
+    /// # Errors
+    /// There are too many from its address, or the sender may not come in: hyper's way says so.
+    pub fn enter(
+        &mut self,
+        front: &Front,
+        config: &Config,
+        plain: &mut Plain<'_>,
+        now: Instant,
+    ) -> Result<Option<Pass>, Elsewhere> {
+        self.counted = None;
+        if config.limits.address_requests_per_minute.is_some() {
+            let address = caller::address(&config.server, self.peer, &plain.hints);
+            let counted = front.limits.request(config, || address, now);
+            counted.map_err(|_reached| Elsewhere)?;
+            self.counted = Some(address);
+        }
+        let pass = match config.auth.mode {
+            AuthMode::Off => return Ok(None),
+            AuthMode::Keys | AuthMode::Header | AuthMode::Jwt => {
+                self.admit(&front.admission, config, plain)
+            }
+        };
+        if pass.is_none() {
+            self.leave(front, config);
+        }
+        pass.map(Some).ok_or(Elsewhere)
+    }
+
+    /// The request is answered in hyper's way, which counts it as well.
+    pub fn leave(&mut self, front: &Front, config: &Config) {
+        if let Some(address) = self.counted.take() {
+            front.limits.uncount_request(config, address);
+        }
     }
 
     /// Finds the sender of a request, by a key, by a session, or by what a proxy says, if the
     /// sender may come in.
-    pub fn admit(
+    fn admit(
         &mut self,
         admission: &Admission,
         config: &Config,
@@ -187,6 +230,7 @@ impl RouteCache {
     ) -> Result<Target, GatewayError> {
         let caller = Caller::named_so(name, front, self.peer, hints)?;
         let Some(id) = &caller.named else { return packs::target(front, &caller, path) };
+        limits::meet(front, &caller, id)?;
         let (client, decided) = with_client(&front.sessions, id, |client| {
             packs::contact(&front.sessions, client, path, now)
         })?;

@@ -73,8 +73,9 @@ impl Prompts {
         now: Instant,
         effects: &mut Effects,
     ) -> Option<BackendId> {
-        let (prompt, Pending { backend, .. }) = self.0.shift_remove_entry(prompt)?;
-        effects.ended.push(Ended { prompt, backend, end, at: now, known });
+        let (prompt, pending) = self.0.shift_remove_entry(prompt)?;
+        let (backend, started) = (pending.backend, pending.started());
+        effects.ended.push(Ended { prompt, backend, end, started, at: now, known });
         effects.tells_count = true;
         Some(backend)
     }
@@ -82,8 +83,10 @@ impl Prompts {
     /// Ends all of them by a reset. Returns how many.
     pub(super) fn cut_off(&mut self, now: Instant, effects: &mut Effects) -> usize {
         let (end, known) = (End::Lost(Loss::Reset), KnownBy::CutOff);
-        let ended =
-            |(prompt, Pending { backend, .. })| Ended { prompt, backend, end, at: now, known };
+        let ended = |(prompt, pending): (PromptId, Pending)| {
+            let (backend, started) = (pending.backend, pending.started());
+            Ended { prompt, backend, end, started, at: now, known }
+        };
         effects.ended.extend(self.0.drain(..).map(ended));
         effects.tells_count = true;
         effects.ended.len()
