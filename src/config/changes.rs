@@ -167,6 +167,7 @@ mod tests {
             "prompts.max_body" | "sockets.log_bytes" => "1MiB",
             _other => match default {
                 "false" => "true",
+                "true" => "false",
                 "on" => "off",
                 "off" => "on",
                 text if text.ends_with("iB") => "63MiB",
