@@ -1,8 +1,7 @@
 //! Limits of what one user or one address may do, and all together (`[limits]`).
 //!
 //! Three kinds of things are counted: what happens ([`rates`]), what lasts ([`held`]), and what is
-//! used up ([`days`]). Which
-//! limit applies where is decided in [`crate::front::limits`].
+//! used up ([`days`]). The front decides which limit applies to which request.
 
 use std::net::IpAddr;
 use std::num::NonZeroU64;

@@ -175,6 +175,7 @@ fn scrape() -> String {
     metrics.guests.refused("missing");
     metrics.guests.tried("ok");
     metrics.guests.fetched_keys("ok");
+    metrics.limits.reached("user_sockets");
     metrics.placed(Reason::Held);
     End::ALL.into_iter().for_each(|end| metrics.prompt_ended(end));
     metrics.dropped(Dropped { previews: 1, progress: 1 });

@@ -11,7 +11,7 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
 use crate::keys::{ADA, BOB};
 use crate::restart::Mortal;
-use crate::support::{Answer, Socket, World, quick, send, slow, soon, until};
+use crate::support::{Answer, Socket, World, network, quick, send, slow, soon, until};
 
 const REACHED: (u16, &str) = (429, "limit_reached");
 
@@ -296,7 +296,7 @@ async fn a_limit_below_what_is_pending_ends_nothing_and_takes_nothing_new() {
 async fn who_has_used_up_his_day_gets_no_further_prompt() {
     let world = world(|config| {
         config.limits.user_gpu_seconds_per_day = NonZeroU32::new(1);
-        config.limits.all_gpu_seconds_per_day = NonZeroU32::new(2);
+        config.limits.all_gpu_seconds_per_day = NonZeroU32::new(3);
     })
     .await;
     let mut socket = world.socket("a").await;
@@ -324,7 +324,7 @@ async fn who_has_used_up_his_day_gets_no_further_prompt() {
     assert_eq!(limit_of(&refused), "user_gpu_seconds_per_day");
     let seconds: u64 = refused.header("retry-after").parse().unwrap();
     assert!((86_000..=86_400).contains(&seconds), "{seconds}");
-    let prompt = run(&there, 1.2).await.prompt_id();
+    let prompt = run(&there, 2.2).await.prompt_id();
     socket.until_end(&prompt).await;
     let reached = async { while run(&from("192.0.2.3"), 0.01).await.status == 200 {} };
     soon("all together have used up the day", reached).await;
@@ -361,7 +361,8 @@ async fn upload_in_pieces(world: &World, address: &str, len: usize) -> String {
          Connection: close\r\n\r\n{len:x}\r\n{body}\r\n0\r\n\r\n",
         world.front
     );
-    let mut stream = tokio::net::TcpStream::connect(world.front).await.unwrap();
+    let (host, port) = (world.front.ip().to_string(), world.front.port());
+    let mut stream = network().connect(&host, port).await.unwrap();
     stream.write_all(text.as_bytes()).await.unwrap();
     let mut read = String::new();
     soon("the answer", stream.read_to_string(&mut read)).await.unwrap();
