@@ -3,6 +3,7 @@
 //! What can fail comes before what must be undone; signals are installed before "ready" is said;
 //! the listeners open only after each backend was asked once, so that a restart causes no outage.
 
+mod drain;
 mod listening;
 mod managed;
 mod signals;
@@ -28,25 +29,21 @@ use crate::journal::disk::Disk;
 use crate::journal::record::Saved;
 use crate::journal::{COMMIT_WITHIN, Journal, JournalError, Store};
 use crate::lock;
-use crate::masked::mask;
 use crate::net::service_manager::{ServiceManager, State};
-use crate::net::{Network, descriptors, sleep};
+use crate::net::{Network, descriptors};
 use crate::reload::watch::Watched;
 use crate::reload::{By, Level, Means, Reloader, Reloads, Reread, certificates, users};
-use crate::routing::ids::{ClientId, PromptId};
 use crate::server::accept;
 use crate::server::door::Door;
-use crate::session::{Client, Sessions};
+use crate::session::Sessions;
 use crate::shared::Shared;
 use crate::tasks::Tasks;
 use crate::tasks::heartbeat;
+use drain::drain;
 use listening::{bind, terms_of};
 
 /// How long the listeners wait for the first word of each backend.
 const FIRST_PROBES: Duration = Duration::from_secs(2);
-
-/// How many of the prompts that are left behind are named in the log.
-const LEFT_TOLD_MAX: usize = 100;
 
 /// A gateway that listens.
 #[derive(Debug)]
@@ -350,64 +347,15 @@ fn drain_at_most(server: &ServerConfig) -> Duration {
     server.drain_pending + server.drain_timeout
 }
 
-/// Leaves: first not ready and still serving, then without listeners, until all is done or the
-/// time is up.
-async fn drain(sessions: &Sessions, tasks: &Tasks) {
-    let config = sessions.shared.config_kept();
-    let server = &config.server;
-    sessions.shared.leave();
-    if !server.drain_pending.is_zero() {
-        work_is_done(sessions, server.drain_pending).await;
-    }
-    sleep(server.drain_delay).await;
-    match tasks.drain(server.drain_timeout.saturating_sub(server.drain_delay)).await {
-        0 => info!("Drained."),
-        left => warn!(left, "Drain deadline reached; closing the rest."),
-    }
-}
-
-/// As a sidecar: waits, still serving, until no prompt is pending, and says what was left.
-async fn work_is_done(sessions: &Sessions, limit: Duration) {
-    let done = async {
-        loop {
-            // Before the look: it hears of every end from here on.
-            let one_less = sessions.shared.records.next_settled();
-            if sessions.clients.working().iter().all(|client| is_idle(client)) {
-                return;
-            }
-            one_less.await;
-        }
-    };
-    if timeout(limit, done).await.is_ok() {
-        return info!("No prompt is pending any more.");
-    }
-    let left = pending(sessions).count();
-    warn!(left, "The wait for pending prompts is over; they go on without us.");
-    for (client, prompt, backend) in pending(sessions).take(LEFT_TOLD_MAX) {
-        warn!(client = %mask(&client), %prompt, backend = &*backend, "Prompt is left behind.");
-    }
-}
-
-fn is_idle(client: &Client) -> bool {
-    client.inspect(|core, _| core.pending().is_empty())
-}
-
-/// Every pending prompt, with its client and the name of its backend.
-fn pending(sessions: &Sessions) -> impl Iterator<Item = (ClientId, PromptId, Arc<str>)> {
-    sessions.clients.all().into_iter().flat_map(move |client| {
-        let id = client.id.clone();
-        client.pending().into_iter().map(move |(prompt, pending)| {
-            (id.clone(), prompt, sessions.shared.fleet.get(pending.backend).name())
-        })
-    })
-}
-
 #[cfg(test)]
 mod tests {
     use std::io;
 
+    use super::drain::work_is_done;
     use super::*;
+    use crate::net::sleep;
     use crate::net::{Boxed, Listener, Stream, now};
+    use crate::routing::ids::{ClientId, PromptId};
     use crate::session::registry::with_client;
     use crate::session::submissions::{Nearness, Remembered};
 

@@ -86,7 +86,7 @@ fn request_head(count: usize) {
     for _ in 0..count {
         out.clear();
         if let Parsed::Plain(plain) = parse(black_box(REQUEST), HEAD_MAX, 100, black_box(&base)) {
-            plain.write(b"gpu-a:8188", Peer::Stranger, black_box(&own), &mut out);
+            plain.write(b"gpu-a:8188", Peer::Stranger, black_box((None, &own)), &mut out);
         }
         assert!(!black_box(&out).is_empty(), "it is one that is only passed on");
     }

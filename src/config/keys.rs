@@ -7,11 +7,11 @@
 //! The last column says when a new value takes effect: see [`Applied`].
 
 mod limits;
+mod log;
 mod named;
 
-use super::audit::AuditTarget;
 use super::base_path::Base;
-use super::choices::{Counts, Format, Mode, NamelessMay, OnError, Tags, Toggle};
+use super::choices::{Counts, Mode, NamelessMay, OnError, Tags, Toggle};
 use super::hosts::HostNames;
 use super::jwt::{Claim, CookieName, JwksUrl, PlainText};
 use super::key::Applied;
@@ -26,26 +26,29 @@ use super::secret::SecretFile;
 use super::tls::PemPath;
 use super::units::{DAY, GIB, H, KIB, MIB, MS, S};
 use super::user::UserText;
-use super::values::{LogLevel, Networks, Origins, Token};
+use super::values::{Networks, Origins, Token};
 use limits::{LIMIT_KEYS, LIMIT_SECTIONS};
 pub(super) use limits::{RawLimits, limits};
+use log::{LOG_KEYS, LOG_SECTIONS};
+pub(super) use log::{RawLog, log};
 use named::{NAMED_KEYS, NAMED_SECTIONS};
 pub(super) use named::{RawBackend, RawDiscovery, backend, discovery};
 
 /// Every section with its description, in the order of the documentation.
-pub const SECTIONS: &[(&str, &str)] = &joined::<
-    { PLAIN_SECTIONS.len() + LIMIT_SECTIONS.len() + NAMED_SECTIONS.len() },
-    _,
->([PLAIN_SECTIONS, LIMIT_SECTIONS, NAMED_SECTIONS]);
+pub const SECTIONS: &[(&str, &str)] =
+    &joined::<
+        { PLAIN_SECTIONS.len() + LOG_SECTIONS.len() + LIMIT_SECTIONS.len() + NAMED_SECTIONS.len() },
+        _,
+    >([PLAIN_SECTIONS, LOG_SECTIONS, LIMIT_SECTIONS, NAMED_SECTIONS]);
 
 /// Every key, in the order of the documentation.
-pub const KEYS: &[Key] =
-    &joined::<{ PLAIN_KEYS.len() + LIMIT_KEYS.len() + NAMED_KEYS.len() }, _>([
-        PLAIN_KEYS, LIMIT_KEYS, NAMED_KEYS,
-    ]);
+pub const KEYS: &[Key] = &joined::<
+    { PLAIN_KEYS.len() + LOG_KEYS.len() + LIMIT_KEYS.len() + NAMED_KEYS.len() },
+    _,
+>([PLAIN_KEYS, LOG_KEYS, LIMIT_KEYS, NAMED_KEYS]);
 
 /// These lists as one.
-const fn joined<const N: usize, T: Copy>(lists: [&[T]; 3]) -> [T; N] {
+const fn joined<const N: usize, T: Copy>(lists: [&[T]; 4]) -> [T; N] {
     let (mut all, mut at, mut list, mut index) = ([lists[0][0]; N], 0, 0, 0);
     while at < N {
         if index == lists[list].len() {
@@ -402,14 +405,5 @@ sections! { PLAIN_SECTIONS, PLAIN_KEYS:
         /// Disk space in that folder for copies of settings and saved workflows, which are used
         /// while the home is away. With 0 there are none, and also if `server.stale_cache` is 0.
         copies: Size { min: 0, max: 64 * GIB } = "64MiB", Live;
-    }
-    /// The log, on standard error.
-    ["log"] RawLog log {
-        /// `text` writes lines for people, `json` one JSON object per line.
-        format: Format = "text", Restart;
-        /// What is logged. `RUST_LOG` overrides it.
-        level: LogLevel = "info", Live;
-        /// Where the audit log goes (who changed what): `off`, `stdout`, or a file with a slash.
-        audit: AuditTarget = "off", Restart;
     }
 }

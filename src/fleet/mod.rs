@@ -10,8 +10,8 @@
 //! dialled again. [`pool`] sends requests; its idle connections are in [`idle`], and [`last_sent`]
 //! says from when an answer is awaited. [`api`] makes small requests, and [`queue_snapshot`] reads
 //! one queue for many callers. [`up_state`] says whether a backend is up, and [`worker`] whether
-//! the thread is alive that does its work. [`features`] are what all have in common. [`user_ids`] says
-//! what one calls a user.
+//! the thread is alive that does its work. [`features`] are what all have in common. [`user_ids`]
+//! says what one calls a user.
 
 pub mod api;
 pub mod backend;

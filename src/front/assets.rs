@@ -27,7 +27,7 @@ use hyper::body::Incoming;
 use super::Front;
 use super::caller::Caller;
 use super::comfy_user::{self, SentFor};
-use super::error::GatewayError;
+use super::error::{Closed, GatewayError};
 use super::headers::COMFY_USER;
 use super::jobs::with_status;
 use super::route::reading;
@@ -58,7 +58,7 @@ pub async fn answer(
     request: Request<Incoming>,
 ) -> Answer {
     if matches!(asked, AssetRequest::Scan(_)) && !may_scan(front, caller) {
-        return Err(GatewayError::OperatorsOnly);
+        return Err(GatewayError::Closed(Closed::Operators));
     }
     let said = (request.headers(), request.extensions());
     let session = Session::of(front, caller, said);

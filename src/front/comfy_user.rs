@@ -1,5 +1,5 @@
-//! Says to servers who a user is (`auth.comfy_user`): the header `Comfy-User`, by which ComfyUI with
-//! `--multi-user` keeps settings, workflows and assets of several users.
+//! Says to servers who a user is (`auth.comfy_user`): the header `Comfy-User`, by which ComfyUI
+//! with `--multi-user` keeps settings, workflows and assets of several users.
 //!
 //! Where users are required, a client cannot set this header: it is removed from its requests. Each
 //! server has ids of its own, so the header is added only when it is known where a request goes.
@@ -10,7 +10,7 @@ use std::sync::Arc;
 use http::header::HeaderMap;
 use http::{Extensions, HeaderValue, Method, Request};
 
-use super::error::GatewayError;
+use super::error::{Closed, GatewayError};
 use super::forward::Target;
 use super::headers::COMFY_USER;
 use super::{Answer, json};
@@ -112,6 +112,6 @@ pub(super) fn no_user(backend: &Backend, source: NoUserId) -> GatewayError {
 pub(super) fn users(method: &Method) -> Answer {
     match *method {
         Method::GET | Method::HEAD => Ok(json(users::SINGLE)),
-        _ => Err(GatewayError::UsersAreGiven),
+        _ => Err(GatewayError::Closed(Closed::Users)),
     }
 }

@@ -7,6 +7,7 @@
 
 mod bodies;
 mod causes;
+mod closed;
 mod code;
 mod response;
 
@@ -27,6 +28,7 @@ use crate::session::registry::TooManyClients;
 use crate::session::subscriber::TooManySockets;
 use crate::tunnels::TooMany;
 use crate::ws::HandshakeError;
+pub use closed::Closed;
 
 /// The code of the failure, for programs.
 pub const ERROR_HEADER: HeaderName = HeaderName::from_static("mooring-error");
@@ -135,18 +137,12 @@ pub enum GatewayError {
          server.hosts"
     )]
     ForeignHost { host: String },
-    #[error("this path is refused here; see server.deny")]
-    PathDenied,
-    #[error("this is for operators; see server.allow_manager and server.allow_asset_scans")]
-    OperatorsOnly,
+    #[error(transparent)]
+    Closed(#[from] Closed),
     #[error("no server with assets knows the user that `Comfy-User` names")]
     UnknownUser,
     #[error("{backend} could not be asked what it calls you, or could not make you its user")]
     NoUserThere { backend: String, source: NoUserId },
-    #[error("an operator of this gateway says who its users are: servers' users are not made here")]
-    UsersAreGiven,
-    #[error("the log and the paths of a server are for operators; see server.allow_logs")]
-    LogsClosed,
     #[error("say who you are: send a clientId")]
     Nameless,
     #[error(transparent)]
@@ -218,10 +214,7 @@ impl GatewayError {
             | Self::PageUnsaid
             | Self::ForeignOrigin
             | Self::ForeignHost { .. }
-            | Self::PathDenied
-            | Self::OperatorsOnly
-            | Self::LogsClosed
-            | Self::UsersAreGiven
+            | Self::Closed(_)
             | Self::Nameless
             | Self::UnknownUser
             | Self::StillPending(_)
@@ -297,10 +290,7 @@ impl GatewayError {
             | Self::ViewersOnlyRead
             | Self::PageUnsaid
             | Self::ForeignOrigin
-            | Self::PathDenied
-            | Self::OperatorsOnly
-            | Self::LogsClosed
-            | Self::UsersAreGiven
+            | Self::Closed(_)
             | Self::Nameless
             | Self::UnknownUser => StatusCode::FORBIDDEN,
             Self::StillPending(_) => StatusCode::CONFLICT,

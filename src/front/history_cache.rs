@@ -394,8 +394,7 @@ fn lost_entry(
 ) -> Option<Bytes> {
     let backend = backend.map(|backend| shared.fleet.get(backend).name());
     let message = lost_message(loss, backend.as_deref().unwrap_or("its server"), None);
-    let (taken_ms, lost_ms) = (shared.records.unix_at(made), shared.records.unix_at(ended));
+    let [taken_ms, lost_ms] = [made, ended].map(|at| shared.records.unix_at(at));
     let times = LostTimes { order, taken_ms, lost_ms };
-    let history = Bytes::from(reply::history_lost(prompt, &message, times));
-    entry_in(&history, prompt).ok().flatten()
+    entry_in(&Bytes::from(reply::history_lost(prompt, &message, times)), prompt).ok().flatten()
 }

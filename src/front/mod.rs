@@ -124,7 +124,7 @@ use crate::body::ResponseBody;
 use crate::comfy::deny::is_denied;
 use crate::net::{new_id, now};
 use crate::shared::Shared;
-use error::{Fault, GatewayError};
+use error::{Closed, Fault, GatewayError};
 use unavailable::{Asker, Reader};
 
 pub use service::FrontService;
@@ -257,7 +257,7 @@ fn enter(
 /// `server.deny` has the path. What is beside the base path is nowhere, and told so.
 fn check_path(front: &Front, from: login::Origin<'_>, path: &str) -> Result<(), GatewayError> {
     match from.is_inside && is_denied(&front.shared.config().server.deny, path) {
-        true => Err(GatewayError::PathDenied),
+        true => Err(GatewayError::Closed(Closed::Path)),
         false => Ok(()),
     }
 }

@@ -12,7 +12,7 @@ use hyper::body::Incoming;
 
 use super::Front;
 use super::caller::{Caller, IdentityHints};
-use super::error::GatewayError;
+use super::error::{Closed, GatewayError};
 use super::forward::{Target, forward};
 use super::stand_in::marked;
 use super::upload::{self, upload};
@@ -72,7 +72,7 @@ pub async fn route(front: &Arc<Front>, peer: IpAddr, mut request: Request<Incomi
         Endpoint::SubscribeLogs | Endpoint::ServerLog
             if !(front.shared.config().server.allow_logs && caller.is_operator) =>
         {
-            Err(GatewayError::LogsClosed)
+            Err(GatewayError::Closed(Closed::Logs))
         }
         Endpoint::SubscribeLogs => commands::subscribe_logs(front, &caller, request).await,
         Endpoint::Features => Ok(super::json(front.shared.fleet.features().1.to_string())),
@@ -80,9 +80,11 @@ pub async fn route(front: &Arc<Front>, peer: IpAddr, mut request: Request<Incomi
         Endpoint::Page => marked(front, page::page(front, &caller, request).await),
         Endpoint::Asset => marked(front, static_files::asset(front, caller.address, request).await),
         Endpoint::UserData => marked(front, user_data::user_data(front, &caller, request).await),
-        Endpoint::Guarded if is_shut(front, &caller, &request) => Err(GatewayError::OperatorsOnly),
+        Endpoint::Guarded if is_shut(front, &caller, &request) => {
+            Err(GatewayError::Closed(Closed::Operators))
+        }
         Endpoint::Guarded | Endpoint::ManagerList if guard::breaks_lines(query_of(&request)) => {
-            Err(GatewayError::OperatorsOnly)
+            Err(GatewayError::Closed(Closed::Operators))
         }
         Endpoint::NodeInfo => nodes::all(front, &caller, request).await,
         Endpoint::NodeInfoOf => nodes::one(front, &caller, request).await,

@@ -332,8 +332,8 @@ impl Files {
         gone.iter().for_each(|gone| drop(self.originals.remove(gone)));
     }
 
-    /// What is still in use is not forgotten by its age. Done so seldom that outdated entries of the
-    /// order stay few.
+    /// What is still in use is not forgotten by its age. Done so seldom that outdated entries of
+    /// the order stay few.
     fn renew(&mut self, file: &FileRef, now: Instant) -> Learned {
         let (stamp, often) = (self.next_order, self.max_age / RENEWALS);
         let Some(name) = self.name(file) else { return Learned::Known };

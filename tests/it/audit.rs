@@ -73,7 +73,7 @@ async fn what_an_operator_changes_is_noted_with_before_and_after() {
         told,
         [
             ("backend.state", "done"),
-            ("backend.state", "refused: 400 Bad Request"),
+            ("backend.state", "refused: 422 Unprocessable Entity"),
             ("backend.state", "refused: 404 Not Found"),
             ("client.release", "done"),
             ("backend.drain", "done"),
@@ -141,13 +141,13 @@ async fn backends_that_are_put_and_removed_and_reloads_are_noted() {
     let path = "/api/v1/backends/more";
     let body = serde_json::json!({ "url": sim.url(), "weight": 2 }).to_string();
     assert_eq!(send(world.admin, Method::PUT, path, &[], &body).await.status, 201);
-    assert_eq!(send(world.admin, Method::PUT, path, &[], "{}").await.status, 400);
+    assert_eq!(send(world.admin, Method::PUT, path, &[], "{}").await.status, 422);
     assert!(send(world.admin, Method::DELETE, path, &[], "").await.status < 300);
     assert_eq!(world.admin_post("/api/v1/reload", "").await.status, 200);
     let lines = log.lines(4).await;
     let told: Vec<(&str, &str)> = lines.iter().map(said).collect();
     let put = ("backend.put", "done");
-    let refused = ("backend.put", "refused: 400 Bad Request");
+    let refused = ("backend.put", "refused: 422 Unprocessable Entity");
     let rest = [("backend.remove", "done"), ("configuration.reload", "done")];
     assert_eq!(told, [put, refused, rest[0], rest[1]]);
     assert!(lines[0]["before"].is_null() && lines[0]["on"] == "more", "{}", lines[0]);

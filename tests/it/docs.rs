@@ -13,7 +13,7 @@ use mooring::comfy::lists::history::NotAnInteger;
 use mooring::comfy::submission;
 use mooring::config::keys::KEYS;
 use mooring::fleet::pool::ExchangeError;
-use mooring::front::error::GatewayError;
+use mooring::front::error::{Closed, GatewayError};
 use mooring::limits::LimitReached;
 use mooring::metrics::Dropped;
 use mooring::metrics::{ByBackend, Metrics};
@@ -121,10 +121,10 @@ fn failures() -> Vec<GatewayError> {
         GatewayError::LoginsBusy,
         GatewayError::BadForm("why"),
         GatewayError::PageUnsaid,
-        GatewayError::PathDenied,
+        GatewayError::Closed(Closed::Path),
         GatewayError::ForeignOrigin,
         GatewayError::ForeignHost { host: "evil.example".to_owned() },
-        GatewayError::OperatorsOnly,
+        GatewayError::Closed(Closed::Operators),
         GatewayError::Nameless,
         StillPending { pending: 1 }.into(),
         HandshakeError::NotGet.into(),

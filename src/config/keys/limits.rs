@@ -6,7 +6,7 @@ use super::super::raw::{Section, Setting};
 use super::super::units::GIB;
 
 sections! { LIMIT_SECTIONS, LIMIT_KEYS:
-    /// What one user may do, and all users together. With `auth.mode = off` an address is a user.
+    /// What one user may do, and all users together. Without users an address is a user.
     ["limits"] RawLimits limits {
         /// How many prompts a user may submit in a minute, refused ones included. So many may come
         /// at once, and each comes back in its part of a minute.

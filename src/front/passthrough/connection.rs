@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use tokio::io::AsyncWriteExt as _;
 use tracing::trace;
 
+use super::after::After;
 use super::exchange::{Answered, Broken, Exchange, ExchangeParams};
 use super::request::{HEAD_MAX, Parsed, Plain, parse};
 use super::route_cache::RouteCache;
@@ -53,23 +54,6 @@ enum Next {
     Nothing,
     Other,
     PassedRequest(PassedRequest),
-}
-
-/// What happens to a connection after an answer.
-enum After {
-    Stays,
-    /// It is closed in an orderly way.
-    Ends,
-    /// It is reset, because the answer is not complete.
-    BreaksOff,
-    /// Nothing was answered: the backend is away, and hyper's way finds another one.
-    Elsewhere,
-}
-
-impl After {
-    fn of(stays: bool) -> Self {
-        if stays { Self::Stays } else { Self::Ends }
-    }
 }
 
 /// A request that is being passed on.

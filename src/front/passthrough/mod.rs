@@ -9,10 +9,11 @@
 //! - [`answer`]: reads the head of an answer, and writes it for the client
 //! - [`exchange`]: one request and its answer, on two connections
 //! - [`route_cache`]: the caller and the target of a connection's requests
-//! - [`connection`]: one request after the other
+//! - [`connection`]: one request after the other; [`after`]: what becomes of it after one
 //!
 //! [`request`] and [`answer`] decide and are pure.
 
+mod after;
 pub mod answer;
 pub mod connection;
 pub mod exchange;

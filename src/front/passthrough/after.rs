@@ -1,0 +1,18 @@
+//! What becomes of a connection once a request on it was answered.
+
+/// What happens to a connection after an answer.
+pub(super) enum After {
+    Stays,
+    /// It is closed in an orderly way.
+    Ends,
+    /// It is reset, because the answer is not complete.
+    BreaksOff,
+    /// Nothing was answered: the backend is away, and hyper's way finds another one.
+    Elsewhere,
+}
+
+impl After {
+    pub(super) fn of(stays: bool) -> Self {
+        if stays { Self::Stays } else { Self::Ends }
+    }
+}
