@@ -6,12 +6,12 @@
 //!
 //! The last column says when a new value takes effect: see [`Applied`].
 
+mod kept;
 mod limits;
-mod log;
 mod named;
 
 use super::base_path::Base;
-use super::choices::{Counts, Mode, NamelessMay, OnError, Tags, Toggle};
+use super::choices::{Counts, Mode, NamelessMay, Tags, Toggle};
 use super::hosts::HostNames;
 use super::jwt::{Claim, CookieName, JwksUrl, PlainText};
 use super::key::Applied;
@@ -27,25 +27,27 @@ use super::tls::PemPath;
 use super::units::{DAY, GIB, H, KIB, MIB, MS, S};
 use super::user::UserText;
 use super::values::{Networks, Origins, Token};
+use kept::{KEPT_KEYS, KEPT_SECTIONS};
+pub(super) use kept::{RawLog, RawState, log, state};
 use limits::{LIMIT_KEYS, LIMIT_SECTIONS};
 pub(super) use limits::{RawLimits, limits};
-use log::{LOG_KEYS, LOG_SECTIONS};
-pub(super) use log::{RawLog, log};
 use named::{NAMED_KEYS, NAMED_SECTIONS};
 pub(super) use named::{RawBackend, RawDiscovery, backend, discovery};
 
 /// Every section with its description, in the order of the documentation.
 pub const SECTIONS: &[(&str, &str)] =
     &joined::<
-        { PLAIN_SECTIONS.len() + LOG_SECTIONS.len() + LIMIT_SECTIONS.len() + NAMED_SECTIONS.len() },
+        {
+            PLAIN_SECTIONS.len() + KEPT_SECTIONS.len() + LIMIT_SECTIONS.len() + NAMED_SECTIONS.len()
+        },
         _,
-    >([PLAIN_SECTIONS, LOG_SECTIONS, LIMIT_SECTIONS, NAMED_SECTIONS]);
+    >([PLAIN_SECTIONS, KEPT_SECTIONS, LIMIT_SECTIONS, NAMED_SECTIONS]);
 
 /// Every key, in the order of the documentation.
 pub const KEYS: &[Key] = &joined::<
-    { PLAIN_KEYS.len() + LOG_KEYS.len() + LIMIT_KEYS.len() + NAMED_KEYS.len() },
+    { PLAIN_KEYS.len() + KEPT_KEYS.len() + LIMIT_KEYS.len() + NAMED_KEYS.len() },
     _,
->([PLAIN_KEYS, LOG_KEYS, LIMIT_KEYS, NAMED_KEYS]);
+>([PLAIN_KEYS, KEPT_KEYS, LIMIT_KEYS, NAMED_KEYS]);
 
 /// These lists as one.
 const fn joined<const N: usize, T: Copy>(lists: [&[T]; 4]) -> [T; N] {
@@ -392,18 +394,5 @@ sections! { PLAIN_SECTIONS, PLAIN_KEYS:
         /// for all others and for requests that a proxy passes on. So nobody gains rights by
         /// leaving out the name.
         nameless: NamelessMay = "auto", Live;
-    }
-    /// What survives a restart.
-    ["state"] RawState state {
-        /// The folder that keeps bindings and prompts over a restart; with `none` they are not
-        /// kept. If it is empty, it is the unit's `StateDirectory` under systemd, and otherwise
-        /// `mooring/PORT` in the user's state folder.
-        dir: FilePath = "", Restart;
-        /// What happens while the journal cannot be written: `serve` continues, `refuse` refuses
-        /// prompts. The same applies to saving user data while its copies cannot be marked.
-        on_error: OnError = "serve", Live;
-        /// Disk space in that folder for copies of settings and saved workflows, which are used
-        /// while the home is away. With 0 there are none, and also if `server.stale_cache` is 0.
-        copies: Size { min: 0, max: 64 * GIB } = "64MiB", Live;
     }
 }

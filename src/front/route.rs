@@ -72,7 +72,7 @@ pub async fn route(front: &Arc<Front>, peer: IpAddr, mut request: Request<Incomi
         Endpoint::SubscribeLogs | Endpoint::ServerLog
             if !(front.shared.config().server.allow_logs && caller.is_operator) =>
         {
-            Err(GatewayError::Closed(Closed::Logs))
+            Err(Closed::Logs.into())
         }
         Endpoint::SubscribeLogs => commands::subscribe_logs(front, &caller, request).await,
         Endpoint::Features => Ok(super::json(front.shared.fleet.features().1.to_string())),
@@ -80,11 +80,9 @@ pub async fn route(front: &Arc<Front>, peer: IpAddr, mut request: Request<Incomi
         Endpoint::Page => marked(front, page::page(front, &caller, request).await),
         Endpoint::Asset => marked(front, static_files::asset(front, caller.address, request).await),
         Endpoint::UserData => marked(front, user_data::user_data(front, &caller, request).await),
-        Endpoint::Guarded if is_shut(front, &caller, &request) => {
-            Err(GatewayError::Closed(Closed::Operators))
-        }
+        Endpoint::Guarded if is_shut(front, &caller, &request) => Err(Closed::Operators.into()),
         Endpoint::Guarded | Endpoint::ManagerList if guard::breaks_lines(query_of(&request)) => {
-            Err(GatewayError::Closed(Closed::Operators))
+            Err(Closed::Operators.into())
         }
         Endpoint::NodeInfo => nodes::all(front, &caller, request).await,
         Endpoint::NodeInfoOf => nodes::one(front, &caller, request).await,

@@ -1,7 +1,8 @@
 //! What becomes of a connection once a request on it was answered.
 
 /// What happens to a connection after an answer.
-pub(super) enum After {
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum After {
     Stays,
     /// It is closed in an orderly way.
     Ends,
@@ -12,7 +13,8 @@ pub(super) enum After {
 }
 
 impl After {
-    pub(super) fn of(stays: bool) -> Self {
+    #[must_use]
+    pub fn of(stays: bool) -> Self {
         if stays { Self::Stays } else { Self::Ends }
     }
 }

@@ -13,7 +13,7 @@
 //!
 //! [`request`] and [`answer`] decide and are pure.
 
-mod after;
+pub mod after;
 pub mod answer;
 pub mod connection;
 pub mod exchange;

@@ -1,0 +1,34 @@
+//! The keys of what is kept: the state and the logs.
+
+use super::super::audit::AuditTarget;
+use super::super::choices::{Format, OnError};
+use super::super::key::{Applied, Key};
+use super::super::kinds::{FilePath, Kind, Size};
+use super::super::raw::{Section, Setting};
+use super::super::units::GIB;
+use super::super::values::LogLevel;
+
+sections! { KEPT_SECTIONS, KEPT_KEYS:
+    /// What survives a restart.
+    ["state"] RawState state {
+        /// The folder that keeps bindings and prompts over a restart; with `none` they are not
+        /// kept. If it is empty, it is the unit's `StateDirectory` under systemd, and otherwise
+        /// `mooring/PORT` in the user's state folder.
+        dir: FilePath = "", Restart;
+        /// What happens while the journal cannot be written: `serve` continues, `refuse` refuses
+        /// prompts. The same applies to saving user data while its copies cannot be marked.
+        on_error: OnError = "serve", Live;
+        /// Disk space in that folder for copies of settings and saved workflows, which are used
+        /// while the home is away. With 0 there are none, and also if `server.stale_cache` is 0.
+        copies: Size { min: 0, max: 64 * GIB } = "64MiB", Live;
+    }
+    /// The log, on standard error.
+    ["log"] RawLog log {
+        /// `text` writes lines for people, `json` one JSON object per line.
+        format: Format = "text", Restart;
+        /// What is logged. `RUST_LOG` overrides it.
+        level: LogLevel = "info", Live;
+        /// Where the audit log goes (who changed what): `off`, `stdout`, or a file with a slash.
+        audit: AuditTarget = "off", Restart;
+    }
+}
