@@ -151,15 +151,19 @@ fn requests(limits: &LimitsConfig) -> Option<Bound> {
 }
 
 /// Counts a client that is not known, for the address that it comes from. It is known afterwards,
-/// unless nobody counts.
+/// unless nobody counts: then `None` is returned.
 ///
 /// # Errors
 /// It is one too many, or the table of clients is full.
-pub(super) fn meet(front: &Front, caller: &Caller, id: &ClientId) -> Result<(), GatewayError> {
+pub(super) fn meet(
+    front: &Front,
+    caller: &Caller,
+    id: &ClientId,
+) -> Result<Option<Known>, GatewayError> {
     let max = front.shared.config().limits.address_new_clients_per_minute;
-    let Some(bound) = Bound::of("address_new_clients_per_minute", max) else { return Ok(()) };
+    let Some(bound) = Bound::of("address_new_clients_per_minute", max) else { return Ok(None) };
     if front.sessions.clients.get(id).is_some() {
-        return Ok(());
+        return Ok(Some(Known::Already));
     }
     let newcomers = &front.limits.newcomers;
     let address = at(&front.shared.config().server, caller.address);
@@ -171,7 +175,7 @@ pub(super) fn meet(front: &Front, caller: &Caller, id: &ClientId) -> Result<(), 
         Ok(Known::SinceNow) => {}
         Ok(Known::Already) | Err(_) => newcomers.give_back(&address, bound),
     }
-    met.map(|_| ()).map_err(GatewayError::from)
+    met.map(Some).map_err(GatewayError::from)
 }
 
 /// What counts a prompt that is about to be submitted, where it is limited.

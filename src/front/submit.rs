@@ -50,7 +50,7 @@ use crate::session::Client;
 use crate::session::completion::{Completion, Expected};
 use crate::session::control;
 use crate::session::link::Link;
-use crate::session::registry::{admit, with_client};
+use crate::session::registry::{Known, admit, with_client};
 use crate::session::submissions::{Nearness, Placed, Remembered};
 use acceptance_tee::AcceptanceTee;
 use stage_inputs::Inputs;
@@ -75,7 +75,7 @@ pub async fn submit(front: &Arc<Front>, caller: &Caller, request: Request<Incomi
     let named = draft.client_name().cloned().map(|name| caller.client(&config, name));
     let named = named.or_else(|| caller.named.clone());
     let id = named.clone().unwrap_or_else(|| caller.realm.client(mint()));
-    limits::meet(front, caller, &id)?;
+    let met = limits::meet(front, caller, &id)?;
     let by = submitter(front, caller, named.as_ref(), &id);
     let chosen = draft.prompt_id().cloned();
     let prompt = chosen.clone().unwrap_or_else(chosen_id::another);
@@ -93,7 +93,7 @@ pub async fn submit(front: &Arc<Front>, caller: &Caller, request: Request<Incomi
     let account = limits::account(front, caller)?;
     let told = Remembered::of(ready.output_nodes, Labels::of(&body)).counted(account);
     let completion = told.completion();
-    let wish = Wish { by: &by, told, near };
+    let wish = Wish { by: &by, told, near, met };
     let (client, target, Placed { link, expected, .. }) =
         decide(front, caller, &id, &prompt, &wish)?;
     // It must not count any longer than the prompt is pending.
@@ -164,6 +164,8 @@ struct Wish<'a> {
     by: &'a Submitter,
     told: Remembered,
     near: &'a Nearness,
+    /// Whether the client was met just now, if that is counted.
+    met: Option<Known>,
 }
 
 /// Places the submission: its id is reserved in the ledger, the prompt is pending, and the client's
@@ -182,10 +184,9 @@ fn decide(
     }
     let reserved = front.shared.records.reserve(prompt, wish.by.clone());
     reserved.map_err(|_known| GatewayError::PromptIdKnown)?;
-    let waiting = match front.sessions.clients.get(id) {
-        Some(_) => None,
-        None => front.browsers.take_upload(&caller.spot(), now()),
-    };
+    // It may have been made a moment ago, to be counted.
+    let is_new = wish.met == Some(Known::SinceNow) || front.sessions.clients.get(id).is_none();
+    let waiting = if is_new { front.browsers.take_upload(&caller.spot(), now()) } else { None };
     let decided = with_client(&front.sessions, id, |client| {
         if let Some((backend, until)) = waiting {
             client.reserve(&front.sessions, backend, until);

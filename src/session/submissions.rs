@@ -19,7 +19,7 @@ use crate::limits::held::Held;
 use crate::net::now;
 use crate::routing::decision::{Decision, NotThere, Refusal};
 use crate::routing::ids::{BackendId, PromptId};
-use crate::routing::pending::End;
+use crate::routing::pending::{End, Loss};
 use crate::routing::placement::{BackendView, FleetNow};
 
 /// The backends that already have all existing files of a prompt.
@@ -91,7 +91,8 @@ impl Remembered {
         Self { account, ..self }
     }
 
-    /// For whom how long it ran, if that is counted. One that was lost costs nothing.
+    /// For whom how long it ran, if that is counted. One that was lost costs nothing, unless its
+    /// own client gave it up: who resets just before the end would have all for nothing.
     pub(super) fn bill(
         &self,
         end: End,
@@ -100,9 +101,11 @@ impl Remembered {
     ) -> Option<(Counted, Duration)> {
         let (payer, started) = (self.account.payer.clone()?, started?);
         match end {
-            End::Succeeded | End::Failed | End::Interrupted | End::Deleted => {
-                Some((payer, ended.saturating_duration_since(started)))
-            }
+            End::Succeeded
+            | End::Failed
+            | End::Interrupted
+            | End::Deleted
+            | End::Lost(Loss::Reset) => Some((payer, ended.saturating_duration_since(started))),
             End::Lost(_) => None,
         }
     }

@@ -334,6 +334,40 @@ async fn who_has_used_up_his_day_gets_no_further_prompt() {
     assert_eq!(run(&here, 0.01).await.status, 200);
 }
 
+/// Who takes his pictures and gives the rest of the prompt up has used the GPU all the same.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_reset_is_no_way_around_a_day() {
+    let limit = |config: &mut Config| config.limits.user_gpu_seconds_per_day = NonZeroU32::new(1);
+    let world = world(limit).await;
+    let mut socket = world.socket("a").await;
+    let here = from("192.0.2.1");
+    let body = json!({ "prompt": slow(40, 4.0), "client_id": "a" }).to_string();
+    let answer = send(world.front, Method::POST, "/prompt", &here, &body).await;
+    answer.prompt_id();
+    while socket.until("progress").await["data"]["value"].as_f64() < Some(15.0) {}
+    let path = "/-/reset?clientId=a&force=true";
+    assert_eq!(send(world.front, Method::POST, path, &here, "").await.status, 200);
+    assert_eq!(limit_of(&submit(&world, &here).await), "user_gpu_seconds_per_day");
+}
+
+/// A client that is counted as new is still the one for whom an upload waits.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_prompt_finds_its_upload_where_new_clients_are_counted() {
+    for limit in [None, NonZeroU32::new(100)] {
+        let world = World::with(8, |config| {
+            config.limits.address_new_clients_per_minute = limit;
+        })
+        .await;
+        world.all_up().await;
+        let kind = [("content-type", "multipart/form-data; boundary=xyz")];
+        let sent = form("a.png", 300);
+        let upload = send(world.front, Method::POST, "/upload/image", &kind, &sent).await;
+        assert_eq!(upload.status, 200, "{}", upload.text());
+        let prompt = world.submit("fresh", &quick(1)).await;
+        assert_eq!((prompt.status, prompt.backend()), (200, upload.backend()), "{limit:?}");
+    }
+}
+
 /// A form with a picture, which is so long in all.
 fn form(name: &str, len: usize) -> String {
     let head = format!(
