@@ -3,35 +3,41 @@
 //! Handles are kept where the counting is done, so that the hot path has no look-up. Labels come
 //! from closed sets only: never a client id, a prompt id or a path.
 
-use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use prometheus_client::encoding::text::encode;
+use prometheus_client::encoding::text::{encode_eof, encode_registry};
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::{Registry, Unit};
 
 mod assets;
 mod certificates;
 mod discoveries;
+mod exposition;
 mod guests;
 mod labels;
 mod limits;
+mod process;
+mod prompts;
 mod times;
 
-use crate::lock::{Lock, rank};
 use crate::routing::decision::Reason;
 use crate::routing::pending::End;
 use assets::AssetMetrics;
 use certificates::CertificateMetrics;
 use discoveries::Discoveries;
+pub use exposition::Exposition;
 use guests::GuestMetrics;
 pub use labels::ByBackend;
-use labels::{ByCode, ByEnd, ByKind, ByPlacement, ByStatus};
+use labels::{ByBuild, ByCode, ByKind, ByPlacement, ByStatus};
 use limits::LimitMetrics;
+use process::ProcessMetrics;
+use prompts::BackendMetrics;
+pub use prompts::EndedPrompt;
 use times::Times;
 
 /// The classes of statuses (RFC 9110 section 15), in their order.
@@ -49,6 +55,8 @@ pub struct Dropped {
 #[derive(Debug)]
 pub struct Metrics {
     registry: Registry,
+    /// What has no prefix.
+    unnamed: Registry,
     requests: Family<ByStatus, Counter>,
     /// The counters of [`STATUS_CLASSES`]: the hot path looks nothing up.
     answered: [Counter; 5],
@@ -57,7 +65,6 @@ pub struct Metrics {
     placements: Family<ByPlacement, Counter>,
     /// The counters of [`Reason::ALL`].
     placed: [Counter; Reason::ALL.len()],
-    prompts: Family<ByEnd, Counter>,
     pub submissions: Counter,
     pub sockets: Gauge,
     /// Sockets of node packs, passed through to backends.
@@ -95,14 +102,9 @@ pub struct Metrics {
     pub clients: Gauge,
     pub pending: Gauge,
     pub pending_silent_seconds: Gauge<f64, AtomicU64>,
-    pub backend_up: Family<ByBackend, Gauge>,
-    pub backend_wedged: Family<ByBackend, Gauge>,
-    pub backend_suspect: Family<ByBackend, Gauge>,
-    pub backend_queue: Family<ByBackend, Gauge>,
-    pub backend_bound: Family<ByBackend, Gauge>,
+    pub backends: BackendMetrics,
+    pub process: ProcessMetrics,
     pub discoveries: Discoveries,
-    /// The backends that the last scrape told of.
-    scraped: Lock<BTreeSet<Arc<str>>, { rank::SCRAPED }>,
 }
 
 impl Default for Metrics {
@@ -111,6 +113,7 @@ impl Default for Metrics {
         let placements: Family<ByPlacement, Counter> = Family::default();
         let mut metrics = Self {
             registry: Registry::with_prefix("mooring"),
+            unnamed: Registry::default(),
             answered: STATUS_CLASSES
                 .map(|status_class| requests.get_or_create_owned(&ByStatus { status_class })),
             placed: Reason::ALL.map(|reason| {
@@ -120,7 +123,6 @@ impl Default for Metrics {
             request_seconds: Times::default(),
             errors: Family::default(),
             placements,
-            prompts: Family::default(),
             submissions: Counter::default(),
             sockets: Gauge::default(),
             tunnels: Gauge::default(),
@@ -151,17 +153,16 @@ impl Default for Metrics {
             clients: Gauge::default(),
             pending: Gauge::default(),
             pending_silent_seconds: Gauge::default(),
-            backend_up: Family::default(),
-            backend_wedged: Family::default(),
-            backend_suspect: Family::default(),
-            backend_queue: Family::default(),
-            backend_bound: Family::default(),
+            backends: BackendMetrics::default(),
+            process: ProcessMetrics::default(),
             discoveries: Discoveries::default(),
-            scraped: Lock::default(),
         };
         metrics.register_traffic();
         metrics.register_state();
         metrics.register_memory();
+        metrics.register_build();
+        metrics.backends.register(&mut metrics.registry);
+        metrics.process.register(&mut metrics.unnamed);
         metrics.assets.register(&mut metrics.registry);
         metrics.guests.register(&mut metrics.registry);
         metrics.limits.register(&mut metrics.registry);
@@ -193,7 +194,6 @@ impl Metrics {
         );
         registry.register("errors", "Requests that failed in the gateway", self.errors.clone());
         registry.register("placements", "Routing decisions", self.placements.clone());
-        registry.register("prompts", "Prompts that have ended", self.prompts.clone());
         registry.register("submissions", "Prompts sent to backends", self.submissions.clone());
         registry.register(
             "frames_dropped",
@@ -255,21 +255,6 @@ impl Metrics {
             Unit::Seconds,
             self.pending_silent_seconds.clone(),
         );
-        registry.register("backend_up", "1 if the backend is up", self.backend_up.clone());
-        let help = "1 if the backend runs nothing of what it has";
-        registry.register("backend_wedged", help, self.backend_wedged.clone());
-        let help = "1 if the backend runs something and has long been silent";
-        registry.register("backend_suspect", help, self.backend_suspect.clone());
-        registry.register(
-            "backend_queue",
-            "Prompts waiting and running on the backend, as it says",
-            self.backend_queue.clone(),
-        );
-        registry.register(
-            "backend_bound_clients",
-            "Clients that are bound to the backend",
-            self.backend_bound.clone(),
-        );
     }
 
     fn register_memory(&mut self) {
@@ -327,6 +312,15 @@ impl Metrics {
         );
     }
 
+    fn register_build(&mut self) {
+        let build = ByBuild {
+            version: env!("CARGO_PKG_VERSION"),
+            os: std::env::consts::OS,
+            arch: std::env::consts::ARCH,
+        };
+        self.registry.register("build", "The Mooring that runs here", Info::new(build));
+    }
+
     /// A request was answered on the front.
     pub fn answered(&self, status: http::StatusCode, took: Duration) {
         let class = usize::from(status.as_u16() / 100).clamp(1, STATUS_CLASSES.len());
@@ -342,14 +336,14 @@ impl Metrics {
         self.placed[reason as usize].inc();
     }
 
-    pub fn prompt_ended(&self, end: End) {
-        self.prompts.get_or_create(&ByEnd { end: end.as_str() }).inc();
+    pub fn prompt_ended(&self, prompt: &EndedPrompt) {
+        self.backends.prompt_ended(prompt);
     }
 
     /// How many prompts have ended so.
     #[must_use]
     pub fn prompts_ended(&self, end: End) -> u64 {
-        self.prompts.get_or_create(&ByEnd { end: end.as_str() }).get()
+        self.backends.prompts_ended(end)
     }
 
     pub fn dropped(&self, dropped: Dropped) {
@@ -360,30 +354,19 @@ impl Metrics {
         }
     }
 
-    /// A scrape tells of these backends: what was told of others is told no more.
-    pub fn scrape_of(&self, backends: impl Iterator<Item = Arc<str>>) {
-        let backends: BTreeSet<Arc<str>> = backends.collect();
-        let before = std::mem::replace(&mut *self.scraped.lock(), backends.clone());
-        for gone in before.difference(&backends) {
-            let label = ByBackend { backend: gone.to_string() };
-            let families = [
-                &self.backend_up,
-                &self.backend_wedged,
-                &self.backend_suspect,
-                &self.backend_queue,
-            ];
-            families.into_iter().chain([&self.backend_bound]).for_each(|it| {
-                it.remove(&label);
-            });
-        }
+    /// A scrape at `now` tells of these backends: what was told of others is told no more.
+    pub fn scrape_of(&self, backends: impl Iterator<Item = Arc<str>>, now: Instant) {
+        self.backends.scrape_of(backends, now);
     }
 
-    /// The text that a scrape gets (OpenMetrics 1.0).
+    /// The text that a scrape gets.
     #[must_use]
-    pub fn render(&self) -> String {
+    pub fn render(&self, form: Exposition) -> String {
         let mut text = String::new();
         // Writing to a string does not fail.
-        let _ = encode(&mut text, &self.registry);
-        text
+        let _ = encode_registry(&mut text, &self.registry);
+        let _ = encode_registry(&mut text, &self.unnamed);
+        let _ = encode_eof(&mut text);
+        form.of(text)
     }
 }

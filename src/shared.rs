@@ -13,7 +13,7 @@ use crate::fleet::backend::Backend;
 use crate::journal::Journal;
 use crate::journal::record::HomeRecord;
 use crate::metrics::Metrics;
-use crate::net::{Network, now};
+use crate::net::{Network, now, unix_millis};
 use crate::records::Records;
 use crate::records::home::Said;
 use crate::tasks::Tasks;
@@ -45,6 +45,7 @@ impl Shared {
         let live = LiveConfig::new(config);
         let fleet = Arc::new(Fleet::new(&live, &network, &tasks));
         let metrics = Arc::new(Metrics::default());
+        metrics.process.started(unix_millis());
         let records = Records::new(&live.get(), journal, Arc::clone(&fleet), Arc::clone(&metrics));
         let audit = Audit::new(metrics.audit_lost.clone());
         Arc::new(Self {

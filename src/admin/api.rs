@@ -8,16 +8,16 @@ use axum::extract::{Path, Query, State};
 use axum::response::IntoResponse;
 use axum::routing::{get, post};
 use axum::{Extension, Json, Router};
-use http::header::CONTENT_TYPE;
-use http::{Method, StatusCode, Uri};
+use http::header::{CONTENT_TYPE, VARY};
+use http::{HeaderMap, Method, StatusCode, Uri};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::Peer;
 use super::audited::{Asked, backend_of};
 use crate::masked::mask;
-use crate::metrics::ByBackend;
-use crate::net::{now, unix_millis};
+use crate::metrics::{ByBackend, Exposition};
+use crate::net::{now, own_process, unix_millis};
 use crate::report;
 use crate::routing::ids::PromptId;
 use crate::routing::placement::{AdminState, Condition};
@@ -126,10 +126,11 @@ async fn readyz(State(sessions): Shared) -> Reply {
     (status, Json(body))
 }
 
-async fn metrics(State(sessions): Shared) -> impl IntoResponse {
+async fn metrics(State(sessions): Shared, headers: HeaderMap) -> impl IntoResponse {
     refresh(&sessions);
-    let content_type = "application/openmetrics-text; version=1.0.0; charset=utf-8";
-    ([(CONTENT_TYPE, content_type)], sessions.shared.metrics.render())
+    let form = Exposition::wanted(&headers);
+    let answer = [(CONTENT_TYPE, form.content_type()), (VARY, "accept")];
+    (answer, sessions.shared.metrics.render(form))
 }
 
 /// Updates gauges that only matter when they are read.
@@ -159,16 +160,19 @@ fn refresh(sessions: &Sessions) {
         let ends = tls.server().map(|tls| tls.not_after());
         metrics.certificates.ends(listener, ends.map(|ends| (ends.own, ends.chain)));
     }
-    metrics.scrape_of(sessions.shared.fleet.iter().map(|backend| backend.name()));
+    if let Some(seen) = own_process::look() {
+        metrics.process.uses(&seen);
+    }
+    metrics.scrape_of(sessions.shared.fleet.iter().map(|backend| backend.name()), now);
     for backend in sessions.shared.fleet.iter() {
         let report = backend.report(now);
         let label = ByBackend { backend: backend.name().to_string() };
-        metrics.backend_up.get_or_create(&label).set(i64::from(report.up));
+        metrics.backends.up.get_or_create(&label).set(i64::from(report.up));
         let is = |condition| i64::from(backend.worker.condition() == condition);
-        metrics.backend_wedged.get_or_create(&label).set(is(Condition::Wedged));
-        metrics.backend_suspect.get_or_create(&label).set(is(Condition::Suspect));
-        metrics.backend_queue.get_or_create(&label).set(i64::from(report.queue_remaining));
-        metrics.backend_bound.get_or_create(&label).set(i64::from(report.bound));
+        metrics.backends.wedged.get_or_create(&label).set(is(Condition::Wedged));
+        metrics.backends.suspect.get_or_create(&label).set(is(Condition::Suspect));
+        metrics.backends.queue.get_or_create(&label).set(i64::from(report.queue_remaining));
+        metrics.backends.bound.get_or_create(&label).set(i64::from(report.bound));
     }
 }
 

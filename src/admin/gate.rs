@@ -13,7 +13,7 @@ use crate::session::Sessions;
 
 /// Refuses pages of others, and requests without the token if one is configured. Health is open to
 /// everybody, because a kubelet has no token. So are the files of the dashboard: they show nothing
-/// before they have asked with the token.
+/// before they have asked with the token. Metrics are if the operator says so.
 pub(super) fn refuse<B>(
     sessions: &Sessions,
     request: &Request<B>,
@@ -24,17 +24,20 @@ pub(super) fn refuse<B>(
     }
     let path = request.uri().path();
     let config = sessions.shared.config();
-    let Some(token) = &config.admin.token else {
-        // RFC 9110 section 15.5.20. With a token this is not needed, because no foreign page has
-        // the token.
+    // RFC 9110 section 15.5.20. With a token this is not needed, because no foreign page has it.
+    let unless_for_us = || {
         let message = "without a token, the admin listener accepts only a loopback name, an \
                        address, or a name that is listed whole in server.hosts";
         let refused = || refusal(StatusCode::MISDIRECTED_REQUEST, message);
-        return (!is_for_us(&config.server, request)).then(refused);
+        (!is_for_us(&config.server, request)).then(refused)
     };
+    let Some(token) = &config.admin.token else { return unless_for_us() };
     let is_open = matches!(path, "/livez" | "/readyz") || dashboard::is_file(request);
     if is_open || has_token(request.headers(), token.reveal()) {
         return None;
+    }
+    if path == "/metrics" && config.admin.open_metrics {
+        return unless_for_us();
     }
     let mut response = refusal(StatusCode::UNAUTHORIZED, "a bearer token is needed");
     response.headers_mut().insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));

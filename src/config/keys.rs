@@ -160,6 +160,8 @@ sections! { PLAIN_SECTIONS, PLAIN_KEYS:
         /// The folder with the secrets of backends that are added at run time. If it is empty,
         /// these backends cannot have secrets.
         secrets_dir: FilePath = "", Live;
+        /// Answers `GET /metrics` without the token, under own names and addresses only.
+        open_metrics: Switch = "false", Live;
     }
     /// TLS at the listener for operators, with the same keys.
     ["admin.tls"] RawAdminTls admin_tls {

@@ -195,6 +195,8 @@ pub struct AdminConfig {
     pub token: Option<Secret>,
     /// The folder for secrets of backends that are added at run time. `None` allows no secrets.
     pub secrets_dir: Option<PathBuf>,
+    /// Metrics are for everybody who can connect.
+    pub open_metrics: bool,
 }
 
 /// `[auth]`: who is let in at the listener for clients.

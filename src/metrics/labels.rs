@@ -48,3 +48,18 @@ pub(super) struct ByOutcome {
 pub struct ByBackend {
     pub backend: String,
 }
+
+/// Labels of what is counted of prompts that ended at one backend.
+#[derive(Clone, Debug, EncodeLabelSet, Eq, Hash, PartialEq)]
+pub(super) struct ByBackendAndEnd {
+    pub(super) backend: String,
+    pub(super) end: &'static str,
+}
+
+/// Labels of the one series that says what runs here.
+#[derive(Clone, Debug, EncodeLabelSet, Eq, Hash, PartialEq)]
+pub(super) struct ByBuild {
+    pub(super) version: &'static str,
+    pub(super) os: &'static str,
+    pub(super) arch: &'static str,
+}

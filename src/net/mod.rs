@@ -8,6 +8,7 @@ mod buffered;
 pub mod descriptors;
 pub mod dns;
 mod inherited;
+pub mod own_process;
 mod scratch;
 pub mod service_manager;
 mod simulated;

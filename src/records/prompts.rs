@@ -196,7 +196,6 @@ impl Records {
     /// A prompt has ended: updates the ledger, the journal and the log.
     pub fn prompt_ended(&self, prompt: &PromptId, end: End, told: Told) {
         let known = self.note_end(prompt, end, told);
-        self.metrics.prompt_ended(end);
         let Ending { client, backend, ms } = self.ending(known);
         let client = client.map(tracing::field::display);
         let backend = backend.as_deref();

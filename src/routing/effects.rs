@@ -109,6 +109,8 @@ pub struct Ended {
     pub end: End,
     /// When it was first seen to run, if it was.
     pub started: Option<Instant>,
+    /// When it was decided to send it; `None` if an earlier process decided it.
+    pub decided: Option<Instant>,
     pub at: Instant,
     pub known: KnownBy,
 }

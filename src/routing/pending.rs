@@ -69,6 +69,8 @@ pub struct Pending {
     began: Option<Instant>,
     /// When it was first seen to run.
     started: Option<Instant>,
+    /// When this process decided to send it.
+    decided: Option<Instant>,
 }
 
 /// What answers have shown so far, while they do not settle the end.
@@ -143,6 +145,7 @@ impl Pending {
             spoke: now,
             began: None,
             started: None,
+            decided: Some(now),
         }
     }
 
@@ -151,7 +154,7 @@ impl Pending {
     #[must_use]
     pub fn restored(backend: BackendId, since: Instant, now: Instant) -> Self {
         let asked_for = Self { phase: Phase::Restored, must_ask: true, ..Self::new(backend, now) };
-        Self { since, ..asked_for }
+        Self { since, decided: None, ..asked_for }
     }
 
     /// A prompt that was found in its backend's queue and was unknown here. Its backend must be
@@ -259,6 +262,12 @@ impl Pending {
     #[must_use]
     pub fn started(&self) -> Option<Instant> {
         self.started
+    }
+
+    /// When this process decided to send it. `None` if an earlier one did, or somebody else.
+    #[must_use]
+    pub fn decided(&self) -> Option<Instant> {
+        self.decided
     }
 
     /// Its link broke: events may be missed from now on.

@@ -21,6 +21,7 @@ use crate::journal::record::Told;
 use crate::limits::Counted;
 use crate::lock::{Guard, rank};
 use crate::masked::mask;
+use crate::metrics::EndedPrompt;
 use crate::net::now;
 use crate::routing::client as core;
 use crate::routing::decision::Reason;
@@ -65,9 +66,9 @@ pub(super) enum Brought {
 
 /// An action for after the lock is released.
 pub(super) enum After {
-    /// A prompt has ended: updates the ledger, the journal, the counters and the log, and then
+    /// A prompt has ended: updates the counters, the ledger, the journal and the log, and then
     /// wakes the tasks that wait for the end.
-    Ended { prompt: PromptId, end: End, told: Told, waits: Option<Arc<Completion>> },
+    Ended { prompt: PromptId, counts: EndedPrompt, told: Told, waits: Option<Arc<Completion>> },
     /// A prompt ran for so long: counts it.
     Ran { payer: Counted, ran: Duration },
     /// A submission goes to a backend: updates the ledger and the journal.
@@ -243,8 +244,10 @@ impl<'a> Turn<'a> {
     fn ended(&mut self, ended: Vec<Ended>, mut history: Option<Vec<Frame>>) {
         let told = self.told();
         let mut cut_off = Vec::new();
-        for Ended { prompt, backend, end, started, at, known } in ended {
-            let name = &self.later.sessions.shared.fleet.get(backend).name();
+        for ended in ended {
+            let name = &self.later.sessions.shared.fleet.get(ended.backend).name();
+            let counts = counts(&ended, name);
+            let Ended { prompt, backend, end, started, decided: _, at, known } = ended;
             let state = &mut *self.state;
             match (known, history.take()) {
                 (KnownBy::Heard, _) => {}
@@ -264,12 +267,26 @@ impl<'a> Turn<'a> {
             if known == KnownBy::CutOff {
                 cut_off.push((prompt.clone(), backend));
             }
-            self.later(After::Ended { prompt, end, told, waits });
+            self.later(After::Ended { prompt, counts, told, waits });
         }
         if !cut_off.is_empty() {
             self.later(After::Stop(cut_off));
         }
     }
+}
+
+/// What is counted of a prompt that ended. A lost one ran for nobody knows how long.
+fn counts(ended: &Ended, backend: &Arc<str>) -> EndedPrompt {
+    let Ended { end, started, decided, at, .. } = *ended;
+    let times = decided.zip(started).map(|(decided, started)| {
+        let ran = at.saturating_duration_since(started);
+        (started.saturating_duration_since(decided), ran)
+    });
+    let ran = match end {
+        End::Succeeded | End::Failed | End::Interrupted => times.map(|(_, ran)| ran),
+        End::Deleted | End::Lost(_) => None,
+    };
+    EndedPrompt { backend: Arc::clone(backend), end, waited: times.map(|(it, _)| it), ran }
 }
 
 impl Drop for Later<'_> {
@@ -285,7 +302,9 @@ impl Later<'_> {
         let Self { client, sessions, .. } = *self;
         let records = &sessions.shared.records;
         match after {
-            After::Ended { prompt, end, told, waits } => {
+            After::Ended { prompt, counts, told, waits } => {
+                let end = counts.end;
+                sessions.shared.metrics.prompt_ended(&counts);
                 records.prompt_ended(&prompt, end, told);
                 if let Some(completion) = waits {
                     completion.set(end);

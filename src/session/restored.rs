@@ -10,6 +10,7 @@ use super::{Client, Told};
 use crate::comfy::answers::Ended;
 use crate::fleet::dial_limiter::Haste;
 use crate::journal::restore::{Lost, RestoredClient, Undelivered};
+use crate::metrics::EndedPrompt;
 use crate::net::now;
 use crate::routing::client as core;
 use crate::routing::ids::PromptId;
@@ -41,7 +42,8 @@ impl Client {
             let (end, told) = (End::Lost(loss), Told::No);
             turn.tell_end(&prompt, end, &backend);
             turn.log.ended(&prompt, now());
-            turn.later(After::Ended { prompt, end, told, waits: None });
+            let counts = EndedPrompt { backend, end, waited: None, ran: None };
+            turn.later(After::Ended { prompt, counts, told, waits: None });
         }
         drop(turn);
         client

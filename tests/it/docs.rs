@@ -15,8 +15,8 @@ use mooring::config::keys::KEYS;
 use mooring::fleet::pool::ExchangeError;
 use mooring::front::error::{Closed, GatewayError};
 use mooring::limits::LimitReached;
-use mooring::metrics::Dropped;
-use mooring::metrics::{ByBackend, Metrics};
+
+use mooring::metrics::{ByBackend, Dropped, EndedPrompt, Exposition, Metrics};
 use mooring::routing::decision::{Reason, Refusal, StillPending};
 use mooring::routing::ids::{BackendId, BadClientId};
 use mooring::routing::pending::End;
@@ -178,22 +178,26 @@ fn scrape() -> String {
     metrics.guests.fetched_keys("ok");
     metrics.limits.reached("user_sockets");
     metrics.placed(Reason::Held);
-    End::ALL.into_iter().for_each(|end| metrics.prompt_ended(end));
+    for end in End::ALL {
+        let took = Some(Duration::from_secs(1));
+        let backend = "gpu-a".into();
+        metrics.prompt_ended(&EndedPrompt { backend, end, waited: took, ran: took });
+    }
     metrics.dropped(Dropped { previews: 1, progress: 1 });
     let label = ByBackend { backend: "gpu-a".to_owned() };
     for family in [
-        &metrics.backend_up,
-        &metrics.backend_wedged,
-        &metrics.backend_suspect,
-        &metrics.backend_queue,
-        &metrics.backend_bound,
+        &metrics.backends.up,
+        &metrics.backends.wedged,
+        &metrics.backends.suspect,
+        &metrics.backends.queue,
+        &metrics.backends.bound,
     ] {
         family.get_or_create(&label).set(1);
     }
     metrics.certificates.ends("front", Some((1, 1)));
     metrics.discoveries.began("gpus");
     metrics.discoveries.found("gpus", 2, 1);
-    metrics.render()
+    metrics.render(Exposition::OpenMetrics)
 }
 
 /// Name → type and labels, of every series in a scrape.

@@ -65,7 +65,7 @@ async fn first_of(to: SocketAddr, bytes: &str) -> String {
     String::from_utf8_lossy(&answer[..read]).into_owned()
 }
 
-async fn ask(to: SocketAddr, path: &str, lines: &[(&str, &str)]) -> Answer {
+pub(crate) async fn ask(to: SocketAddr, path: &str, lines: &[(&str, &str)]) -> Answer {
     ask_by(Method::GET, to, path, lines).await
 }
 

@@ -63,6 +63,7 @@ mod meanings;
 mod membership;
 mod mixed;
 mod named_by_proxy;
+mod observed;
 mod own;
 mod own_files;
 mod owners;

@@ -20,7 +20,7 @@ const ROOMS: &[(&str, &[&str])] = &[
     ("auth", &["comfy", "net"]),
     ("cache", &[]),
     ("masked", &["net", "routing"]),
-    ("metrics", &["lock", "routing"]),
+    ("metrics", &["lock", "net", "routing"]),
     ("config", &["auth", "comfy", "net", "routing"]),
     ("audit", &["config", "net", "tasks"]),
     ("telemetry", &["config"]),

@@ -9,6 +9,12 @@ use super::super::effects::{Effects, Ended, KnownBy, Submission};
 use super::super::ids::{BackendId, PromptId};
 use super::super::pending::{End, Loss, Pending};
 
+/// A prompt that has ended, with what was known of it.
+fn ended(prompt: PromptId, it: &Pending, end: End, known: KnownBy, at: Instant) -> Ended {
+    let (started, decided) = (it.started(), it.decided());
+    Ended { prompt, backend: it.backend, end, started, decided, at, known }
+}
+
 /// In the order of submission.
 #[derive(Debug, Default)]
 pub(super) struct Prompts(IndexMap<PromptId, Pending>);
@@ -74,8 +80,8 @@ impl Prompts {
         effects: &mut Effects,
     ) -> Option<BackendId> {
         let (prompt, pending) = self.0.shift_remove_entry(prompt)?;
-        let (backend, started) = (pending.backend, pending.started());
-        effects.ended.push(Ended { prompt, backend, end, started, at: now, known });
+        let backend = pending.backend;
+        effects.ended.push(ended(prompt, &pending, end, known, now));
         effects.tells_count = true;
         Some(backend)
     }
@@ -83,11 +89,8 @@ impl Prompts {
     /// Ends all of them by a reset. Returns how many.
     pub(super) fn cut_off(&mut self, now: Instant, effects: &mut Effects) -> usize {
         let (end, known) = (End::Lost(Loss::Reset), KnownBy::CutOff);
-        let ended = |(prompt, pending): (PromptId, Pending)| {
-            let (backend, started) = (pending.backend, pending.started());
-            Ended { prompt, backend, end, started, at: now, known }
-        };
-        effects.ended.extend(self.0.drain(..).map(ended));
+        let all = self.0.drain(..);
+        effects.ended.extend(all.map(|(prompt, it)| ended(prompt, &it, end, known, now)));
         effects.tells_count = true;
         effects.ended.len()
     }
