@@ -1,0 +1,163 @@
+#!/usr/bin/env python3
+"""The Helm chart: linted strictly and rendered by Helm's own library, its cases held against each
+other and against deploy/kubernetes.
+
+    chart.py INTO            writes what Kubernetes itself has to INTO/CASE.yaml, for its schemas,
+                             and the configuration of each case to INTO/CASE.toml
+"""
+
+import sys
+from pathlib import Path
+
+import helm_python as helm
+import yaml
+
+ROOT = Path(__file__).resolve().parents[2]
+CHART = ROOT / "deploy/helm/mooring"
+KUSTOMIZED = ROOT / "deploy/kubernetes"
+# Their schemas are no part of Kubernetes.
+OTHERS = {"HTTPRoute", "ServiceMonitor", "PrometheusRule"}
+WARNING = 2
+
+
+def cases():
+    yield "default", {}
+    for file in sorted(CHART.glob("ci/*-values.yaml")):
+        yield file.name.removesuffix("-values.yaml"), yaml.safe_load(file.read_text())
+
+
+def lint(name, values):
+    report = helm.chart.lint(CHART, values, strict=True, kube_version="v1.34.0")
+    bad = [it for it in report["messages"] if it["severity"] >= WARNING]
+    assert not bad and not report["errors"], f"{name}: {bad} {report['errors']}"
+
+
+def render(chart, values):
+    """The documents by kind and name."""
+    files = chart.render(values, name="mooring", namespace="comfyui")
+    texts = [text for path, text in files.items() if path.endswith(".yaml")]
+    found = [it for text in texts for it in yaml.safe_load_all(text) if it]
+    by_name = {(it["kind"], it["metadata"]["name"]): it for it in found}
+    assert len(by_name) == len(found), "two of one name"
+    return by_name
+
+
+def refused(chart, values, why):
+    """These values must be refused, by the schema or by a template, for this reason."""
+    try:
+        chart.validate_schema(values)
+        chart.render(values, name="mooring", namespace="comfyui")
+    except helm.errors.HelmError as refusal:
+        assert why in str(refusal), f"{values}: {refusal}"
+    else:
+        raise AssertionError(f"accepted: {values}")
+
+
+def only(found, what):
+    assert len(found) == 1, f"{what}: {len(found)}"
+    return found[0]
+
+
+def kustomized(name):
+    documents = yaml.safe_load_all((KUSTOMIZED / name).read_text())
+    return only([it for it in documents if it and it["kind"] == "Deployment"], name)
+
+
+def same(ours, theirs, keys, what):
+    for key in keys:
+        assert ours.get(key) == theirs.get(key), f"{what}.{key}: {ours.get(key)}, {theirs.get(key)}"
+
+
+def agrees(name, documents):
+    """A pod of the chart is one of the manifests for kustomize, but for names."""
+    sidecar = name == "sidecar"
+    deployment = documents["Deployment", "mooring"]
+    spec = deployment["spec"]["template"]["spec"]
+    theirs = kustomized("sidecar/application.yaml" if sidecar else "fleet/mooring.yaml")
+    their_spec = theirs["spec"]["template"]["spec"]
+    keys = ["securityContext", "enableServiceLinks", "terminationGracePeriodSeconds"]
+    same(spec, their_spec, keys, f"{name} pod")
+    if not sidecar:
+        same(deployment["spec"], theirs["spec"], ["replicas", "strategy"], name)
+        same(spec, their_spec, ["automountServiceAccountToken"], name)
+    place = "initContainers" if sidecar else "containers"
+    ours, them = (only(it[place], place) for it in (spec, their_spec))
+    keys = ["args", "ports", "startupProbe", "readinessProbe", "livenessProbe", "securityContext",
+            "volumeMounts", "restartPolicy"]
+    same(ours, them, keys, f"{name} container")
+    assert [it["name"] for it in ours["env"]] == [it["name"] for it in them["env"]], ours["env"]
+
+
+def holds_together(name, documents):
+    """What one document says of another is there."""
+    by_kind = {}
+    for (kind, _), it in documents.items():
+        by_kind.setdefault(kind, []).append(it)
+    deployment = only(by_kind["Deployment"], "Deployment")
+    template = deployment["spec"]["template"]
+    labels = template["metadata"]["labels"].items()
+    budget = only(by_kind["PodDisruptionBudget"], "PodDisruptionBudget")["spec"]
+    assert budget["maxUnavailable"] == 1 and "minAvailable" not in budget, budget
+    selectors = [deployment["spec"]["selector"]["matchLabels"], budget["selector"]["matchLabels"]]
+    selectors += [it["spec"]["selector"] for it in by_kind["Service"]]
+    selectors += [it["spec"]["podSelector"]["matchLabels"] for it in by_kind["NetworkPolicy"]]
+    assert all(it.items() <= labels for it in selectors), f"{name}: {selectors} {labels}"
+    services = {it["metadata"]["name"]: it for it in by_kind["Service"]}
+    containers = template["spec"]["containers"] + template["spec"].get("initContainers", [])
+    ports = {port["name"] for it in containers for port in it["ports"]}
+    assert all(port["targetPort"] in ports for it in services.values()
+               for port in it["spec"]["ports"]), ports
+    for monitor in by_kind.get("ServiceMonitor", []):
+        wanted = monitor["spec"]["selector"]["matchLabels"].items()
+        seen = [it for it in services.values() if wanted <= it["metadata"]["labels"].items()]
+        assert only(seen, "monitored service")["metadata"]["name"] == "mooring-admin"
+        endpoint = only(monitor["spec"]["endpoints"], "endpoint")
+        ours = {it["name"]: it for it in containers if it["name"] == "mooring"}["mooring"]["env"]
+        secret = {it["name"]: it for it in ours}["MOORING_ADMIN__TOKEN"]["valueFrom"]["secretKeyRef"]
+        given = endpoint.get("authorization", {}).get("credentials")
+        assert given in ([secret] if name != "sidecar" else [None]), f"{name}: {given} {secret}"
+    for route in by_kind.get("HTTPRoute", []):
+        named = only(only(route["spec"]["rules"], "rule")["backendRefs"], "backendRef")
+        assert {"name": "http", "port": named["port"], "targetPort": "http"} \
+            in services[named["name"]]["spec"]["ports"]
+    for ingress in by_kind.get("Ingress", []):
+        path = only(only(ingress["spec"]["rules"], "rule")["http"]["paths"], "path")
+        assert path["backend"]["service"]["name"] in services
+    claims = {it["metadata"]["name"] for it in by_kind.get("PersistentVolumeClaim", [])}
+    for volume in template["spec"]["volumes"]:
+        if claim := volume.get("persistentVolumeClaim"):
+            assert claim["claimName"] in claims, claim
+        if config := volume.get("configMap"):
+            assert ("ConfigMap", config["name"]) in documents
+    if name == "default":
+        assert "Secret" in by_kind and "ServiceMonitor" not in by_kind and "Ingress" not in by_kind
+    if name == "central":
+        assert OTHERS | {"Ingress"} <= by_kind.keys() and "Secret" not in by_kind, by_kind.keys()
+
+
+def main(into):
+    alerts = CHART / "files/mooring-alerts.yml"
+    original = ROOT / "deploy/prometheus/mooring-alerts.yml"
+    assert alerts.read_bytes() == original.read_bytes(), f"copy {original} to {alerts}"
+    with helm.Chart.load(CHART) as chart:
+        for name, values in cases():
+            lint(name, values)
+            documents = render(chart, values)
+            agrees(name, documents)
+            holds_together(name, documents)
+            own = [it for (kind, _), it in documents.items() if kind not in OTHERS]
+            (into / f"{name}.yaml").write_text(yaml.safe_dump_all(own))
+            config = documents["ConfigMap", "mooring"]["data"]["mooring.toml"]
+            (into / f"{name}.toml").write_text(config)
+        refused(chart, {"mode": "both"}, "mode")
+        refused(chart, {"replica": 2}, "replica")
+        refused(chart, {"podDisruptionBudget": {"minAvailable": 1}}, "minAvailable")
+        refused(chart, {"service": {"port": "http"}}, "port")
+        refused(chart, {"backends": {"a": {}}}, "url")
+        refused(chart, {"mode": "sidecar"}, "application.image")
+        refused(chart, {"httpRoute": {"enabled": True}}, "parentRefs")
+        refused(chart, {"discovery": {"enabled": False}}, "nothing behind the gateway")
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))
