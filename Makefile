@@ -2,7 +2,7 @@
 
 CARGO ?= cargo
 
-.PHONY: demo test build-tests fmt lint doc unit instructions clients browser soak fuzz bench bench-placement floods deploy-check
+.PHONY: demo test build-tests fmt lint doc unit instructions clients browser soak fuzz bench bench-placement floods deploy-check dist dist-check
 
 # Three simulated backends and the gateway: http://127.0.0.1:8180
 demo:
@@ -53,6 +53,15 @@ instructions:
 # What is under deploy/, with the tools that can be had; DOCKER=1 also builds the image.
 deploy-check:
 	@tests/deploy/check
+
+# Packages in target/dist. MOORING_BINARY=FILE packs that executable and builds none.
+dist:
+	@packaging/build
+
+# Builds them, installs each where nothing of it is, and uses it for one prompt; writes
+# docs/dist-check.md. Needs Debian and root; minutes.
+dist-check:
+	@packaging/check
 
 # The scenarios of `test` at their full counts, and a minute with each fuzz target. SEEDS=200 or
 # SEEDS=400..600 runs other seeds.
