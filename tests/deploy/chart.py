@@ -3,9 +3,10 @@
 other and against deploy/kubernetes.
 
     chart.py INTO            writes what Kubernetes itself has to INTO/CASE.yaml, for its schemas,
-                             and the configuration of each case to INTO/CASE.toml
+                             the rest to INTO/CASE.json, and the configuration to INTO/CASE.toml
 """
 
+import json
 import sys
 from pathlib import Path
 
@@ -147,6 +148,8 @@ def main(into):
             holds_together(name, documents)
             own = [it for (kind, _), it in documents.items() if kind not in OTHERS]
             (into / f"{name}.yaml").write_text(yaml.safe_dump_all(own))
+            others = [it for (kind, _), it in documents.items() if kind in OTHERS]
+            (into / f"{name}.json").write_text(json.dumps(others))
             config = documents["ConfigMap", "mooring"]["data"]["mooring.toml"]
             (into / f"{name}.toml").write_text(config)
         refused(chart, {"mode": "both"}, "mode")
