@@ -28,8 +28,10 @@ def place(address):
     return host, int(port)
 
 
-def connect(address, receive=None):
+def connect(address, receive=None, source=None):
     made = socket.socket()
+    if source:
+        made.bind((source, 0))
     if receive:
         # Before it connects: the window is agreed on then.
         made.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive)
@@ -189,18 +191,19 @@ def read(it, count, statuses):
         data += more
 
 
-def honest(address):
-    """One client that reads every 10 ms, and newcomers, until the standard input ends."""
+def honest(address, source=None):
+    """One client that reads every 10 ms, and newcomers, until the standard input ends. With a
+    `source` it comes from this address, and without newcomers: they would count against it."""
     over = threading.Event()
     threading.Thread(target=lambda: (sys.stdin.read(), over.set()), daemon=True).start()
     latencies, served, came = [], 0, 0
-    it = connect(address)
+    it = connect(address, source=source)
     while not over.is_set():
         began = time.monotonic()
         it.sendall(b"GET /system_stats?clientId=honest HTTP/1.1\r\nHost: g\r\n\r\n")
         read(it, 1, {})
         latencies.append((time.monotonic() - began) * 1000)
-        if len(latencies) % 10 == 0:
+        if len(latencies) % 10 == 0 and not source:
             statuses = {}
             new = connect(address)
             new.sendall(f"GET /system_stats?clientId={os.urandom(8).hex()} HTTP/1.1\r\nHost: g"
@@ -216,4 +219,4 @@ def honest(address):
 
 
 if __name__ == "__main__":
-    honest(sys.argv[1])
+    honest(*sys.argv[1:])

@@ -155,14 +155,14 @@ class Mooring:
                 settings += [f"server.tls.cert={cert}", f"server.tls.key={key}"]
             user = None
             if row.enters_by:
-                user = login.User(os.path.join(path, "users"))
-                settings += ["auth.mode=keys", f"auth.users_file={user.file}"]
+                user = row.enters_by(path)
+                settings += user.settings()
             if row.prepare:
                 with self.serving(addresses, path, environment, settings) as running:
                     row.prepare(running)
             with self.serving(addresses, path, environment, settings) as running:
                 if user:
-                    running.line = row.enters_by(user, running.address)
+                    running.line = user.line(running.address)
                 yield running
 
     @contextlib.contextmanager

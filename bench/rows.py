@@ -35,7 +35,7 @@ class Row:
     times: Optional[str] = None
     large_buffers: bool = False
     tls: bool = False
-    # Gives the header that lets a request in, where Mooring asks for one.
+    # Makes a user, where Mooring lets in only users: one of the classes of `login`.
     enters_by: Optional[Callable] = None
     journal: bool = False
     # Done to a Mooring that is then stopped, before the one that is measured.
@@ -92,9 +92,11 @@ def rows(descriptors, has_journal):
         Row("tlstimes", "small GET with TLS, to one without", "×", "get", contenders=["Mooring"],
             same_as="tls", times="get", limit=1.3),
         Row("keys", "small GET with a user's key, more than without users", "CPU µs", "get",
-            contenders=["Mooring"], enters_by=login.by_key, more_than="get", limit=5),
+            contenders=["Mooring"], enters_by=login.ByKey, more_than="get", limit=5),
         Row("sessions", "small GET with a session, more than without users", "CPU µs", "get",
-            contenders=["Mooring"], enters_by=login.by_session, more_than="get", limit=5),
+            contenders=["Mooring"], enters_by=login.BySession, more_than="get", limit=5),
+        Row("tokens", "small GET with a signed token, more than without users", "CPU µs", "get",
+            contenders=["Mooring"], enters_by=login.ByToken, more_than="get", limit=15),
         *cycles(""),
         Row("bound10", "small GET, 10 clients bound", "CPU µs per request", "bind",
             {"clients": 10}, contenders=["Mooring"]),

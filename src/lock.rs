@@ -137,6 +137,8 @@ pub mod rank {
         GPU_LIMITS = 51, Shared;
         /// Bytes uploaded in a day, by whoever uploaded them.
         UPLOAD_LIMITS = 52, Shared;
+        /// Open connections, by address.
+        CONNECTION_LIMITS = 53, Shared;
     }
 }
 

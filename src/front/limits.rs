@@ -35,6 +35,7 @@ type Uploads = Days<{ rank::UPLOAD_LIMITS }>;
 pub(super) struct Limits {
     prompts: Rates<{ rank::PROMPT_LIMITS }>,
     sockets: Holdings<{ rank::SOCKET_LIMITS }>,
+    connections: Holdings<{ rank::CONNECTION_LIMITS }>,
     requests: Rates<{ rank::REQUEST_LIMITS }>,
     newcomers: Rates<{ rank::NEWCOMER_LIMITS }>,
     uploads: Arc<Uploads>,
@@ -74,6 +75,21 @@ impl Limits {
             [(user(front, caller), his), (at(server, caller.address), here)].into_iter().collect();
         let all = Bound::of("all_sockets", limits.all_sockets);
         hold(&self.sockets, Allowed { each, all })
+    }
+
+    /// Counts a connection until it is dropped. `None` if connections are not limited. What a proxy
+    /// says of its clients is not known yet: a trusted one has as many as it likes.
+    ///
+    /// # Errors
+    /// It is one too many.
+    pub(super) fn connection(
+        &self,
+        config: &Config,
+        peer: IpAddr,
+    ) -> Result<Option<Held>, LimitReached> {
+        let here = Bound::of("address_connections", config.limits.address_connections);
+        let each = [(at(&config.server, peer), here)].into_iter().collect();
+        hold(&self.connections, Allowed { each, all: None })
     }
 
     /// Counts a request from an address, before anybody knows whose it is. Both ways of answering

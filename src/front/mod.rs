@@ -115,7 +115,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Instant;
 
-use http::header::CONTENT_TYPE;
+use http::header::{CONNECTION, CONTENT_TYPE};
 use http::{HeaderValue, Request, Response, StatusCode};
 use hyper::body::Incoming;
 use tracing::{debug, info};
@@ -148,6 +148,7 @@ pub async fn answer(
     let from = login::Origin { peer, decision: &decision, base: &base, is_inside };
     let login = login::Asked::of(&front, &request).filter(|_| is_inside);
     let turned_away = check_first(&front, peer, &request, started).err();
+    let is_too_many = matches!(turned_away, Some(GatewayError::LimitReached(_)));
     let (guest, answered) = match (turned_away, login) {
         (Some(error), _) => (None, Some(Err(error))),
         (None, Some(_)) if !matches!(decision, cors::CorsDecision::Preflight(_)) => (None, None),
@@ -192,6 +193,12 @@ pub async fn answer(
         admission::answer_to(&front, guest, &mut response);
     }
     // The form sets a cookie outside of the base path too.
+    if is_too_many && !front.shared.config().server.trusts(peer) {
+        // Whoever sends more than allowed would otherwise keep a worker busy with refusals. A new
+        // connection costs him more than it costs us (RFC 9112 section 9.6). That of a trusted
+        // proxy also carries the requests of others.
+        response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+    }
     if is_inside || is_refused {
         base_path::put_back(&base, response.headers_mut());
     }

@@ -13,6 +13,8 @@ use super::unavailable::Asker;
 use super::{Front, failed_for};
 use crate::body::ResponseBody;
 use crate::config::OnOff;
+use crate::limits::LimitReached;
+use crate::limits::held::Held;
 use crate::server::{ConnectionEvent, ConnectionLimits, Refusal, Service};
 
 /// Serves a front's connections.
@@ -37,6 +39,12 @@ impl Service for FrontService {
 
     fn is_leaving(&self) -> bool {
         self.0.shared.is_leaving()
+    }
+
+    fn hold(&self, peer: IpAddr) -> Result<Option<Held>, LimitReached> {
+        let shared = &self.0.shared;
+        let held = self.0.limits.connection(&shared.config(), peer);
+        held.inspect_err(|reached| shared.metrics.limits.reached(reached.name))
     }
 
     fn note(&self, event: ConnectionEvent) {

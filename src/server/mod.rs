@@ -51,6 +51,8 @@ use tracing::{debug, error, warn};
 
 use crate::body::ResponseBody;
 use crate::lazy_poll::LazyPoll;
+use crate::limits::LimitReached;
+use crate::limits::held::Held;
 use crate::net::tls::ServerTls;
 use crate::net::{Buffered, Stream, sleep};
 use crate::tasks::Tasks;
@@ -80,6 +82,14 @@ pub trait Service: Clone + Send + Sync + 'static {
 
     /// True once a stop was requested: persistent connections are closed after their answer.
     fn is_leaving(&self) -> bool;
+
+    /// Counts a new connection of a peer until it ends.
+    ///
+    /// # Errors
+    /// The peer has too many: the connection is closed at once.
+    fn hold(&self, _peer: IpAddr) -> Result<Option<Held>, LimitReached> {
+        Ok(None)
+    }
 
     /// Is told what happens to connections.
     fn note(&self, event: ConnectionEvent);
@@ -129,7 +139,7 @@ pub type Stopping<'a> = LazyPoll<WaitForCancellationFuture<'a>>;
 pub enum ConnectionEvent {
     /// The number of open connections has changed to this, WebSockets included.
     Open(usize),
-    /// A connection was closed at once, because the maximum was open.
+    /// A connection was closed at once, because too many were open.
     Refused,
     /// A connection ended in a panic. The others go on.
     Panicked,
@@ -140,8 +150,8 @@ pub enum ConnectionEvent {
 pub struct OpenConnections(Arc<AtomicUsize>);
 
 impl OpenConnections {
-    fn enter(&self, max: usize) -> Option<Seat> {
-        let seat = Seat { _counted: Arc::new(Counted(Arc::clone(&self.0))) };
+    fn enter(&self, max: usize, held: Option<Held>) -> Option<Seat> {
+        let seat = Seat(Arc::new(Counted { open: Arc::clone(&self.0), _held: held }));
         // A seat that is dropped reduces the count, also a seat that exceeded the maximum.
         (self.0.fetch_add(1, Ordering::Relaxed) < max).then_some(seat)
     }
@@ -155,16 +165,18 @@ impl OpenConnections {
 /// One open connection. A WebSocket keeps the seat of the connection that it was before: the seat
 /// is stored in the request's extensions.
 #[derive(Clone, Debug)]
-pub struct Seat {
-    _counted: Arc<Counted>,
-}
+pub struct Seat(#[expect(dead_code, reason = "counts until it is dropped")] Arc<Counted>);
 
 #[derive(Debug)]
-struct Counted(Arc<AtomicUsize>);
+struct Counted {
+    open: Arc<AtomicUsize>,
+    /// What its peer is counted for.
+    _held: Option<Held>,
+}
 
 impl Drop for Counted {
     fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::Relaxed);
+        self.open.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
@@ -201,7 +213,7 @@ pub async fn accept<T: Into<Terms>>(
         };
         let terms: Terms = terms().into();
         match accepted {
-            Ok((stream, peer)) => match open.enter(terms.limits.connections_max) {
+            Ok((stream, peer)) => match take_seat(&service, &open, peer, &terms) {
                 Some(seat) => {
                     service.note(ConnectionEvent::Open(open.count()));
                     let connection =
@@ -219,6 +231,17 @@ pub async fn accept<T: Into<Terms>>(
             }
         }
     }
+}
+
+/// `None` if too many connections are open, or too many of this peer.
+fn take_seat(
+    service: &impl Service,
+    open: &OpenConnections,
+    peer: SocketAddr,
+    terms: &Terms,
+) -> Option<Seat> {
+    let held = service.hold(peer.ip()).ok()?;
+    open.enter(terms.limits.connections_max, held)
 }
 
 /// Runs a connection to its end and logs a panic. It is not an `async fn`: that would keep room for

@@ -507,6 +507,69 @@ async fn requests_of_an_address_are_counted_once_whichever_way_they_go() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_connection_with_too_many_requests_is_closed() {
+    for passthrough in BOTH_WAYS {
+        let world = World::with(1, |config| {
+            config.server.passthrough = passthrough;
+            config.limits.address_requests_per_minute = NonZeroU32::new(1);
+        })
+        .await;
+        world.all_up().await;
+        let mut client = tokio::net::TcpStream::connect(world.front).await.unwrap();
+        let request = "GET /system_stats?clientId=a HTTP/1.1\r\nhost: localhost\r\n\r\n";
+        client.write_all(request.repeat(50).as_bytes()).await.unwrap();
+        let mut told = String::new();
+        soon("the end", client.read_to_string(&mut told)).await.unwrap();
+        let statuses = |status: &str| told.matches(&format!("HTTP/1.1 {status}")).count();
+        assert_eq!((statuses("200"), statuses("429")), (1, 1), "{told}");
+    }
+    // That of a trusted proxy carries others too.
+    let world =
+        world(|config| config.limits.address_requests_per_minute = NonZeroU32::new(1)).await;
+    let (one, path) = (from("192.0.2.1"), "/system_stats?clientId=a");
+    assert_eq!(get(&world, path, &one).await.status, 200);
+    let refused = get(&world, path, &one).await;
+    assert_eq!((told(&refused), refused.header("connection")), (REACHED, ""));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_connection_too_many_is_closed_until_another_ends() {
+    let change = |config: &mut Config| config.limits.address_connections = NonZeroU32::new(2);
+    let world = World::with(1, change).await;
+    world.all_up().await;
+    let connect = async || tokio::net::TcpStream::connect(world.front).await.unwrap();
+    let request = b"GET /queue HTTP/1.1\r\nhost: localhost\r\n\r\n";
+    let is_answered = async |client: &mut tokio::net::TcpStream| {
+        let mut byte = [0];
+        client.write_all(request).await.is_ok() && matches!(client.read(&mut byte).await, Ok(1))
+    };
+    // A socket is a connection as well.
+    let socket = Socket::open(world.front, "/ws?clientId=a").await;
+    let mut other = connect().await;
+    assert!(soon("an answer", is_answered(&mut other)).await);
+    assert!(!soon("a close", is_answered(&mut connect().await)).await);
+    let metrics = world.admin_get("/metrics").await.text();
+    for line in [
+        "mooring_limits_refused_total{limit=\"address_connections\"} 1",
+        "mooring_connections_refused_total 1",
+    ] {
+        assert!(metrics.contains(line), "{metrics}");
+    }
+    socket.close().await;
+    soon("another gets in", async { while !is_answered(&mut connect().await).await {} }).await;
+    world
+        .reload(|config| config.server.trusted_proxies = vec!["127.0.0.1".parse().unwrap()])
+        .await
+        .unwrap();
+    let mut proxy = Vec::new();
+    for _ in 0..5 {
+        let mut one = connect().await;
+        assert!(soon("an answer", is_answered(&mut one)).await, "a trusted proxy is not counted");
+        proxy.push(one);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn requests_count_before_anybody_is_known() {
     for passthrough in BOTH_WAYS {
         let world = World::with(1, |config| {

@@ -26,7 +26,7 @@ const ROOMS: &[(&str, &[&str])] = &[
     ("telemetry", &["config"]),
     ("ws", &["lock", "net"]),
     ("body", &[]),
-    ("server", &["body", "config", "net", "lazy_poll", "tasks"]),
+    ("server", &["body", "config", "limits", "net", "lazy_poll", "tasks"]),
     ("tunnels", &["config", "lock", "net", "routing", "ordered_watch", "ws"]),
     ("journal", &["lock", "masked", "net", "routing", "tasks", "ordered_watch"]),
     (

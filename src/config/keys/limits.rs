@@ -29,6 +29,9 @@ sections! { LIMIT_SECTIONS, LIMIT_KEYS:
         all_upload_bytes_per_day: Size { min: 0, max: 1024 * 1024 * GIB } = "0B", Live;
         /// How many sockets a user may have open: of the page, of scripts, of node packs.
         user_sockets: Limit { max: 1_000_000 } = "0", Live;
+        /// How many connections may be open from an address, sockets included. One too many is
+        /// closed at once. A trusted proxy is not counted; of IPv6 the network of 64 bits.
+        address_connections: Limit { max: 1_000_000 } = "0", Live;
         /// How many sockets may be open from an address, whoever is there. A trusted proxy is not
         /// counted, but the addresses that it says; of IPv6 the network of 64 bits.
         address_sockets: Limit { max: 1_000_000 } = "0", Live;

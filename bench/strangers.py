@@ -1,0 +1,105 @@
+"""The floods of one stranger, each in rounds: an honest client's latency, and memory afterwards."""
+
+import os
+import statistics
+import subprocess
+import sys
+import time
+
+from flooded import Honest, Memory, mooring, percentile, resident, simulators
+from machine import LOAD_CORE, ROOT, backends
+
+ROUNDS = int(os.environ.get("ROUNDS", "5"))
+CALM = 3.0
+SECONDS = 8.0
+# How long memory may take to come back to `BACK` times what it was.
+RETURNS_WITHIN = 120.0
+BACK = 1.2
+SLOWER = 3.0
+HONEST = "127.0.0.2"
+LIMITS = ["limits.address_sockets=100", "limits.address_requests_per_minute=12000",
+          "limits.address_new_clients_per_minute=600"]
+
+TITLES = {
+    "ids": "reads, each of a client that nobody knows",
+    "junk": "submissions of junk, 4 to 400 KB",
+    "sockets": "up to 8,000 sockets, each of another client",
+    "heads": "2,000 heads that never end, a byte a second",
+    "bodies": "2,000 uploads that never end, a byte a second",
+    "readers": "400 readers that never read their 8 MiB",
+}
+
+
+def rows(names):
+    """Each flood; `names` of some, or nothing for all."""
+    found = []
+    for kind, title in TITLES.items():
+        for settings, suffix in (([], ""), (LIMITS, "-limits")):
+            name = f"stranger-{kind}{suffix}"
+            if names and name not in names:
+                continue
+            found.append((title, "yes" if settings else "no", measured(kind, settings)))
+            print(f"floods: {name}: {found[-1][2]}", file=sys.stderr)
+    return found
+
+
+def measured(kind, settings):
+    servers = simulators if kind == "readers" else backends
+    with servers() as addresses, mooring(addresses, settings) as running:
+        # The first requests fill caches and pools: what they need is no flood's.
+        honest(running, lambda: time.sleep(CALM))
+        before, peak, rounds, said = resident(running.pids), 0.0, [], ""
+        for _ in range(ROUNDS):
+            calm = honest(running, lambda: time.sleep(CALM))
+            memory = Memory(running.pids)
+            memory.start()
+            results = []
+            flooded = honest(running, lambda: results.append(flood(kind, running.address)))
+            memory.over.set()
+            memory.join()
+            peak, said = max(peak, memory.peak), results[0]
+            rounds.append((calm, flooded))
+        ended = time.monotonic()
+        while resident(running.pids) > BACK * before and time.monotonic() - ended < RETURNS_WITHIN:
+            time.sleep(1)
+        return {"before": before, "peak": peak, "after": resident(running.pids),
+                "back": time.monotonic() - ended, "said": said,
+                "calm": statistics.median(it for it, _ in rounds),
+                "flooded": statistics.median(it for _, it in rounds),
+                "ratio": statistics.median(b / a for a, b in rounds)}
+
+
+def honest(running, work):
+    """The p99 in ms of an honest client beside some work."""
+    client = Honest(running.address, HONEST)
+    time.sleep(0.3)
+    work()
+    latencies, _, _ = client.end()
+    return percentile(latencies, 0.99)
+
+
+def flood(kind, address):
+    command = ["taskset", "--cpu-list", str(LOAD_CORE), sys.executable,
+               os.path.join(ROOT, "bench", "stranger.py"), kind, address, str(SECONDS)]
+    return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
+
+
+def written(found):
+    lines = [
+        "", "## One stranger", "",
+        f"All from one address, for {SECONDS:.0f} s, {ROUNDS} times; the generator runs at nice 19.",
+        "The honest client comes from another address and reads every 10 ms. Times are medians of",
+        f"the rounds. With limits: `{'`, `'.join(LIMITS)}`. An honest client should be at most",
+        f"{SLOWER:.0f} times as slow at its p99, and memory at most {BACK} times what it was after",
+        f"{RETURNS_WITHIN:.0f} s.", "",
+        "| Flood | limits | honest p99 before, beside it | times | MiB before, peak, then | "
+        "after | the last round |", "|---|---|---|---|---|---|---|",
+    ]
+    for title, limited, it in found:
+        slower = f"{it['ratio']:.1f}" + ("" if it["ratio"] <= SLOWER else " **(over)**")
+        late = it["after"] > BACK * it["before"]
+        back = f"{it['back']:.0f} s" + (" **(over)**" if late else "")
+        lines.append(f"| {title} | {limited} | {it['calm']:.1f} ms, {it['flooded']:.1f} ms | "
+                     f"{slower} | {it['before']:.1f}, {it['peak']:.1f}, {it['after']:.1f} | {back} "
+                     f"| {it['said']} |")
+    return "\n".join(lines) + "\n"
