@@ -162,8 +162,15 @@ impl UploadMeter {
     }
 }
 
+const REQUESTS: &str = "address_requests_per_minute";
+
 fn requests(limits: &LimitsConfig) -> Option<Bound> {
-    Bound::of("address_requests_per_minute", limits.address_requests_per_minute)
+    Bound::of(REQUESTS, limits.address_requests_per_minute)
+}
+
+/// Whether an address has sent too many requests.
+pub(super) fn is_of_requests(error: &GatewayError) -> bool {
+    matches!(error, GatewayError::LimitReached(LimitReached { name: REQUESTS, .. }))
 }
 
 /// Counts a client that is not known, for the address that it comes from. It is known afterwards,

@@ -148,7 +148,6 @@ pub async fn answer(
     let from = login::Origin { peer, decision: &decision, base: &base, is_inside };
     let login = login::Asked::of(&front, &request).filter(|_| is_inside);
     let turned_away = check_first(&front, peer, &request, started).err();
-    let is_too_many = matches!(turned_away, Some(GatewayError::LimitReached(_)));
     let (guest, answered) = match (turned_away, login) {
         (Some(error), _) => (None, Some(Err(error))),
         (None, Some(_)) if !matches!(decision, cors::CorsDecision::Preflight(_)) => (None, None),
@@ -175,11 +174,7 @@ pub async fn answer(
         (None, base_path::Entry::Itself) => Ok(base_path::to_the_slash(&base, request.uri())),
         (None, base_path::Entry::Outside(error)) => Err(error),
     };
-    let answer = answer.map_err(|error| error.in_fleet(&front.shared.fleet));
-    let mut response = match answer {
-        Ok(response) => response,
-        Err(error) => failed_for(&front.shared, &error, asker),
-    };
+    let mut response = or_failed(&front, peer, answer, asker);
     if is_inside {
         // Outside of the base path, the cookie would go to everything else on this host.
         visit.greet(&front.cookie_signer, &mut response);
@@ -193,12 +188,6 @@ pub async fn answer(
         admission::answer_to(&front, guest, &mut response);
     }
     // The form sets a cookie outside of the base path too.
-    if is_too_many && !front.shared.config().server.trusts(peer) {
-        // Whoever sends more than allowed would otherwise keep a worker busy with refusals. A new
-        // connection costs him more than it costs us (RFC 9112 section 9.6). That of a trusted
-        // proxy also carries the requests of others.
-        response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
-    }
     if is_inside || is_refused {
         base_path::put_back(&base, response.headers_mut());
     }
@@ -207,6 +196,22 @@ pub async fn answer(
     front.shared.metrics.answered(response.status(), took);
     if let Some(record) = recorded {
         record.write(&access::Answer::of(&response, took));
+    }
+    response
+}
+
+/// The answer, or that of its error.
+fn or_failed(front: &Front, peer: IpAddr, answer: Answer, asker: Asker) -> Response<ResponseBody> {
+    let error = match answer.map_err(|error| error.in_fleet(&front.shared.fleet)) {
+        Ok(response) => return response,
+        Err(error) => error,
+    };
+    let mut response = failed_for(&front.shared, &error, asker);
+    if limits::is_of_requests(&error) && !front.shared.config().server.trusts(peer) {
+        // Whoever sends more than allowed would otherwise keep a worker busy with refusals. A new
+        // connection costs him more than it costs us (RFC 9112 section 9.6). That of a trusted
+        // proxy also carries the requests of others.
+        response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
     }
     response
 }
