@@ -130,6 +130,13 @@ def holds_together(name, documents):
             assert claim["claimName"] in claims, claim
         if config := volume.get("configMap"):
             assert ("ConfigMap", config["name"]) in documents
+    policy = only(by_kind["NetworkPolicy"], "NetworkPolicy")["spec"]
+    ingress = {port["port"]: rule.get("from") for rule in policy["ingress"] for port in rule["ports"]}
+    assert ingress["admin"], "anybody reaches the admin listener"
+    if name == "sidecar":
+        assert policy["policyTypes"] == ["Ingress"] and not ingress["http"], "the application is cut off"
+    else:
+        assert policy["policyTypes"] == ["Ingress", "Egress"] and ingress["http"] and policy["egress"]
     if name == "default":
         assert "Secret" in by_kind and "ServiceMonitor" not in by_kind and "Ingress" not in by_kind
     if name == "central":
