@@ -12,6 +12,7 @@ use std::future::{Future, poll_fn};
 use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -62,12 +63,18 @@ pub async fn serve(
     (mut deadline, tasks, stopping): (Deadline, &Tasks, &mut Stopping<'_>),
 ) {
     let (wire, activity) = (Wire::of(&conn), Arc::new(Activity::new()));
+    // Set before the answer is written, which wakes the connection.
+    let ends = Arc::new(AtomicBool::new(false));
     let answer = service_fn(|request: Request<Incoming>| {
         let (service, begun) = (service.clone(), activity.begin());
+        let is_last = Arc::clone(&ends);
         let is_head = request.method() == Method::HEAD;
         async move {
             let mut response = answer(&service, peer, limits, wire, request).await;
-            response.headers_mut().remove(CONNECTION);
+            // There is no such field in HTTP/2 (RFC 9113 section 8.2.2): the connection says it.
+            if response.headers_mut().remove(CONNECTION).is_some_and(|said| said == "close") {
+                is_last.store(true, Ordering::Relaxed);
+            }
             if is_head {
                 without_body(&mut response);
             }
@@ -83,7 +90,8 @@ pub async fn serve(
             if let Poll::Ready(ended) = connection.as_mut().poll(cx) {
                 return Poll::Ready(ended);
             }
-            if !is_leaving && (service.is_leaving() || stopping.poll(cx).is_ready()) {
+            let is_over = ends.load(Ordering::Relaxed) || service.is_leaving();
+            if !is_leaving && (is_over || stopping.poll(cx).is_ready()) {
                 is_leaving = true;
                 deadline.set(now() + GOODBYE);
                 connection.as_mut().graceful_shutdown();

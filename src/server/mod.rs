@@ -54,12 +54,13 @@ use crate::lazy_poll::LazyPoll;
 use crate::limits::LimitReached;
 use crate::limits::held::Held;
 use crate::net::tls::ServerTls;
-use crate::net::{Buffered, Stream, sleep};
+use crate::net::{Buffered, Stream, now, sleep};
 use crate::tasks::Tasks;
 use door::Door;
 use handshake::Opened;
 use heads::{Heads, Next};
 pub use limits::ConnectionLimits;
+use lingering_close::Pace;
 use message::Becomes;
 pub use refusal::Refusal;
 use write::write_own;
@@ -146,37 +147,51 @@ pub enum ConnectionEvent {
 }
 
 /// Counts the open connections of a listener, including those that became WebSockets.
-#[derive(Clone, Debug, Default)]
-pub struct OpenConnections(Arc<AtomicUsize>);
+#[derive(Clone, Debug)]
+pub struct OpenConnections {
+    count: Arc<AtomicUsize>,
+    /// For those that are being closed.
+    pace: Arc<Pace>,
+}
 
 impl OpenConnections {
+    fn new() -> Self {
+        Self { count: Arc::default(), pace: Arc::new(Pace::new(now())) }
+    }
+
     fn enter(&self, max: usize, held: Option<Held>) -> Option<Seat> {
-        let seat = Seat(Arc::new(Counted { open: Arc::clone(&self.0), _held: held }));
+        let seat = Seat(Arc::new(Counted { open: self.clone(), _held: held }));
         // A seat that is dropped reduces the count, also a seat that exceeded the maximum.
-        (self.0.fetch_add(1, Ordering::Relaxed) < max).then_some(seat)
+        (self.count.fetch_add(1, Ordering::Relaxed) < max).then_some(seat)
     }
 
     #[must_use]
     pub fn count(&self) -> usize {
-        self.0.load(Ordering::Relaxed)
+        self.count.load(Ordering::Relaxed)
     }
 }
 
 /// One open connection. A WebSocket keeps the seat of the connection that it was before: the seat
 /// is stored in the request's extensions.
 #[derive(Clone, Debug)]
-pub struct Seat(#[expect(dead_code, reason = "counts until it is dropped")] Arc<Counted>);
+pub struct Seat(Arc<Counted>);
+
+impl Seat {
+    fn pace(&self) -> &Pace {
+        &self.0.open.pace
+    }
+}
 
 #[derive(Debug)]
 struct Counted {
-    open: Arc<AtomicUsize>,
+    open: OpenConnections,
     /// What its peer is counted for.
     _held: Option<Held>,
 }
 
 impl Drop for Counted {
     fn drop(&mut self) {
-        self.open.fetch_sub(1, Ordering::Relaxed);
+        self.open.count.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
@@ -203,7 +218,7 @@ pub async fn accept<T: Into<Terms>>(
     terms: impl Fn() -> T + Send,
     tasks: Tasks,
 ) {
-    let open = OpenConnections::default();
+    let open = OpenConnections::new();
     loop {
         let accepted = tokio::select! {
             biased;
@@ -278,7 +293,7 @@ async fn serve(
             Opened::Secured(conn) => conn,
             Opened::Plain(conn) => {
                 let response = service.refused(Refusal::PlainHttp, &conn.read);
-                return Box::pin(turn_away(conn, response, &tasks)).await;
+                return Box::pin(turn_away(conn, response, &tasks, seat.pace())).await;
             }
             Opened::Failed => return,
         };
@@ -293,7 +308,9 @@ async fn serve(
         if let Some(passthrough) = &mut passthrough {
             match passthrough.run(conn, &mut heads, &mut stopping).await {
                 Left::Ended => return,
-                Left::Over(conn) => return Box::pin(lingering_close::close(conn, &tasks)).await,
+                Left::Over(conn) => {
+                    return Box::pin(lingering_close::close(conn, &tasks, seat.pace())).await;
+                }
                 Left::Other(rest) => conn = rest,
             }
         }
@@ -301,7 +318,7 @@ async fn serve(
             Next::Ended => return,
             Next::Refused(refusal) => {
                 let response = service.refused(refusal, &conn.read);
-                return Box::pin(turn_away(conn, response, &tasks)).await;
+                return Box::pin(turn_away(conn, response, &tasks, seat.pace())).await;
             }
             Next::Asked(message) => message,
         };
@@ -311,7 +328,7 @@ async fn serve(
                 match served {
                     Left::Ended => return,
                     Left::Over(conn) => {
-                        return Box::pin(lingering_close::close(conn, &tasks)).await;
+                        return Box::pin(lingering_close::close(conn, &tasks, seat.pace())).await;
                     }
                     Left::Other(rest) => conn = rest,
                 }
@@ -327,12 +344,17 @@ async fn serve(
 }
 
 /// Writes a refusal and ends the connection.
-async fn turn_away(mut conn: Buffered, response: Response<ResponseBody>, tasks: &Tasks) {
+async fn turn_away(
+    mut conn: Buffered,
+    response: Response<ResponseBody>,
+    tasks: &Tasks,
+    pace: &Pace,
+) {
     let is_head = conn.read.starts_with(b"HEAD ");
     let mut answer = Vec::new();
     write_own(&response, is_head, true, &mut answer);
     if conn.stream.write_all(&answer).await.is_ok() {
-        lingering_close::close(conn, tasks).await;
+        lingering_close::close(conn, tasks, pace).await;
     }
 }
 

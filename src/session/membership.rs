@@ -318,6 +318,9 @@ impl Sessions {
                 self.noted(self.shared.fleet.let_go(leave))
             };
             self.take_up(applied);
+            // Also where nobody scrapes, what is counted of them must not stay for ever.
+            let there = self.shared.fleet.iter().map(|backend| backend.name());
+            self.shared.metrics.scrape_of(there, now);
         }
     }
 }

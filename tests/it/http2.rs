@@ -1,6 +1,7 @@
 //! HTTP/2, as browsers speak it under TLS: many requests on one connection, each judged and
 //! answered as over HTTP/1.1.
 
+use std::num::NonZeroU32;
 use std::path::Path;
 use std::process::Command;
 use std::sync::Arc;
@@ -235,6 +236,29 @@ async fn an_idle_connection_and_one_that_asks_nothing_are_ended() {
     until("both are closed", || silent.is_closed() && asked.is_closed()).await;
     let open = &world.gateway.shared.metrics.connections;
     until("they are gone", || open.get() == 0).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_connection_with_too_many_requests_is_ended() {
+    let authority = Authority::new();
+    let pair = authority.issue("gw");
+    let world = World::with(1, |config| {
+        config.server_tls = listener(&pair);
+        config.limits.address_requests_per_minute = NonZeroU32::new(2);
+    })
+    .await;
+    world.all_up().await;
+    let runs = Runs::default();
+    let mut sender: SendRequest<Full<Bytes>> =
+        connected(&authority, world.front.port(), &runs).await;
+    let mut statuses = Vec::new();
+    for _ in 0..3 {
+        let sent = sender.send_request(get(&world, "/system_stats"));
+        statuses.push(whole(soon("an answer", sent).await.unwrap()).await.0);
+    }
+    assert_eq!(statuses, [200, 200, 429]);
+    // It has an idle timeout of minutes.
+    until("it is closed", || sender.is_closed()).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
