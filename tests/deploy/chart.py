@@ -4,10 +4,16 @@ other and against deploy/kubernetes.
 
     chart.py INTO            writes what Kubernetes itself has to INTO/CASE.yaml, for its schemas,
                              the rest to INTO/CASE.json, and the configuration to INTO/CASE.toml
+                             with the files that it names, each from a volume that the pod mounts
+
+Needs `openssl`.
 """
 
 import json
+import re
+import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import helm_python as helm
@@ -19,6 +25,12 @@ KUSTOMIZED = ROOT / "deploy/kubernetes"
 # Their schemas are no part of Kubernetes.
 OTHERS = {"HTTPRoute", "ServiceMonitor", "PrometheusRule"}
 WARNING = 2
+USERS = f"""
+[users.ada]
+role = "artist"
+generation = 1
+key = "{"0" * 64}"
+"""
 
 
 def cases():
@@ -117,6 +129,7 @@ def holds_together(name, documents):
         secret = {it["name"]: it for it in ours}["MOORING_ADMIN__TOKEN"]["valueFrom"]["secretKeyRef"]
         given = endpoint.get("authorization", {}).get("credentials")
         assert given in ([secret] if name != "sidecar" else [None]), f"{name}: {given} {secret}"
+        assert endpoint.get("scheme", "http").upper() == admin_scheme(documents), f"{name}: {endpoint}"
     for route in by_kind.get("HTTPRoute", []):
         named = only(only(route["spec"]["rules"], "rule")["backendRefs"], "backendRef")
         assert {"name": "http", "port": named["port"], "targetPort": "http"} \
@@ -130,6 +143,13 @@ def holds_together(name, documents):
             assert claim["claimName"] in claims, claim
         if config := volume.get("configMap"):
             assert ("ConfigMap", config["name"]) in documents
+    mounts = [mount["name"] for it in containers for mount in it.get("volumeMounts", [])]
+    volumes = [it["name"] for it in template["spec"]["volumes"]]
+    assert sorted(mounts) == sorted(volumes), f"{name}: {mounts} {volumes}"
+    ours = only([it for it in containers if it["name"] == "mooring"], "mooring")
+    for probe in ("startupProbe", "readinessProbe", "livenessProbe"):
+        scheme = ours[probe]["httpGet"].get("scheme", "HTTP")
+        assert scheme == admin_scheme(documents), f"{name}: {probe} asks by {scheme}"
     policy = only(by_kind["NetworkPolicy"], "NetworkPolicy")["spec"]
     ingress = {port["port"]: rule.get("from") for rule in policy["ingress"] for port in rule["ports"]}
     assert ingress["admin"], "anybody reaches the admin listener"
@@ -137,10 +157,86 @@ def holds_together(name, documents):
         assert policy["policyTypes"] == ["Ingress"] and not ingress["http"], "the application is cut off"
     else:
         assert policy["policyTypes"] == ["Ingress", "Egress"] and ingress["http"] and policy["egress"]
+        # An empty list is no bound at all.
+        assert all(it.get("to") != [] for it in policy["egress"]), f"{name}: {policy['egress']}"
     if name == "default":
         assert "Secret" in by_kind and "ServiceMonitor" not in by_kind and "Ingress" not in by_kind
     if name == "central":
         assert OTHERS | {"Ingress"} <= by_kind.keys() and "Secret" not in by_kind, by_kind.keys()
+
+
+def config(documents):
+    """The text of mooring.toml, and of which kind the document is that has it."""
+    if ("ConfigMap", "mooring") in documents:
+        return "ConfigMap", documents["ConfigMap", "mooring"]["data"]["mooring.toml"]
+    return "Secret", documents["Secret", "mooring"]["stringData"]["mooring.toml"]
+
+
+def table(documents):
+    return tomllib.loads(config(documents)[1])
+
+
+def admin_scheme(documents):
+    return "HTTPS" if table(documents)["admin"].get("tls") else "HTTP"
+
+
+def selectors(chart, policy):
+    """The pods that may reach the admin listener, and those that may be asked as backends."""
+    documents = render(chart, {"networkPolicy": policy})
+    spec = documents["NetworkPolicy", "mooring"]["spec"]
+    admin = [it for rule in spec["ingress"] if rule["ports"] == [{"port": "admin"}]
+             for it in rule["from"]]
+    backends = [it for rule in spec["egress"] if rule["ports"] == [{"port": 8188}]
+                for it in rule["to"]]
+    return [[it["podSelector"] for it in found if "podSelector" in it] for found in (admin, backends)]
+
+
+def selectors_replace(chart):
+    """Of maps, Helm would keep what is there: a policy for your pods would be for both."""
+    comfyui = {"matchLabels": {"app.kubernetes.io/name": "comfyui"}}
+    yours = {"matchLabels": {"app": "painter"}}
+    assert selectors(chart, {}) == [[comfyui], [comfyui]]
+    assert selectors(chart, {"backendPodSelectors": [yours]}) == [[comfyui], [yours]]
+    assert selectors(chart, {"adminPodSelectors": [yours]}) == [[yours], [comfyui]]
+    both = {"backendPodSelectors": [], "adminPodSelectors": []}
+    assert selectors(chart, both) == [[], []]
+    nobody = render(chart, {"networkPolicy": {**both, "adminNamespaces": []}})
+    ports = [it["ports"] for it in nobody["NetworkPolicy", "mooring"]["spec"]["ingress"]]
+    assert ports == [[{"port": "http"}]], ports
+
+
+def keys_are_quoted(chart):
+    """What TOML says of the configuration is what was given, whatever its keys are."""
+    given = {"a.b": {"url": "http://a:1", "headers_file": "/run/\"a\\b"}, "c d": {"url": "http://c:1"}}
+    config = {"files": {"a b.c": [{"d.e": [1, 2.5, "é\n"], "f": {"g": True}}], "empty": []}}
+    told = table(render(chart, {"backends": given, "config": config}))
+    assert told["backends"] == given, told["backends"]
+    assert told["files"] == config["files"], told["files"]
+
+
+def files(name, documents, into):
+    """The configuration as the pod reads it, with its volumes below `into`. Each file that it names
+    is there only if a volume is mounted where it says."""
+    spec = documents["Deployment", "mooring"]["spec"]["template"]["spec"]
+    containers = spec["containers"] + spec.get("initContainers", [])
+    ours = only([it for it in containers if it["name"] == "mooring"], "mooring")
+    text = config(documents)[1]
+    for mount in ours["volumeMounts"]:
+        if mount["name"] in ("config", "state"):
+            continue
+        assert mount["readOnly"], mount
+        place = into / name / mount["name"]
+        place.mkdir(parents=True)
+        there = sorted(set(re.findall(f'"{mount["mountPath"]}/([^"]+)"', text)))
+        assert there, f"{name}: nothing names a file of {mount}"
+        for file in there:
+            (place / file).write_text(USERS if file == "users.toml" else "Bearer of-a-case")
+        if "tls.crt" in there:
+            subprocess.run(["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-subj",
+                            "/CN=localhost", "-keyout", place / "tls.key", "-out", place / "tls.crt"],
+                           check=True, capture_output=True)
+        text = text.replace(f'"{mount["mountPath"]}/', f'"{place}/')
+    return text
 
 
 def main(into):
@@ -151,14 +247,17 @@ def main(into):
         for name, values in cases():
             lint(name, values)
             documents = render(chart, values)
-            agrees(name, documents)
+            if name in ("default", "central", "sidecar"):
+                agrees(name, documents)
             holds_together(name, documents)
             own = [it for (kind, _), it in documents.items() if kind not in OTHERS]
             (into / f"{name}.yaml").write_text(yaml.safe_dump_all(own))
             others = [it for (kind, _), it in documents.items() if kind in OTHERS]
             (into / f"{name}.json").write_text(json.dumps(others))
-            config = documents["ConfigMap", "mooring"]["data"]["mooring.toml"]
-            (into / f"{name}.toml").write_text(config)
+            (into / f"{name}.toml").write_text(files(name, documents, into))
+            assert config(documents)[0] == ("Secret" if name == "tls" else "ConfigMap"), name
+        selectors_replace(chart)
+        keys_are_quoted(chart)
         refused(chart, {"mode": "both"}, "mode")
         refused(chart, {"replica": 2}, "replica")
         refused(chart, {"podDisruptionBudget": {"minAvailable": 1}}, "minAvailable")
@@ -167,6 +266,18 @@ def main(into):
         refused(chart, {"mode": "sidecar"}, "application.image")
         refused(chart, {"httpRoute": {"enabled": True}}, "parentRefs")
         refused(chart, {"discovery": {"enabled": False}}, "nothing behind the gateway")
+        for headers in (["Authorization: Bearer k"], {"Authorization": "Bearer k"},
+                        {"A": {"file": "/a"}, "B": "k"}):
+            at = {"url": "http://a:1", "headers": headers}
+            refused(chart, {"backends": {"a": at}}, "backends.a.headers has a value that would stand")
+            found = {"config": {"discovery": {"comfyui": {"headers": headers}}}}
+            refused(chart, found, "discovery.comfyui.headers has a value that would stand")
+        refused(chart, {"config": {"admin": {"tls": {"client_ca": "/a"}}}}, "client_ca")
+        refused(chart, {"config": {"files": {"a": [None]}}}, "no null")
+        refused(chart, {"extraVolumes": [{"name": "config"}]}, "extraVolumes")
+        below = [{"name": "a", "mountPath": "/etc/mooring/users"}]
+        refused(chart, {"extraVolumeMounts": below}, "mountPath")
+        refused(chart, {"networkPolicy": {"backendPodLabels": {"a": "b"}}}, "backendPodLabels")
 
 
 if __name__ == "__main__":

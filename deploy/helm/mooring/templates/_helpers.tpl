@@ -44,6 +44,31 @@ app.kubernetes.io/managed-by: {{ .Release.Service }}
 {{- if and .Values.discovery.enabled (eq .Values.mode "central") }}yes{{ end }}
 {{- end }}
 
+{{/* HTTPS if the listener of operators has a certificate, for those who ask it. */}}
+{{- define "mooring.adminScheme" -}}
+{{- ternary "HTTPS" "HTTP" (ne (dig "admin" "tls" "cert" "" .Values.config) "") }}
+{{- end }}
+
+{{- define "mooring.frontScheme" -}}
+{{- ternary "https" "http" (ne (dig "server" "tls" "cert" "" .Values.config) "") }}
+{{- end }}
+
+{{/* The headers of a backend or of a discovery are keys of its server. A ConfigMap is no place for
+     them: whoever may look at a namespace reads it. */}}
+{{- define "mooring.checkHeaders" -}}
+{{- $literal := false }}
+{{- if kindIs "map" .headers }}
+{{- range .headers }}
+{{- if not (and (kindIs "map" .) (hasKey . "file")) }}{{ $literal = true }}{{ end }}
+{{- end }}
+{{- else if .headers }}
+{{- $literal = true }}
+{{- end }}
+{{- if $literal }}
+{{- fail (printf "%s.headers has a value that would stand in a ConfigMap, which is no place for secrets. Name a file of a Secret that extraVolumes mounts (headers: {Authorization: {file: /run/secrets/mooring/token}}), or set configIn: Secret" .of) }}
+{{- end }}
+{{- end }}
+
 {{/* The configuration as one table: what was given, with what the chart itself decides. */}}
 {{- define "mooring.config" -}}
 {{- $config := deepCopy .Values.config }}
@@ -57,32 +82,56 @@ app.kubernetes.io/managed-by: {{ .Release.Service }}
 {{- $found := dict "comfyui" (dict "kubernetes" $kubernetes) }}
 {{- $_ := set $config "discovery" (merge (default dict $config.discovery) $found) }}
 {{- end }}
+{{- if eq .Values.configIn "ConfigMap" }}
+{{- range $table := list "backends" "discovery" }}
+{{- range $name, $one := default dict (get $config $table) }}
+{{- include "mooring.checkHeaders" (dict "of" (printf "%s.%s" $table $name) "headers" (get $one "headers")) }}
+{{- end }}
+{{- end }}
+{{- end }}
+{{- if dig "admin" "tls" "client_ca" "" $config }}
+{{- fail "config.admin.tls.client_ca: Kubernetes has no certificate for its probes, so the pod would never be ready. networkPolicy and the token protect the admin listener" }}
+{{- end }}
 {{- include "mooring.toml" (dict "path" "" "table" $config) | trim }}
 {{- end }}
 
-{{/* TOML. Helm's own toToml writes 2 as 2.0, which is no whole number to TOML. Strings and keys of
-     JSON are such of TOML. */}}
+{{/* TOML. Helm's own toToml writes 2 as 2.0, which is no whole number to TOML. Strings of JSON are
+     such of TOML, so what is no bare key is a quoted one. */}}
 {{- define "mooring.toml" }}
 {{- $path := .path }}
 {{- range $key, $value := .table }}
 {{- if not (or (kindIs "map" $value) (kindIs "invalid" $value)) }}
-{{ $key }} = {{ include "mooring.tomlValue" $value }}
+{{ include "mooring.tomlKey" $key }} = {{ include "mooring.tomlValue" $value }}
 {{- end }}
 {{- end }}
 {{- range $key, $value := .table }}
 {{- if kindIs "map" $value }}
-{{- $inner := ternary $key (printf "%s.%s" $path $key) (eq $path "") }}
+{{- $name := include "mooring.tomlKey" $key }}
+{{- $inner := ternary $name (printf "%s.%s" $path $name) (eq $path "") }}
 [{{ $inner }}]
 {{- include "mooring.toml" (dict "path" $inner "table" $value) }}
 {{- end }}
 {{- end }}
 {{- end }}
 
+{{- define "mooring.tomlKey" -}}
+{{- ternary . (toJson .) (regexMatch "^[A-Za-z0-9_-]+$" .) }}
+{{- end }}
+
 {{- define "mooring.tomlValue" -}}
-{{- if and (kindIs "float64" .) (eq (floor .) .) }}{{ int64 . }}
+{{- if kindIs "invalid" . }}
+{{- fail "a list in config or backends has an empty value, and TOML has no null" }}
+{{- else if and (kindIs "float64" .) (eq (floor .) .) }}{{ int64 . }}
 {{- else if kindIs "slice" . }}[
 {{- range $place, $value := . }}{{ if $place }}, {{ end }}{{ include "mooring.tomlValue" $value }}{{ end -}}
 ]
+{{- else if kindIs "map" . }}
+{{- $pairs := list }}
+{{- range $key, $value := . }}
+{{- if not (kindIs "invalid" $value) }}
+{{- $pairs = append $pairs (printf "%s = %s" (include "mooring.tomlKey" $key) (include "mooring.tomlValue" $value)) }}
+{{- end }}
+{{- end }}{ {{- join ", " $pairs -}} }
 {{- else }}{{ toJson . }}
 {{- end }}
 {{- end }}
@@ -109,6 +158,10 @@ env:
   {{- with .Values.env }}
   {{- toYaml . | nindent 2 }}
   {{- end }}
+{{- with .Values.envFrom }}
+envFrom:
+  {{- toYaml . | nindent 2 }}
+{{- end }}
 ports:
   {{- if eq .Values.mode "central" }}
   - name: http
@@ -121,18 +174,27 @@ startupProbe:
   httpGet:
     path: /livez
     port: admin
+    {{- if eq (include "mooring.adminScheme" .) "HTTPS" }}
+    scheme: HTTPS
+    {{- end }}
   periodSeconds: 1
   failureThreshold: 30
 readinessProbe:
   httpGet:
     path: /readyz
     port: admin
+    {{- if eq (include "mooring.adminScheme" .) "HTTPS" }}
+    scheme: HTTPS
+    {{- end }}
   periodSeconds: 5
 # The process only: backends that are down are no reason to restart it.
 livenessProbe:
   httpGet:
     path: /livez
     port: admin
+    {{- if eq (include "mooring.adminScheme" .) "HTTPS" }}
+    scheme: HTTPS
+    {{- end }}
   periodSeconds: 10
   failureThreshold: 3
 resources:
@@ -145,6 +207,9 @@ volumeMounts:
     readOnly: true
   - name: state
     mountPath: /var/lib/mooring
+  {{- with .Values.extraVolumeMounts }}
+  {{- toYaml . | nindent 2 }}
+  {{- end }}
 {{- end }}
 
 {{- define "mooring.restricted" -}}
