@@ -205,6 +205,21 @@ def selectors_replace(chart):
     assert ports == [[{"port": "http"}]], ports
 
 
+def alerts_are_left_out(chart, alerts):
+    """All of the file, but for those that are not wanted."""
+    def told(disabled):
+        documents = render(chart, {"prometheusRule": {"enabled": True, "disabled": disabled}})
+        return documents["PrometheusRule", "mooring"]["spec"]["groups"]
+
+    groups = yaml.safe_load(alerts.read_text())["groups"]
+    assert told([]) == groups, told([])
+    group = only(groups, "group")
+    group["rules"] = [it for it in group["rules"] if it["alert"] != "MooringFleetEmpty"]
+    assert told(["MooringFleetEmpty"]) == groups
+    unknown = {"prometheusRule": {"enabled": True, "disabled": ["MooringFleet"]}}
+    refused(chart, unknown, "there is no alert MooringFleet")
+
+
 def keys_are_quoted(chart):
     """What TOML says of the configuration is what was given, whatever its keys are."""
     given = {"a.b": {"url": "http://a:1", "headers_file": "/run/\"a\\b"}, "c d": {"url": "http://c:1"}}
@@ -258,6 +273,7 @@ def main(into):
             assert config(documents)[0] == ("Secret" if name == "tls" else "ConfigMap"), name
         selectors_replace(chart)
         keys_are_quoted(chart)
+        alerts_are_left_out(chart, alerts)
         refused(chart, {"mode": "both"}, "mode")
         refused(chart, {"replica": 2}, "replica")
         refused(chart, {"podDisruptionBudget": {"minAvailable": 1}}, "minAvailable")
