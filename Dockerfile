@@ -8,8 +8,15 @@
 # `--auth off` everybody who can connect, which is this host alone as it is published here.
 
 FROM rust:1.95-slim-bookworm AS build
+# jemalloc is built with them. Any version will do, and Debian keeps only its newest.
+# hadolint ignore=DL3008
+RUN apt-get update \
+    && apt-get install --yes --no-install-recommends gcc libc6-dev make \
+    && rm -rf /var/lib/apt/lists/*
 WORKDIR /build
 COPY Cargo.toml Cargo.lock ./
+# What Cargo sets for the build: the size of pages on ARM.
+COPY .cargo .cargo
 # Cargo wants the files of the benchmarks that Cargo.toml names, though it does not build them.
 COPY benches benches
 COPY src src
