@@ -8,10 +8,11 @@
 # `--auth off` everybody who can connect, which is this host alone as it is published here.
 
 FROM rust:1.95-slim-bookworm AS build
-# jemalloc is built with them. Any version will do, and Debian keeps only its newest.
+# jemalloc is built with gcc and make; Python gathers the licences of what is in the executable. Any
+# version will do, and Debian keeps only its newest.
 # hadolint ignore=DL3008
 RUN apt-get update \
-    && apt-get install --yes --no-install-recommends gcc libc6-dev make \
+    && apt-get install --yes --no-install-recommends gcc libc6-dev make python3 \
     && rm -rf /var/lib/apt/lists/*
 WORKDIR /build
 COPY Cargo.toml Cargo.lock ./
@@ -20,11 +21,13 @@ COPY .cargo .cargo
 # Cargo wants the files of the benchmarks that Cargo.toml names, though it does not build them.
 COPY benches benches
 COPY src src
+COPY packaging/notices.py packaging/
 # The caches outlive a build, so the executable is copied out of them.
 RUN --mount=type=cache,target=/usr/local/cargo/registry \
     --mount=type=cache,target=/build/target \
     cargo build --release --locked \
-    && cp target/release/mooring /mooring
+    && cp target/release/mooring /mooring \
+    && python3 packaging/notices.py /THIRD-PARTY-NOTICES
 
 FROM gcr.io/distroless/cc-debian12:nonroot
 ARG VERSION=0.1.0
@@ -35,6 +38,7 @@ LABEL org.opencontainers.image.title="Mooring" \
       org.opencontainers.image.revision="${REVISION}" \
       org.opencontainers.image.licenses="Apache-2.0"
 COPY --from=build /mooring /mooring
+COPY --from=build /THIRD-PARTY-NOTICES /THIRD-PARTY-NOTICES
 COPY LICENSE /LICENSE
 
 # Clients come from outside the container. This goes over `server.listen` of a file, and needs an
