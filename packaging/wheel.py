@@ -1,6 +1,6 @@
 """Packs an executable that was built already as the wheel that `maturin build` makes of pyproject.toml.
 
-    wheel.py MOORING VERSION INTO
+    wheel.py MOORING NOTICES VERSION INTO
 
 With `bindings = "bin"` a wheel is the executable and a few small files (PEP 427). maturin would
 build Mooring once more for it.
@@ -34,6 +34,7 @@ def metadata(version):
     lines = ["Metadata-Version: 2.4", f"Name: {project['name']}", f"Version: {version}"]
     lines += [f"Classifier: {it}" for it in project["classifiers"]]
     lines += [f"License-File: {it}" for it in project["license-files"]]
+    lines += ["License-File: THIRD-PARTY-NOTICES"]
     lines += [f"Summary: {cargo['description']}", f"Keywords: {','.join(project['keywords'])}"]
     lines += [f"License-Expression: {project['license']}"]
     lines += [f"Requires-Python: {project['requires-python']}"]
@@ -41,7 +42,7 @@ def metadata(version):
     return "\n".join(lines) + "\n\n" + (ROOT / project["readme"]).read_text()
 
 
-def main(executable, version, into):
+def main(executable, notices, version, into):
     tag = f"py3-none-{platform(executable)}"
     info = f"mooring-{version}.dist-info"
     wheel = f"Wheel-Version: 1.0\nGenerator: mooring-packaging\nRoot-Is-Purelib: false\nTag: {tag}\n"
@@ -50,6 +51,7 @@ def main(executable, version, into):
         f"{info}/METADATA": (metadata(version).encode(), 0o644),
         f"{info}/WHEEL": (wheel.encode(), 0o644),
         f"{info}/licenses/LICENSE": ((ROOT / "LICENSE").read_bytes(), 0o644),
+        f"{info}/licenses/THIRD-PARTY-NOTICES": (Path(notices).read_bytes(), 0o644),
     }
     record = []
     for name, (content, _) in files.items():
