@@ -8,7 +8,7 @@ use hyper::body::Incoming;
 use tokio::time::Instant;
 
 use super::budget::BodyShare;
-use super::{BodyError, Streamed};
+use super::{BodyError, Look, Streamed};
 
 /// Why a body could not be collected.
 #[derive(Debug, thiserror::Error)]
@@ -45,11 +45,25 @@ pub(crate) async fn collect(
     limits: CollectLimits,
     share: Option<&mut BodyShare>,
 ) -> Result<Bytes, CollectError> {
+    collect_counted(body, None, limits, share).await
+}
+
+/// The same; `counts` counts the bytes as they arrive, and ends the body when it says no.
+///
+/// # Errors
+/// Those of [`collect`].
+pub(crate) async fn collect_counted(
+    body: Incoming,
+    counts: Option<Look>,
+    limits: CollectLimits,
+    share: Option<&mut BodyShare>,
+) -> Result<Bytes, CollectError> {
     let mut collector = Collector { limits, share, first: None, rest: Vec::new() };
     if limits.max < body.size_hint().lower() {
         return Err(CollectError::TooLarge { max: limits.max });
     }
     let mut streamed = Streamed::new(body, limits.idle);
+    streamed.counts = counts;
     let began = Instant::now();
     while let Some(frame) = std::future::poll_fn(|cx| streamed.poll_inner(cx)).await {
         let Ok(data) = frame.map_err(CollectError::Broken)?.into_data() else { continue };

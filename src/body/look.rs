@@ -40,6 +40,7 @@ impl RequestBody {
     }
 
     /// The same body; one that is streamed is counted as it arrives, whatever is made of it later.
+    /// It breaks off when `counts` says no.
     #[must_use]
     pub fn counted_by(mut self, counts: Look) -> Self {
         match &mut self {

@@ -27,7 +27,7 @@ use hyper::body::Incoming;
 use tokio::sync::mpsc;
 
 use changed::Changed;
-pub(crate) use collect::{CollectError, CollectLimits, collect};
+pub(crate) use collect::{CollectError, CollectLimits, collect, collect_counted};
 use cut::CutBody;
 pub(crate) use look::Look;
 pub(crate) use streamed::Streamed;
@@ -43,6 +43,8 @@ pub enum BodyError {
     TooLarge,
     #[error("the body is not what it has to be")]
     Refused,
+    #[error("the client has sent more than it may")]
+    OverLimit,
     #[error("the client may no longer read the body")]
     Unwanted,
     #[error(transparent)]

@@ -22,7 +22,7 @@ pub struct Streamed {
     timer: Option<Pin<Box<Sleep>>>,
     /// The timer is running: the last poll had no data.
     is_waiting: bool,
-    /// Counts its bytes, if they are limited and nothing says how many there will be.
+    /// Counts its bytes, if they are limited. It ends the body when it says no.
     pub(super) counts: Option<Look>,
 }
 
@@ -49,8 +49,9 @@ impl Streamed {
                 self.is_waiting = false;
                 if let (Some(counts), Some(Ok(frame))) = (&mut self.counts, &frame)
                     && let Some(data) = frame.data_ref()
+                    && !counts.passed(data)
                 {
-                    counts.passed(data);
+                    return Poll::Ready(Some(Err(BodyError::OverLimit)));
                 }
                 Poll::Ready(frame.map(|frame| frame.map_err(BodyError::from)))
             }

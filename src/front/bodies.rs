@@ -6,16 +6,18 @@ use http::request::Parts;
 use hyper::body::Incoming;
 
 use super::error::GatewayError;
+use super::limits::UploadMeter;
 use crate::body::budget::BodyShare;
 use crate::body::charset::Charset;
 use crate::body::inflate::{Coding, inflated};
-use crate::body::{CollectError, CollectLimits, collect};
+use crate::body::{CollectError, CollectLimits, collect_counted};
 
-/// Reads a request's body. A compressed body is decompressed, within the same limits. Afterwards
-/// `parts` describe the new body.
+/// Reads a request's body; an upload is counted as it arrives. A compressed body is decompressed,
+/// within the same limits. Afterwards `parts` describe the new body.
 ///
 /// # Errors
-/// It is too large, there is no room for it, it broke off, or its coding is not supported.
+/// It is too large, it is more than its user may upload, there is no room for it, it broke off, or
+/// its coding is not supported.
 pub async fn whole(
     parts: &mut Parts,
     body: Incoming,
@@ -23,7 +25,13 @@ pub async fn whole(
     mut share: Option<&mut BodyShare>,
 ) -> Result<Bytes, GatewayError> {
     let coding = Coding::of(&parts.headers).map_err(|_| GatewayError::UnknownCoding)?;
-    let body = collect(body, limits, share.as_deref_mut()).await?;
+    let meter = parts.extensions.get::<UploadMeter>().cloned();
+    let counts = meter.as_ref().map(UploadMeter::look);
+    let body = collect_counted(body, counts, limits, share.as_deref_mut()).await;
+    let body = body.map_err(|error| match meter.and_then(|meter| meter.reached()) {
+        Some(reached) => GatewayError::LimitReached(reached),
+        None => error.into(),
+    })?;
     let plain = inflated(body, coding, limits, share).await?;
     parts.headers.remove(CONTENT_ENCODING);
     Ok(plain)

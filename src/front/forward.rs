@@ -55,10 +55,10 @@ pub fn outgoing(
     target: &Target,
     request: Request<Incoming>,
 ) -> (Request<RequestBody>, ClientFault) {
-    let (mut parts, body) = request.into_parts();
+    let (parts, body) = request.into_parts();
     let (body, fault) = RequestBody::streamed(body, shared.config().server.body_timeout);
-    let body = match parts.extensions.remove::<UploadMeter>() {
-        Some(meter) => body.counted_by(meter.into_look()),
+    let body = match parts.extensions.get::<UploadMeter>() {
+        Some(meter) => body.counted_by(meter.look()),
         None => body,
     };
     (to_backend(target, parts, body), fault)
@@ -85,6 +85,9 @@ pub fn to_backend(
     parts.version = http::Version::HTTP_11;
     let said = std::mem::take(&mut parts.extensions);
     SentFor::copy(&said, &mut parts.extensions);
+    if let Some(meter) = said.get::<UploadMeter>() {
+        parts.extensions.insert(meter.clone());
+    }
     Request::from_parts(parts, body)
 }
 
@@ -95,7 +98,7 @@ pub struct BackendTime(pub Duration);
 /// Sends a request and waits for the head of the answer.
 ///
 /// # Errors
-/// Those of [`forward`].
+/// Those of [`forward`], or the body was more than its user may upload.
 pub async fn exchange(
     shared: &Shared,
     target: &Target,
@@ -106,6 +109,7 @@ pub async fn exchange(
         return Err(GatewayError::not_asked(&target.backend));
     }
     comfy_user::tell(shared, &target.backend, &mut request).await?;
+    let meter = request.extensions().get::<UploadMeter>().cloned();
     let limit = shared.config().server.answer_timeout;
     let began = now();
     let is_read = matches!(*request.method(), Method::GET | Method::HEAD);
@@ -120,7 +124,8 @@ pub async fn exchange(
     };
     let (mut response, lease) = sent.map_err(|error| {
         if fault.happened() && matches!(error, ExchangeError::Lost(_)) {
-            return GatewayError::BodyBroken;
+            let reached = meter.as_ref().and_then(UploadMeter::reached);
+            return reached.map_or(GatewayError::BodyBroken, GatewayError::LimitReached);
         }
         GatewayError::exchange(&target.backend.name(), error)
     })?;

@@ -5,7 +5,7 @@
 //! itself is never counted, also if it does not say for whom it speaks.
 
 use std::net::IpAddr;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Instant;
 
 use http::Request;
@@ -108,10 +108,11 @@ impl Limits {
         self.requests.count(address, rates::Allowed { each, all: None }, now)
     }
 
-    /// Counts the bytes of an upload. If it does not say how many, they count as they arrive.
+    /// Counts the bytes of an upload as they arrive: its request gets an [`UploadMeter`]. How many
+    /// it announces only refuses it early.
     ///
     /// # Errors
-    /// There are too many, or nothing is left of the day.
+    /// It announces too many, or nothing is left of the day.
     pub(super) fn upload(
         &self,
         front: &Front,
@@ -124,11 +125,11 @@ impl Limits {
             all: Bound::of("all_upload_bytes_per_day", limits.all_upload_bytes_per_day),
             unit: 1,
         };
-        let bytes = request.body().size_hint().exact();
-        self.uploads.take(|| user(front, caller), bytes.unwrap_or(0), allowed, now())?;
-        if bytes.is_none() && !allowed.is_anything() {
-            let meter =
-                UploadMeter { uploads: Arc::clone(&self.uploads), who: user(front, caller) };
+        let announced = request.body().size_hint().lower();
+        self.uploads.check(|| user(front, caller), announced, allowed, now())?;
+        if !allowed.is_anything() {
+            let (uploads, who) = (Arc::clone(&self.uploads), user(front, caller));
+            let meter = UploadMeter { uploads, who, allowed, reached: Arc::default() };
             request.extensions_mut().insert(meter);
         }
         Ok(())
@@ -142,23 +143,30 @@ impl Limits {
     }
 }
 
-/// Counts the bytes of an upload as they arrive.
+/// Counts the bytes of an upload as they arrive, and ends it when there are too many. It is an
+/// extension of the request; all its clones are one.
 #[derive(Clone, Debug)]
 pub(super) struct UploadMeter {
     uploads: Arc<Uploads>,
     who: Counted,
+    allowed: days::Allowed,
+    reached: Arc<OnceLock<LimitReached>>,
 }
 
 impl UploadMeter {
-    pub(super) fn passed(&self, data: &[u8]) {
-        self.uploads.use_up(self.who.clone(), data.len() as u64, now());
+    /// What counts the bytes. It says no to those that are too many.
+    pub(super) fn look(&self) -> Look {
+        let meter = self.clone();
+        Look::new(move |data| {
+            let amount = data.len() as u64;
+            let paid = meter.uploads.pay(&meter.who, amount, meter.allowed, now());
+            paid.map_err(|reached| meter.reached.get_or_init(|| reached)).is_ok()
+        })
     }
 
-    pub(super) fn into_look(self) -> Look {
-        Look::new(move |data| {
-            self.passed(data);
-            true
-        })
+    /// The limit that ended the upload, if one did.
+    pub(super) fn reached(&self) -> Option<LimitReached> {
+        self.reached.get().copied()
     }
 }
 
@@ -213,7 +221,7 @@ pub(super) fn account(front: &Front, caller: &Caller) -> Result<Account, LimitRe
         unit: 1_000,
     };
     // How long it runs is known afterwards.
-    front.sessions.gpu_millis.take(|| user(front, caller), 0, allowed, now())?;
+    front.sessions.gpu_millis.check(|| user(front, caller), 0, allowed, now())?;
     let his = Bound::of("user_pending_prompts", limits.user_pending_prompts);
     let each = [(user(front, caller), his)].into_iter().collect();
     let all = Bound::of("all_pending_prompts", limits.all_pending_prompts);

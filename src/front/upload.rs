@@ -20,7 +20,7 @@ use super::caller::Caller;
 use super::collected::{Collected, collected};
 use super::error::GatewayError;
 use super::forward::{Target, outgoing, to_backend};
-use super::limits::{self, UploadMeter};
+use super::limits;
 use super::{Answer, bodies, copy_file, view};
 use crate::body::budget::BodyShare;
 use crate::body::{ClientFault, CollectLimits, Look, RequestBody};
@@ -193,9 +193,6 @@ async fn mask(
         idle: front.shared.config().server.body_timeout,
     };
     let mut body = bodies::whole(&mut parts, body, limits, Some(share)).await?;
-    if let Some(meter) = parts.extensions.remove::<UploadMeter>() {
-        meter.passed(&body);
-    }
     if let Some(user) = user_of(askers) {
         body = own_form::whole(&mut parts, &body, &UserFolder::of(user))?;
     }

@@ -64,11 +64,12 @@ impl Allowed {
 }
 
 impl<const RANK: u8> Days<RANK> {
-    /// Uses up an amount, unless it is 0. Takes no lock if nothing is limited.
+    /// Checks that so much is left, and that anything is. It uses up nothing: what somebody only
+    /// announces must not be missing for others. Takes no lock if nothing is limited.
     ///
     /// # Errors
-    /// It is too much, or nothing is left. Nothing is used up then.
-    pub fn take(
+    /// It is more than is left, or nothing is left.
+    pub fn check(
         &self,
         who: impl FnOnce() -> Counted,
         amount: u64,
@@ -78,22 +79,48 @@ impl<const RANK: u8> Days<RANK> {
         if allowed.is_anything() {
             return Ok(());
         }
-        let (mut table, who) = (self.0.lock(), who());
-        let each = who.own(allowed.each);
-        for (used, bound) in [(table.used(&who, now), each), (table.all, allowed.all)] {
-            used.check(amount, bound, allowed.unit, now)?;
-        }
-        table.use_up(who, amount, now);
-        Ok(())
+        // What costs nothing yet still needs something that is left.
+        self.0.lock().check(&who(), amount.max(1), allowed, now)
     }
 
     /// Something was used up, whatever is allowed.
     pub fn use_up(&self, who: Counted, amount: u64, now: Instant) {
         self.0.lock().use_up(who, amount, now);
     }
+
+    /// Something was used up, as with [`Self::use_up`].
+    ///
+    /// # Errors
+    /// It was more than was left.
+    pub fn pay(
+        &self,
+        who: &Counted,
+        amount: u64,
+        allowed: Allowed,
+        now: Instant,
+    ) -> Result<(), LimitReached> {
+        let mut table = self.0.lock();
+        let is_enough = table.check(who, amount, allowed, now);
+        table.use_up(who.clone(), amount, now);
+        is_enough
+    }
 }
 
 impl Table {
+    fn check(
+        &self,
+        who: &Counted,
+        amount: u64,
+        allowed: Allowed,
+        now: Instant,
+    ) -> Result<(), LimitReached> {
+        let each = (self.used(who, now), who.own(allowed.each));
+        let all = (self.all, allowed.all);
+        [each, all].iter().try_for_each(|(used, bound)| {
+            used.check(amount, *bound, allowed.unit, now)
+        })
+    }
+
     fn used(&self, who: &Counted, now: Instant) -> Used {
         match self.each.get(who) {
             Some(used) => *used,
@@ -143,8 +170,7 @@ impl Used {
     ) -> Result<(), LimitReached> {
         let Some(bound) = bound else { return Ok(()) };
         let max = bound.max.get().saturating_mul(unit);
-        // What costs nothing yet still needs something that is left.
-        match self.so_far(now).saturating_add(amount.max(1)) <= max {
+        match self.so_far(now).saturating_add(amount) <= max {
             true => Ok(()),
             false => Err(bound.reached(self.left(now))),
         }
@@ -178,7 +204,8 @@ mod tests {
     }
 
     fn taken(days: &OfTest, name: &str, amount: u64, at: Instant) -> Result<(), LimitReached> {
-        days.take(|| user(name), amount, allowed(100, 150), at)
+        days.check(|| user(name), amount, allowed(100, 150), at)?;
+        days.pay(&user(name), amount, allowed(100, 150), at)
     }
 
     #[test]
@@ -207,7 +234,7 @@ mod tests {
     #[test]
     fn who_is_not_known_counts_only_for_all_together() {
         let (days, t) = (OfTest::default(), now());
-        let taken = |amount| days.take(|| Counted::Unknown, amount, allowed(100, 150), t);
+        let taken = |amount| days.pay(&Counted::Unknown, amount, allowed(100, 150), t);
         assert_eq!(taken(150), Ok(()));
         assert_eq!(taken(1).unwrap_err().name, "all");
     }
@@ -223,12 +250,30 @@ mod tests {
     }
 
     #[test]
+    fn what_is_announced_is_not_missing_for_others_and_what_came_is_paid_for() {
+        let (days, t) = (OfTest::default(), now());
+        let check = |name: &str, amount| days.check(|| user(name), amount, allowed(100, 150), t);
+        for _ in 0..10 {
+            assert_eq!(check("ada", 100), Ok(()), "an announcement costs nothing");
+        }
+        let pay = |name: &str, amount| days.pay(&user(name), amount, allowed(100, 150), t);
+        assert_eq!(pay("ada", 90), Ok(()));
+        assert_eq!(pay("ada", 30).unwrap_err().name, "each", "what came is counted all the same");
+        assert_eq!(check("bob", 31).unwrap_err().name, "all");
+        assert_eq!(pay("bob", 30), Ok(()));
+        assert_eq!(pay("bob", 0), Ok(()), "an empty piece needs nothing");
+    }
+
+    #[test]
     fn a_full_table_forgets_whose_day_is_over_and_nobody_else() {
         let (days, t) = (OfTest::default(), now());
         for number in 0..COUNTED_MAX {
             days.use_up(user(&number.to_string()), 100, t);
         }
-        let each = |name: &str, at| days.take(|| user(name), 100, allowed(100, 0), at);
+        let each = |name: &str, at| {
+            days.check(|| user(name), 100, allowed(100, 0), at)?;
+            days.pay(&user(name), 100, allowed(100, 0), at)
+        };
         assert_eq!(each("ada", t), Ok(()), "newcomers share one count");
         assert!(each("bob", t).is_err());
         assert!(each("7", t).is_err(), "he is remembered");

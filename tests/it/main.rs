@@ -61,6 +61,7 @@ mod login;
 mod many;
 mod meanings;
 mod membership;
+mod metered;
 mod mixed;
 mod named_by_proxy;
 mod observed;
