@@ -20,7 +20,7 @@ use crate::body::Look;
 use crate::config::{Config, LimitsConfig, ServerConfig};
 use crate::limits::days::{self, Days};
 use crate::limits::held::{Allowed, Held, Holdings};
-use crate::limits::rates::{self, Rates};
+use crate::limits::rates::{self, CountedIn, Rates};
 use crate::limits::{Bound, Counted, LimitReached};
 use crate::lock::rank;
 use crate::net::now;
@@ -55,7 +55,8 @@ impl Limits {
         let limits = &front.shared.config().limits;
         let each = Bound::of("user_prompts_per_minute", limits.user_prompts_per_minute);
         let all = Bound::of("all_prompts_per_minute", limits.all_prompts_per_minute);
-        self.prompts.count(|| user(front, caller), rates::Allowed { each, all }, now)
+        let allowed = rates::Allowed { each, all };
+        self.prompts.count(|| user(front, caller), allowed, now).map(|_counted| ())
     }
 
     /// Counts a socket until it is dropped. `None` if sockets are not limited.
@@ -102,7 +103,7 @@ impl Limits {
         config: &Config,
         address: impl FnOnce() -> IpAddr,
         now: Instant,
-    ) -> Result<(), LimitReached> {
+    ) -> Result<CountedIn, LimitReached> {
         let each = requests(&config.limits);
         let address = || at(&config.server, address());
         self.requests.count(address, rates::Allowed { each, all: None }, now)
@@ -136,9 +137,9 @@ impl Limits {
     }
 
     /// A request that was counted is answered in the other way, which counts it again.
-    pub(super) fn uncount_request(&self, config: &Config, address: IpAddr) {
+    pub(super) fn uncount_request(&self, config: &Config, address: IpAddr, counted: CountedIn) {
         if let Some(bound) = requests(&config.limits) {
-            self.requests.give_back(&at(&config.server, address), bound);
+            self.requests.give_back(&at(&config.server, address), counted, bound);
         }
     }
 }
@@ -199,12 +200,12 @@ pub(super) fn meet(
     let newcomers = &front.limits.newcomers;
     let address = at(&front.shared.config().server, caller.address);
     let allowed = rates::Allowed { each: Some(bound), all: None };
-    newcomers.count(|| address.clone(), allowed, now())?;
+    let counted = newcomers.count(|| address.clone(), allowed, now())?;
     // A page asks for many things at once, and its client is new only once.
     let met = registry::meet(&front.sessions, id).map(|(_, known)| known);
     match met {
         Ok(Known::SinceNow) => {}
-        Ok(Known::Already) | Err(_) => newcomers.give_back(&address, bound),
+        Ok(Known::Already) | Err(_) => newcomers.give_back(&address, counted, bound),
     }
     met.map(Some).map_err(GatewayError::from)
 }

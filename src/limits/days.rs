@@ -116,9 +116,9 @@ impl Table {
     ) -> Result<(), LimitReached> {
         let each = (self.used(who, now), who.own(allowed.each));
         let all = (self.all, allowed.all);
-        [each, all].iter().try_for_each(|(used, bound)| {
-            used.check(amount, *bound, allowed.unit, now)
-        })
+        [each, all]
+            .iter()
+            .try_for_each(|(used, bound)| used.check(amount, *bound, allowed.unit, now))
     }
 
     fn used(&self, who: &Counted, now: Instant) -> Used {

@@ -51,6 +51,17 @@ impl Allowed {
     }
 }
 
+/// Where one was counted for its limit of each, so that it can be given back there.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum CountedIn {
+    /// In the count of whoever did it.
+    His,
+    /// In the count of those who have none of their own.
+    Others,
+    /// Nowhere: each is not limited.
+    Nothing,
+}
+
 impl<const RANK: u8> Rates<RANK> {
     /// Counts one more. Takes no lock if nothing is limited.
     ///
@@ -61,44 +72,59 @@ impl<const RANK: u8> Rates<RANK> {
         who: impl FnOnce() -> Counted,
         allowed: Allowed,
         now: Instant,
-    ) -> Result<(), LimitReached> {
-        if allowed.is_anything() { Ok(()) } else { self.0.lock().count(who(), allowed, now) }
+    ) -> Result<CountedIn, LimitReached> {
+        if allowed.is_anything() {
+            return Ok(CountedIn::Nothing);
+        }
+        self.0.lock().count(who(), allowed, now)
     }
 
-    /// One that was counted for this limit did not happen.
-    pub fn give_back(&self, who: &Counted, bound: Bound) {
-        let Some(bound) = who.own(Some(bound)) else { return };
+    /// One that was counted there for this limit did not happen.
+    pub fn give_back(&self, who: &Counted, counted: CountedIn, bound: Bound) {
         let mut table = self.0.lock();
-        let Table { each, others, .. } = &mut *table;
-        if let Some(bucket) = each.get_mut(who).or(others.as_mut()) {
+        let bucket = match counted {
+            // Who was forgotten meanwhile has nothing to get back.
+            CountedIn::His => table.each.get_mut(who),
+            CountedIn::Others => table.others.as_mut(),
+            CountedIn::Nothing => None,
+        };
+        if let Some(bucket) = bucket {
             bucket.give_back(a_minute(bound.max));
         }
     }
 }
 
 impl Table {
-    fn count(&mut self, who: Counted, allowed: Allowed, now: Instant) -> Result<(), LimitReached> {
+    fn count(
+        &mut self,
+        who: Counted,
+        allowed: Allowed,
+        now: Instant,
+    ) -> Result<CountedIn, LimitReached> {
         if let Some(bound) = allowed.all {
             check(self.all.get_or_insert_with(|| TokenBucket::new(now)), bound, now)?;
         }
+        let mut counted = CountedIn::Nothing;
         if let Some(bound) = who.own(allowed.each) {
-            let bucket = self.bucket(who, now);
+            let (bucket, place) = self.bucket(who, now);
             check(bucket, bound, now)?;
             bucket.take(1, a_minute(bound.max), now);
+            counted = place;
         }
         // Only what neither limit refuses is counted by both.
         if let (Some(bound), Some(bucket)) = (allowed.all, &mut self.all) {
             bucket.take(1, a_minute(bound.max), now);
         }
-        Ok(())
+        Ok(counted)
     }
 
-    fn bucket(&mut self, who: Counted, now: Instant) -> &mut TokenBucket {
+    fn bucket(&mut self, who: Counted, now: Instant) -> (&mut TokenBucket, CountedIn) {
         self.make_room(now);
         let has_room = self.each.len() < COUNTED_MAX || self.each.contains_key(&who);
+        let new = || TokenBucket::new(now);
         match has_room {
-            true => self.each.entry(who).or_insert_with(|| TokenBucket::new(now)),
-            false => self.others.get_or_insert_with(|| TokenBucket::new(now)),
+            true => (self.each.entry(who).or_insert_with(new), CountedIn::His),
+            false => (self.others.get_or_insert_with(new), CountedIn::Others),
         }
     }
 
@@ -233,8 +259,30 @@ mod tests {
         let (t, allowed) = (now(), allowed(3, 0));
         let counted = || (0..9).filter(|_| rates.count(|| user("ada"), allowed, t).is_ok()).count();
         assert_eq!(counted(), 3);
-        rates.give_back(&user("ada"), allowed.each.unwrap());
+        rates.give_back(&user("ada"), CountedIn::His, allowed.each.unwrap());
         assert_eq!(counted(), 1);
+        rates.give_back(&user("bob"), CountedIn::His, allowed.each.unwrap());
+        rates.give_back(&user("ada"), CountedIn::Nothing, allowed.each.unwrap());
+        assert_eq!(counted(), 0);
+    }
+
+    #[test]
+    fn what_is_given_back_for_one_who_was_forgotten_is_nobody_elses() {
+        let rates: Rates<{ crate::lock::rank::REQUEST_LIMITS }> = Rates::default();
+        let (t, allowed) = (now(), allowed(1, 0));
+        let bound = allowed.each.unwrap();
+        let count = |name: &str, at| rates.count(|| user(name), allowed, at);
+        assert_eq!(count("ada", t), Ok(CountedIn::His));
+        let later = t + Duration::from_mins(2);
+        for number in 0..COUNTED_MAX {
+            assert_eq!(count(&number.to_string(), later), Ok(CountedIn::His));
+        }
+        assert!(!rates.0.lock().each.contains_key(&user("ada")), "she was forgotten");
+        assert_eq!(count("bob", later), Ok(CountedIn::Others));
+        rates.give_back(&user("ada"), CountedIn::His, bound);
+        assert!(count("cy", later).is_err(), "it is not his");
+        rates.give_back(&user("bob"), CountedIn::Others, bound);
+        assert_eq!(count("cy", later), Ok(CountedIn::Others));
     }
 
     #[test]

@@ -12,7 +12,7 @@
 //!   the state of the core (`effects_are_all_that_changed`).
 //! - For a prompt that was pending they contain exactly one end or one withdrawal.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::decision::Reason;
 use super::ids::{BackendId, PromptId};
@@ -111,6 +111,8 @@ pub struct Ended {
     pub started: Option<Instant>,
     /// When it was decided to send it; `None` if an earlier process decided it.
     pub decided: Option<Instant>,
+    /// For how long it was seen to run, if it was.
+    pub ran: Option<Duration>,
     pub at: Instant,
     pub known: KnownBy,
 }

@@ -71,6 +71,9 @@ pub struct Pending {
     started: Option<Instant>,
     /// When this process decided to send it.
     decided: Option<Instant>,
+    /// When it was first seen to have stopped, by an event or in the history. How it ended may be
+    /// settled later.
+    stopped: Option<Instant>,
 }
 
 /// What answers have shown so far, while they do not settle the end.
@@ -146,6 +149,7 @@ impl Pending {
             began: None,
             started: None,
             decided: Some(now),
+            stopped: None,
         }
     }
 
@@ -186,6 +190,7 @@ impl Pending {
             }
             (Signal::Terminal(end), _) => {
                 self.phase = Phase::Ending(end);
+                self.stopped.get_or_insert(now);
                 None
             }
             (Signal::LastWord, Phase::Ending(end)) => Some(end),
@@ -217,6 +222,7 @@ impl Pending {
                     Finding::Nothing | Finding::Absent { .. } => now,
                 };
                 self.finding = Finding::InHistory { end, since };
+                self.stopped.get_or_insert(since);
                 self.settled(now)
             }
             Observation::Absent(process) => self.is_missed(process, now),
@@ -264,6 +270,13 @@ impl Pending {
         self.started
     }
 
+    /// For how long it has been seen to run, in events and answers, until it stopped or until now.
+    /// `None` if it was never seen to run.
+    #[must_use]
+    pub fn ran(&self, now: Instant) -> Option<Duration> {
+        Some(self.stopped.unwrap_or(now).saturating_duration_since(self.started?))
+    }
+
     /// When this process decided to send it. `None` if an earlier one did, or somebody else.
     #[must_use]
     pub fn decided(&self) -> Option<Instant> {
@@ -294,6 +307,7 @@ impl Pending {
     fn runs(&mut self, now: Instant) {
         match self.phase {
             Phase::Sending | Phase::Restored | Phase::Queued | Phase::Running => {
+                self.stopped = None;
                 self.started.get_or_insert(now);
                 self.phase = Phase::Running;
             }
@@ -394,17 +408,21 @@ mod tests {
     }
 
     #[test]
-    fn it_started_when_it_was_first_seen_to_run() {
+    fn it_ran_from_when_it_was_first_seen_to_run_until_it_was_first_seen_to_have_stopped() {
         let t = start();
         let (mut heard, mut found) = (pending(t), pending(t));
         heard.on_event(Signal::Started, at(t, 5));
         heard.on_event(Signal::Progressed, at(t, 9));
         heard.on_event(Signal::Terminal(End::Succeeded), at(t, 11));
-        assert_eq!(heard.started(), Some(at(t, 5)));
+        let between = |from, to| Some(at(t, to).duration_since(at(t, from)));
+        assert_eq!(heard.ran(at(t, 99)), between(5, 11), "the last word may come much later");
         found.on_probe(Observation::Queued, at(t, 3));
-        assert_eq!(found.started(), None);
+        assert_eq!(found.ran(at(t, 4)), None);
         found.on_probe(Observation::Running, at(t, 7));
-        assert_eq!(found.started(), Some(at(t, 7)));
+        assert_eq!(found.ran(at(t, 9)), between(7, 9), "it still runs");
+        found.on_probe(Observation::InHistory(End::Succeeded), at(t, 20));
+        found.on_probe(Observation::InHistory(End::Succeeded), at(t, 9000));
+        assert_eq!(found.ran(at(t, 9000)), between(7, 20));
     }
 
     #[test]

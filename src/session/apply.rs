@@ -247,7 +247,7 @@ impl<'a> Turn<'a> {
         for ended in ended {
             let name = &self.later.sessions.shared.fleet.get(ended.backend).name();
             let counts = counts(&ended, name);
-            let Ended { prompt, backend, end, started, decided: _, at, known } = ended;
+            let Ended { prompt, backend, end, ran, started: _, decided: _, at, known } = ended;
             let state = &mut *self.state;
             match (known, history.take()) {
                 (KnownBy::Heard, _) => {}
@@ -259,7 +259,7 @@ impl<'a> Turn<'a> {
                 }
             }
             let remembered = state.forget(&prompt, at);
-            let bill = remembered.as_ref().and_then(|it| it.bill(end, started, at));
+            let bill = remembered.as_ref().and_then(|it| it.bill(end, ran));
             let waits = remembered.map(|remembered| remembered.completion());
             if let Some((payer, ran)) = bill {
                 self.later(After::Ran { payer, ran });
@@ -277,16 +277,14 @@ impl<'a> Turn<'a> {
 
 /// What is counted of a prompt that ended. A lost one ran for nobody knows how long.
 fn counts(ended: &Ended, backend: &Arc<str>) -> EndedPrompt {
-    let Ended { end, started, decided, at, .. } = *ended;
-    let times = decided.zip(started).map(|(decided, started)| {
-        let ran = at.saturating_duration_since(started);
-        (started.saturating_duration_since(decided), ran)
-    });
+    let Ended { end, started, decided, ran, .. } = *ended;
+    let waited = decided.zip(started);
+    let waited = waited.map(|(decided, started)| started.saturating_duration_since(decided));
     let ran = match end {
-        End::Succeeded | End::Failed | End::Interrupted => times.map(|(_, ran)| ran),
+        End::Succeeded | End::Failed | End::Interrupted => ran.filter(|_| waited.is_some()),
         End::Deleted | End::Lost(_) => None,
     };
-    EndedPrompt { backend: Arc::clone(backend), end, waited: times.map(|(it, _)| it), ran }
+    EndedPrompt { backend: Arc::clone(backend), end, waited, ran }
 }
 
 impl Drop for Later<'_> {

@@ -2,7 +2,7 @@
 //! never sent, and leave no trace if they were refused.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use smallvec::SmallVec;
 
@@ -93,19 +93,14 @@ impl Remembered {
 
     /// For whom how long it ran, if that is counted. One that was lost costs nothing, unless its
     /// own client gave it up: who resets just before the end would have all for nothing.
-    pub(super) fn bill(
-        &self,
-        end: End,
-        started: Option<Instant>,
-        ended: Instant,
-    ) -> Option<(Counted, Duration)> {
-        let (payer, started) = (self.account.payer.clone()?, started?);
+    pub(super) fn bill(&self, end: End, ran: Option<Duration>) -> Option<(Counted, Duration)> {
+        let (payer, ran) = (self.account.payer.clone()?, ran?);
         match end {
             End::Succeeded
             | End::Failed
             | End::Interrupted
             | End::Deleted
-            | End::Lost(Loss::Reset) => Some((payer, ended.saturating_duration_since(started))),
+            | End::Lost(Loss::Reset) => Some((payer, ran)),
             End::Lost(_) => None,
         }
     }

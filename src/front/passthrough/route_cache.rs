@@ -16,6 +16,7 @@ use crate::front::error::GatewayError;
 use crate::front::forward::Target;
 use crate::front::session_cookie::SessionCache;
 use crate::front::{limits, packs, route};
+use crate::limits::rates::CountedIn;
 use crate::session::Client;
 use crate::session::registry::with_client;
 
@@ -31,7 +32,7 @@ pub struct RouteCache {
     cookie: Cookie,
     sessions: SessionCache,
     /// The address for which this request was counted, if requests are limited.
-    counted: Option<IpAddr>,
+    counted: Option<(IpAddr, CountedIn)>,
 }
 
 /// A request is answered in hyper's way.
@@ -106,8 +107,7 @@ impl RouteCache {
         if config.limits.address_requests_per_minute.is_some() {
             let address = caller::address(&config.server, self.peer, &plain.hints);
             let counted = front.limits.request(config, || address, now);
-            counted.map_err(|_reached| Elsewhere)?;
-            self.counted = Some(address);
+            self.counted = Some((address, counted.map_err(|_reached| Elsewhere)?));
         }
         let pass = match config.auth.mode {
             AuthMode::Off => return Ok(None),
@@ -123,8 +123,8 @@ impl RouteCache {
 
     /// The request is answered in hyper's way, which counts it as well.
     pub fn leave(&mut self, front: &Front, config: &Config) {
-        if let Some(address) = self.counted.take() {
-            front.limits.uncount_request(config, address);
+        if let Some((address, counted)) = self.counted.take() {
+            front.limits.uncount_request(config, address, counted);
         }
     }
 

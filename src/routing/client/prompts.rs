@@ -12,7 +12,8 @@ use super::super::pending::{End, Loss, Pending};
 /// A prompt that has ended, with what was known of it.
 fn ended(prompt: PromptId, it: &Pending, end: End, known: KnownBy, at: Instant) -> Ended {
     let (started, decided) = (it.started(), it.decided());
-    Ended { prompt, backend: it.backend, end, started, decided, at, known }
+    let (backend, ran) = (it.backend, it.ran(at));
+    Ended { prompt, backend, end, started, decided, ran, at, known }
 }
 
 /// In the order of submission.
