@@ -139,6 +139,8 @@ pub mod rank {
         UPLOAD_LIMITS = 52, Shared;
         /// Open connections, by address.
         CONNECTION_LIMITS = 53, Shared;
+        /// What the service manager has still to be told.
+        SERVICE_MANAGER = 54, Shared;
     }
 }
 

@@ -45,6 +45,10 @@ use listening::{bind, terms_of};
 /// How long the listeners wait for the first word of each backend.
 const FIRST_PROBES: Duration = Duration::from_secs(2);
 
+/// The names of the tasks that accept connections.
+const FRONT_LISTENER: &str = "front listener";
+const ADMIN_LISTENER: &str = "admin listener";
+
 /// A gateway that listens.
 #[derive(Debug)]
 pub struct Running {
@@ -114,7 +118,8 @@ pub async fn start(
     parts: Parts,
 ) -> io::Result<Running> {
     fit_descriptors(&mut config);
-    let (journal, saved, writers) = open_journal(&config, parts.home).await?;
+    let writers = tasks.apart();
+    let (journal, saved) = open_journal(&config, parts.home, &writers).await?;
     let listener = bind(&network, config.server.listen).await?;
     let admin = match config.admin.listen {
         Some(address) => Some(bind(&network, address).await?),
@@ -148,14 +153,14 @@ pub async fn start(
     let (admin_door, admin_mover) = Door::new(admin);
     let service = admin::Admin::new(Arc::clone(&sessions), reloads.clone());
     let terms = terms_of(&shared, |config| &config.admin_tls);
-    let accepting = accept(admin_door, service, terms, tasks.clone());
-    tasks.spawn_critical("admin listener", accepting);
+    let accepting = accept(ADMIN_LISTENER, admin_door, service, terms, tasks.clone());
+    tasks.spawn_critical(ADMIN_LISTENER, accepting);
     first_probes(&sessions, &discoveries).await;
     let (front_door, front_mover) = Door::new(Some(listener));
     let service = FrontService(Arc::clone(&front));
     let terms = terms_of(&shared, |config| &config.server_tls);
-    let accepting = accept(front_door, service, terms, tasks.clone());
-    tasks.spawn_critical("front listener", accepting);
+    let accepting = accept(FRONT_LISTENER, front_door, service, terms, tasks.clone());
+    tasks.spawn_critical(FRONT_LISTENER, accepting);
     let (source, level) = (parts.source, parts.level);
     tasks.spawn_critical("users", until_stopped(users::watch(Arc::clone(&front)), tasks.clone()));
     let watch = certificates::watch(Arc::clone(&front), reloads.clone());
@@ -185,14 +190,14 @@ async fn until_stopped(task: impl Future<Output = ()>, tasks: Tasks) {
 async fn open_journal(
     config: &Config,
     home: Option<Box<dyn Store>>,
-) -> io::Result<(Journal, Saved, Tasks)> {
-    let writers = Tasks::default();
+    writers: &Tasks,
+) -> io::Result<(Journal, Saved)> {
     let home = match home {
         Some(home) => Some(home),
         None => disk(&config.state.dir)?,
     };
     let Some(mut home) = home else {
-        return Ok((Journal::in_memory(), Saved::default(), writers));
+        return Ok((Journal::in_memory(), Saved::default()));
     };
     let mut saved = home.load().map_err(io::Error::other)?;
     if let Some(user) = config.auth.adopter() {
@@ -205,7 +210,7 @@ async fn open_journal(
             saved = saved.after(&batch);
         }
     }
-    Ok((Journal::open(home, &writers), saved, writers))
+    Ok((Journal::open(home, writers), saved))
 }
 
 /// The journal's folder, if there is one. What nobody named may be missing, but not silently.
@@ -280,7 +285,7 @@ pub async fn run(
     let admin = running.admin_address.map(|admin| admin.to_string()).unwrap_or_default();
     let open = listening::opened(&running.front.shared.config(), running.front_address);
     info!(front = %running.front_address, admin, backends, open, "Gateway ready.");
-    manager.tell(&[State::Ready], &running.front.shared.in_a_line()).await;
+    manager.tell(State::Ready, &running.front.shared.in_a_line());
     running.keep_told(manager.clone());
     let reload = || {
         let reloads = running.reloads.clone();
@@ -291,16 +296,12 @@ pub async fn run(
         signal = signals.next(reload) => Ok(signal),
         what = broken(&running, &tasks) => Err(what),
     };
+    tell_of_the_end(&manager, &running, &ended);
     if let Ok(signal) = ended {
         let most = drain_at_most(&running.front.shared.config().server).as_secs();
         info!(signal, at_most_s = most, "Draining. The next such signal stops at once.");
-        let line = format!("Draining, for at most {most} s.");
-        let drained = async {
-            let told = manager.tell(&[State::Stopping], &line);
-            tokio::join!(told, drain(&running.front.sessions, &tasks))
-        };
         tokio::select! {
-            ((), ()) = drained => {}
+            () = drain(&running.front.sessions, &tasks) => {}
             signal = signals.next(too_late) => warn!(signal, "Stopping at once."),
         }
     }
@@ -308,6 +309,18 @@ pub async fn run(
         warn!("The journal could not be written to its end in time.");
     }
     ended.map(|_signal| ()).map_err(|what| io::Error::other(format!("{what}: a fault of ours")))
+}
+
+/// Tells the service manager that the stop begins, before anything else of it.
+fn tell_of_the_end<T>(manager: &ServiceManager, running: &Running, ended: &Result<T, String>) {
+    let line = match ended {
+        Ok(_signal) => {
+            let most = drain_at_most(&running.front.shared.config().server).as_secs();
+            format!("Draining, for at most {most} s.")
+        }
+        Err(what) => format!("Ending: {what}."),
+    };
+    manager.tell(State::Stopping, &line);
 }
 
 fn too_late() {

@@ -38,7 +38,7 @@ pub(crate) fn read(backends: usize, count: usize) {
         let (door, _mover) = Door::new(Some(Arc::from(listener)));
         let asked = Arc::clone(&shared);
         let limits = move || ConnectionLimits::of(&asked.config().server);
-        shared.tasks.spawn(accept(door, front, limits, shared.tasks.clone()));
+        shared.tasks.spawn(accept("front listener", door, front, limits, shared.tasks.clone()));
         let mut client = Tcp.connect(&address.ip().to_string(), address.port()).await?;
         let mut answer = [0; 1024];
         for _ in 0..count {

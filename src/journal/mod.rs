@@ -190,8 +190,7 @@ impl Journal {
             progress: OrderedWatch::new(Progress { durable: 0, is_failing: false }),
         });
         let writer = Writer { kept: Arc::clone(&kept), store };
-        let stop = writers.clone();
-        writers.spawn_critical("journal", async move { writer.run(&stop).await });
+        writers.spawn_critical("journal", writer.run(writers.clone()));
         Self { kept: Some(kept) }
     }
 
@@ -340,11 +339,12 @@ struct Writer<H> {
 }
 
 impl<H: Store> Writer<H> {
-    async fn run(mut self, stop: &Tasks) {
+    async fn run(mut self, stop: Tasks) {
+        let heart = stop.hearts().heart("journal");
         loop {
             let is_last = tokio::select! {
                 biased;
-                () = self.kept.work.notified() => false,
+                () = heart.idle(self.kept.work.notified()) => false,
                 () = stop.stopping() => true,
             };
             let is_committed = self.commit_gathered().await;
@@ -404,6 +404,7 @@ mod tests {
 
     use super::*;
     use crate::net::now;
+    use crate::tasks::heartbeat::{LOOKS_MAX, SILENT_AFTER};
 
     /// Keeps batches in memory; fails while it is told to.
     #[derive(Clone, Debug, Default)]
@@ -496,6 +497,31 @@ mod tests {
         }
         assert_eq!(journal.durable().await, Ok(()));
         assert_eq!(store.batches.lock().unwrap()[0].clients[&client("a")], binding("one"));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_writer_is_silent_while_a_commit_does_not_return_and_at_no_other_time() {
+        let (store, writers) = (Memory::default(), Tasks::default());
+        let journal = Journal::open(store.clone(), &writers);
+        let silent = async || {
+            for _ in 0..=LOOKS_MAX {
+                writers.hearts().look();
+                sleep(SILENT_AFTER / LOOKS_MAX).await;
+            }
+            writers.hearts().silent()
+        };
+        assert!(silent().await.is_empty(), "there is nothing to write");
+        assert_eq!(writers.hearts().names(), ["journal"]);
+        store.fails.store(true, Ordering::Relaxed);
+        journal.note_binding(&client("a"), binding("one"));
+        assert!(silent().await.is_empty(), "it tries again");
+        store.hangs.store(true, Ordering::Relaxed);
+        assert_eq!(silent().await, ["journal"]);
+        store.hangs.store(false, Ordering::Relaxed);
+        store.fails.store(false, Ordering::Relaxed);
+        store.goes_on.notify_one();
+        assert!(silent().await.is_empty());
+        assert_eq!(journal.durable().await, Ok(()));
     }
 
     #[tokio::test(start_paused = true)]

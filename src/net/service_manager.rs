@@ -5,20 +5,27 @@
 //! accepts silence. Each message opens a socket of its own: there are few, and a manager that was
 //! executed again may have a new socket at the same name. The crate `sd-notify` is not used,
 //! because it does not know abstract names.
+//!
+//! # Invariants
+//!
+//! - What lasts is owed until it was sent, and is sent in its order: a manager that never hears of
+//!   the end of a start or a reload ends the process. That the process is alive is not owed: the
+//!   next message says it again.
+//! - After the stop was told, nothing but being alive is told.
+//! - Nobody waits for the manager.
 
+use std::collections::VecDeque;
 use std::io;
 #[cfg(target_os = "linux")]
 use std::os::linux::net::SocketAddrExt as _;
 use std::os::unix::net::{SocketAddr, UnixDatagram};
+use std::sync::Arc;
 use std::time::Duration;
 
 use rustix::time::{ClockId, clock_gettime};
-use tracing::warn;
+use tracing::{info, warn};
 
-use super::within;
-
-/// How long a manager whose queue is full is waited for.
-const TOLD_WITHIN: Duration = Duration::from_secs(5);
+use crate::lock::{Lock, rank};
 
 /// What a manager is told.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -54,11 +61,23 @@ impl State {
     }
 }
 
-/// The manager of this process; nobody is told anything if there is none.
-#[derive(Clone, Debug, Default, Eq, PartialEq)]
+/// The manager of this process; nobody is told anything if there is none. Its clones are one.
+#[derive(Clone, Debug, Default)]
 pub struct ServiceManager {
     socket: Option<String>,
     silence_max: Option<Duration>,
+    owed: Arc<Lock<Owed, { rank::SERVICE_MANAGER }>>,
+}
+
+/// What the manager has still to be told.
+#[derive(Debug, Default)]
+struct Owed {
+    /// Each a state that lasts, with its line. Invariant: at most three.
+    messages: VecDeque<(State, String)>,
+    /// The stop was told, or is owed.
+    is_stopping: bool,
+    /// The last message could not be sent.
+    has_failed: bool,
 }
 
 impl ServiceManager {
@@ -74,7 +93,7 @@ impl ServiceManager {
         let is_meant = variable("WATCHDOG_PID").is_none_or(|number| number.parse() == Ok(process));
         let micros = variable("WATCHDOG_USEC").filter(|_| is_meant && socket.is_some());
         let micros = micros.and_then(|it| it.parse().ok()).filter(|micros: &u64| 0 < *micros);
-        Self { socket, silence_max: micros.map(Duration::from_micros) }
+        Self { socket, silence_max: micros.map(Duration::from_micros), owed: Arc::default() }
     }
 
     /// True if there is one.
@@ -89,31 +108,100 @@ impl ServiceManager {
         self.silence_max
     }
 
-    /// Tells it these states, and a line for people unless it is empty. If that fails, the log says
-    /// so, and the process goes on.
-    pub async fn tell(&self, states: &[State], line: &str) {
+    /// Tells it a state that lasts, with a line for people. If that cannot be sent now, the log
+    /// says so, and it is owed until [`Self::repeat`] can send it.
+    pub fn tell(&self, state: State, line: &str) {
         let Some(socket) = &self.socket else { return };
-        let message = message(states, line);
-        // Boxed, because it is rare and must not make the futures that wait for it larger.
-        if let Err(error) = Box::pin(within(TOLD_WITHIN, send(socket, &message))).await {
-            warn!(socket, %error, "The service manager was not told.");
+        let mut owed = self.owed.lock();
+        owed.add(state, line);
+        owed.settle(socket);
+    }
+
+    /// Tells it a line for people. False if that cannot be sent now, or not any more.
+    pub fn tell_line(&self, line: &str) -> bool {
+        let Some(socket) = &self.socket else { return false };
+        let mut owed = self.owed.lock();
+        !owed.is_stopping && owed.settle(socket) && owed.send(socket, &message(None, line))
+    }
+
+    /// Tells it that the process is alive.
+    pub fn tell_alive(&self) {
+        let Some(socket) = &self.socket else { return };
+        let mut owed = self.owed.lock();
+        if owed.settle(socket) {
+            owed.send(socket, &message(Some(State::Alive), ""));
         }
+    }
+
+    /// Sends what is owed. True if nothing is owed any more.
+    pub fn repeat(&self) -> bool {
+        self.socket.as_ref().is_none_or(|socket| self.owed.lock().settle(socket))
     }
 }
 
-/// The states in one message, which the manager takes as one.
-fn message(states: &[State], line: &str) -> String {
-    let states: String = states.iter().map(|state| state.text()).collect();
-    let line = line.replace(char::is_control, " ");
-    if line.is_empty() { states } else { format!("{states}STATUS={line}\n") }
+impl Owed {
+    /// A state comes after those that are owed. It replaces those that mean nothing any more.
+    fn add(&mut self, state: State, line: &str) {
+        if self.is_stopping {
+            return;
+        }
+        match state {
+            State::Stopping => {
+                self.is_stopping = true;
+                self.messages.clear();
+            }
+            // An earlier reload is over. The end of the start is not: systemd takes no reload of a
+            // process that starts.
+            State::Reloading { .. } => {
+                let starts = matches!(self.messages.front(), Some((State::Ready, _)));
+                self.messages.truncate(usize::from(starts));
+            }
+            State::Ready | State::Alive => {}
+        }
+        self.messages.push_back((state, line.to_owned()));
+    }
+
+    /// Sends what is owed, in its order. True if nothing is owed any more.
+    fn settle(&mut self, socket: &str) -> bool {
+        while let Some((state, line)) = self.messages.front() {
+            let message = message(Some(*state), line);
+            if !self.send(socket, &message) {
+                return false;
+            }
+            self.messages.pop_front();
+        }
+        true
+    }
+
+    fn send(&mut self, socket: &str, message: &str) -> bool {
+        let sent = send(socket, message);
+        match &sent {
+            Ok(()) if self.has_failed => info!(socket, "The service manager is told again."),
+            Ok(()) => {}
+            Err(_) if self.has_failed => {}
+            Err(error) => {
+                warn!(socket, %error, "The service manager was not told; it will be told later.");
+            }
+        }
+        self.has_failed = sent.is_err();
+        sent.is_ok()
+    }
 }
 
-async fn send(name: &str, message: &str) -> io::Result<()> {
+/// A state and a line in one message, which the manager takes as one.
+fn message(state: Option<State>, line: &str) -> String {
+    let state = state.map(State::text).unwrap_or_default();
+    let line = line.replace(char::is_control, " ");
+    if line.is_empty() { state } else { format!("{state}STATUS={line}\n") }
+}
+
+/// Never waits: if the queue of the manager is full, that is an error.
+fn send(name: &str, message: &str) -> io::Result<()> {
     let socket = UnixDatagram::unbound()?;
     socket.connect_addr(&address(name)?)?;
     socket.set_nonblocking(true)?;
     // A datagram is sent as a whole or not at all.
-    tokio::net::UnixDatagram::from_std(socket)?.send(message.as_bytes()).await.map(|_sent| ())
+    socket.send(message.as_bytes()).map(|_sent| ())
 }
 
 /// A path, or `@` and an abstract name (unix(7)).
@@ -140,10 +228,11 @@ mod tests {
     #[test]
     fn the_environment_says_whether_somebody_listens_and_watches() {
         let read = |variables: &[(&str, &str)]| ServiceManager::of(&env(variables), 7);
-        assert_eq!(read(&[]), ServiceManager::default());
-        assert_eq!(read(&[("NOTIFY_SOCKET", "")]), ServiceManager::default());
-        // Nobody could be told.
-        assert_eq!(read(&[("WATCHDOG_USEC", "1000")]), ServiceManager::default());
+        // With a number of microseconds alone nobody could be told.
+        for nobody in [&[][..], &[("NOTIFY_SOCKET", "")], &[("WATCHDOG_USEC", "1000")]] {
+            let manager = read(nobody);
+            assert_eq!((manager.is_there(), manager.silence_max()), (false, None), "{nobody:?}");
+        }
         let socket = ("NOTIFY_SOCKET", "/run/notify");
         assert!(read(&[socket]).is_there());
         let silence = |variables: &[(&str, &str)]| {
@@ -163,16 +252,78 @@ mod tests {
 
     #[test]
     fn a_message_has_one_assignment_on_each_line() {
-        assert_eq!(message(&[State::Ready, State::Alive], ""), "READY=1\nWATCHDOG=1\n");
-        assert_eq!(message(&[State::Stopping], "a\nREADY=1"), "STOPPING=1\nSTATUS=a READY=1\n");
+        let message = |state: State, line| message(Some(state), line);
+        assert_eq!(message(State::Ready, ""), "READY=1\n");
+        assert_eq!(message(State::Stopping, "a\nREADY=1"), "STOPPING=1\nSTATUS=a READY=1\n");
         let State::Reloading { since_us } = State::reloading() else { panic!("it is that") };
         assert!(0 < since_us);
         let reloading = State::Reloading { since_us: 42 };
-        assert_eq!(message(&[reloading], ""), "RELOADING=1\nMONOTONIC_USEC=42\n");
+        assert_eq!(message(reloading, ""), "RELOADING=1\nMONOTONIC_USEC=42\n");
     }
 
-    #[tokio::test]
-    async fn a_socket_is_told_by_its_path_and_by_its_abstract_name() {
+    /// The messages that wait at a socket.
+    fn waiting(socket: &UnixDatagram) -> Vec<String> {
+        socket.set_nonblocking(true).unwrap();
+        let mut buffer = [0; 256];
+        let next = || {
+            let length = socket.recv(&mut buffer).ok()?;
+            Some(String::from_utf8(buffer[..length].to_vec()).unwrap())
+        };
+        std::iter::from_fn(next).collect()
+    }
+
+    /// A manager whose queue is full. Returns how many messages are in it.
+    fn full(manager: &ServiceManager) -> usize {
+        (0..100_000).find(|_| !manager.tell_line("x")).expect("its queue has an end")
+    }
+
+    #[test]
+    fn what_a_manager_with_a_full_queue_was_not_told_is_told_later_and_in_its_order() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("notify").display().to_string();
+        let socket = UnixDatagram::bind(&path).unwrap();
+        let manager = ServiceManager::of(&env(&[("NOTIFY_SOCKET", &path)]), 7);
+        let before = full(&manager);
+        let reloading = |since_us| State::Reloading { since_us };
+        manager.tell(State::Ready, "started");
+        for round in 1..=3 {
+            manager.tell(reloading(round), "");
+            manager.tell(State::Ready, "reloaded");
+        }
+        manager.tell_alive();
+        assert!(!manager.repeat() && !manager.tell_line("not yet"));
+        assert_eq!(waiting(&socket).len(), before);
+        assert!(manager.repeat());
+        assert_eq!(
+            waiting(&socket),
+            [
+                "READY=1\nSTATUS=started\n",
+                "RELOADING=1\nMONOTONIC_USEC=3\n",
+                "READY=1\nSTATUS=reloaded\n"
+            ]
+        );
+        assert!(manager.repeat());
+        assert!(waiting(&socket).is_empty(), "each of them once");
+    }
+
+    #[test]
+    fn once_a_stop_was_told_nothing_else_is_told_but_being_alive() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("notify").display().to_string();
+        let socket = UnixDatagram::bind(&path).unwrap();
+        let manager = ServiceManager::of(&env(&[("NOTIFY_SOCKET", &path)]), 7);
+        full(&manager);
+        manager.tell(State::Ready, "reloaded");
+        manager.clone().tell(State::Stopping, "draining");
+        manager.tell(State::Ready, "late");
+        waiting(&socket);
+        assert!(!manager.tell_line("late"));
+        manager.tell_alive();
+        assert_eq!(waiting(&socket), ["STOPPING=1\nSTATUS=draining\n", "WATCHDOG=1\n"]);
+    }
+
+    #[test]
+    fn a_socket_is_told_by_its_path_and_by_its_abstract_name() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("notify");
         let abstract_name = format!("mooring-test-{}", std::process::id());
@@ -183,7 +334,7 @@ mod tests {
         ];
         for (name, socket) in sockets {
             let manager = ServiceManager::of(&env(&[("NOTIFY_SOCKET", &name)]), 7);
-            manager.tell(&[State::Ready], "all is well").await;
+            manager.tell(State::Ready, "all is well");
             socket.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
             let mut buffer = [0; 256];
             let length = socket.recv(&mut buffer).unwrap();
@@ -191,17 +342,19 @@ mod tests {
         }
     }
 
-    #[tokio::test]
-    async fn a_socket_that_cannot_be_had_is_an_error_and_no_end() {
+    #[test]
+    fn a_socket_that_cannot_be_had_is_an_error_and_no_end() {
         for (name, why) in [
             ("/nowhere/notify", "No such file"),
             ("vsock:2:9", "neither an absolute path nor an abstract name"),
             ("notify", "neither an absolute path nor an abstract name"),
             ("/a\0b", "null"),
         ] {
-            let error = send(name, "READY=1\n").await.unwrap_err().to_string();
+            let error = send(name, "READY=1\n").unwrap_err().to_string();
             assert!(error.contains(why), "{name:?}: {error}");
-            ServiceManager::of(&env(&[("NOTIFY_SOCKET", name)]), 7).tell(&[State::Ready], "").await;
+            let manager = ServiceManager::of(&env(&[("NOTIFY_SOCKET", name)]), 7);
+            manager.tell(State::Ready, "");
+            assert!(!manager.repeat(), "{name:?}: it is owed");
         }
     }
 }

@@ -223,7 +223,7 @@ impl Reloader {
             };
             let outcome = match what {
                 What::Everything => {
-                    self.tell(State::reloading(), "Reloading the configuration.").await;
+                    self.manager.tell(State::reloading(), "Reloading the configuration.");
                     let outcome = self.reload().await;
                     self.was_refused = matches!(outcome, Err(NotReloaded::Bad(_)));
                     outcome
@@ -233,17 +233,10 @@ impl Reloader {
             self.record(what, &outcome);
             self.audit(what, by, &outcome);
             if let What::Everything = what {
-                self.tell(State::Ready, &self.front.shared.in_a_line()).await;
+                self.manager.tell(State::Ready, &self.front.shared.in_a_line());
             }
             // The asker may have given up.
             let _ = tell.send(outcome);
-        }
-    }
-
-    /// Tells the service manager, which hears of nothing but the stop once that has begun.
-    async fn tell(&self, state: State, line: &str) {
-        if !self.front.shared.is_leaving() {
-            self.manager.tell(&[state], line).await;
         }
     }
 

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::net::service_manager::{ServiceManager, State};
+use crate::net::service_manager::ServiceManager;
 use crate::net::sleep;
 use crate::shared::Shared;
 use crate::tasks::Tasks;
@@ -13,6 +13,9 @@ const LINE_EVERY: Duration = Duration::from_secs(10);
 /// The shortest pause between two messages, whatever the manager wants.
 const PAUSE_MIN: Duration = Duration::from_millis(10);
 
+/// The pause before a message is repeated that could not be sent.
+const AGAIN_AFTER: Duration = Duration::from_millis(200);
+
 /// Tells the manager until `until` stops, also during the drain. While a task that the process
 /// needs makes no progress, the manager is not told that the process is alive; then it restarts it.
 pub(super) async fn keep_told(manager: ServiceManager, shared: &Shared, until: &Tasks) {
@@ -22,16 +25,15 @@ pub(super) async fn keep_told(manager: ServiceManager, shared: &Shared, until: &
     let pause = pause(&manager);
     let mut told = shared.in_a_line();
     loop {
-        let hearts = shared.tasks.hearts();
-        let is_alive = manager.silence_max().is_some() && hearts.silent().is_empty();
-        let states = if is_alive { &[State::Alive][..] } else { &[] };
+        if manager.silence_max().is_some() && shared.tasks.hearts().silent().is_empty() {
+            manager.tell_alive();
+        }
         // A line about the drain has been told, and stays.
         let line = if shared.is_leaving() { told.clone() } else { shared.in_a_line() };
-        let news = if line == told { "" } else { &line };
-        if !states.is_empty() || !news.is_empty() {
-            manager.tell(states, news).await;
+        if line != told && manager.tell_line(&line) {
+            told = line;
         }
-        told = line;
+        let pause = if manager.repeat() { pause } else { pause.min(AGAIN_AFTER) };
         tokio::select! {
             biased;
             () = until.stopping() => return,

@@ -209,22 +209,24 @@ impl From<ConnectionLimits> for Terms {
     }
 }
 
-/// Accepts connections until the drain begins.
+/// Accepts connections until the drain begins. Its heart has this name.
 ///
 /// `terms` is read for each new connection, which keeps what it got.
 pub async fn accept<T: Into<Terms>>(
+    name: &'static str,
     mut door: Door,
     service: impl Service,
     terms: impl Fn() -> T + Send,
     tasks: Tasks,
 ) {
     let open = OpenConnections::new();
+    let heart = tasks.hearts().heart(name);
     loop {
         let accepted = tokio::select! {
             biased;
             // This is checked first, because during a flood there is always a connection to accept.
             () = tasks.stopping() => return,
-            accepted = door.accept() => accepted,
+            accepted = heart.idle(door.accept()) => accepted,
         };
         let terms: Terms = terms().into();
         match accepted {
@@ -422,7 +424,7 @@ mod tests {
         let listener = Tcp.listen(SocketAddr::from(([127, 0, 0, 1], 0))).await.unwrap();
         let address = listener.local_addr();
         let (door, _mover) = Door::new(Some(Arc::from(listener)));
-        tasks.spawn(accept(door, service.clone(), move || limits, tasks.clone()));
+        tasks.spawn(accept("test", door, service.clone(), move || limits, tasks.clone()));
         assert!(ask(address, "/").await.ends_with("fine"));
         assert_eq!(ask(address, "/panic").await, "", "its connection broke");
         assert!(ask(address, "/").await.ends_with("fine"), "the others do not notice");

@@ -23,6 +23,9 @@ const LOOK_EVERY: Duration = Duration::from_secs(5);
 /// After so many looks without a beat a task is silent. The longest round takes a few seconds.
 pub const LOOKS_MAX: u32 = 12;
 
+/// How often who waits for work beats.
+const BEAT_EVERY: Duration = Duration::from_secs(2);
+
 /// How long a task is silent at least before `/livez` says so.
 pub const SILENT_AFTER: Duration = LOOK_EVERY.saturating_mul(LOOKS_MAX);
 
@@ -38,6 +41,20 @@ impl Heart {
     /// The task has come round.
     pub fn beat(&self) {
         self.looks.store(0, Ordering::Relaxed);
+    }
+
+    /// Waits for work, and beats meanwhile: who has nothing to do is not stuck. What is done with
+    /// the work is not under its protection. Cancel safe if `work` is.
+    pub async fn idle<T>(&self, work: impl Future<Output = T>) -> T {
+        let mut work = std::pin::pin!(work);
+        loop {
+            self.beat();
+            tokio::select! {
+                biased;
+                work = &mut work => return work,
+                () = sleep(BEAT_EVERY) => {}
+            }
+        }
     }
 
     fn is_silent(&self) -> bool {
@@ -122,6 +139,24 @@ mod tests {
             hearts.look();
         }
         assert_eq!((hearts.silent(), hearts.names()), (vec!["other"], vec!["other"]));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_waits_for_work_beats_and_who_does_not_come_back_from_it_does_not() {
+        let tasks = Tasks::default();
+        let heart = tasks.hearts().heart("worker");
+        let (give, mut given) = tokio::sync::mpsc::channel::<()>(1);
+        tasks.spawn(watch(tasks.clone()));
+        tasks.spawn(async move {
+            heart.idle(given.recv()).await;
+            std::future::pending::<()>().await;
+        });
+        sleep(10 * SILENT_AFTER).await;
+        assert!(tasks.hearts().silent().is_empty(), "it has nothing to do");
+        give.send(()).await.unwrap();
+        sleep(SILENT_AFTER + LOOK_EVERY).await;
+        assert_eq!(tasks.hearts().silent(), ["worker"]);
+        assert_eq!(tasks.drain(LOOK_EVERY).await, 1, "it is stuck");
     }
 
     /// The clock jumps by a day, as when a machine slept: that is one look.

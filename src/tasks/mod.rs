@@ -97,6 +97,12 @@ impl Tasks {
         });
     }
 
+    /// Tasks that stop apart from these, and whose hearts are among those of these.
+    #[must_use]
+    pub fn apart(&self) -> Self {
+        Self { hearts: Arc::clone(&self.hearts), ..Self::default() }
+    }
+
     /// A debug build knows which task a lock is taken for.
     #[cfg(debug_assertions)]
     #[track_caller]

@@ -163,7 +163,8 @@ async fn a_prompt_whose_task_panics_ends_and_its_client_is_free() {
 async fn a_task_that_does_not_go_round_any_more_is_named_by_livez() {
     let world = World::new(1).await;
     let hearts = world.gateway.shared.tasks.hearts();
-    let needed = ["reconciler", "reconciler of a backend", "sweep"];
+    let needed =
+        ["admin listener", "front listener", "reconciler", "reconciler of a backend", "sweep"];
     until("they have begun", || needed.iter().all(|it| hearts.names().contains(it))).await;
     let stuck = hearts.heart("stuck");
     (0..LOOKS_MAX).for_each(|_| hearts.look());
