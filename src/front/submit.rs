@@ -88,6 +88,9 @@ pub async fn submit(front: &Arc<Front>, caller: &Caller, request: Request<Incomi
         askers.push(own);
     }
     let mut inputs = Inputs::of(&front.shared, &body, &askers, &nodes);
+    if inputs.recall(&front.shared).await {
+        inputs = Inputs::of(&front.shared, &body, &askers, &nodes);
+    }
     inputs.weigh(&front.shared).await;
     let near = &inputs.nearness();
     let account = limits::account(front, caller)?;

@@ -258,6 +258,7 @@ async fn original(
     let path = file.path();
     match shared.records.meaning(file.folder, path, backend.as_deref(), askers, strangers) {
         Meaning::At(at) => Ok(Original::At(at)),
+        Meaning::Perhaps(at) => Ok(Original::At(view::own_or(shared, user.as_ref(), at).await)),
         Meaning::Gone(_) | Meaning::Others => nowhere(),
         Meaning::Unknown => match searched(shared, user.as_ref(), &file).await {
             Some(found) => Ok(Original::At(found)),

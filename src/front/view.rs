@@ -42,6 +42,10 @@ pub async fn view(front: &Arc<Front>, caller: &Caller, request: Request<Incoming
     let mut answer = match files::of_query(parts.uri.query().unwrap_or("")) {
         Some(view) => match meaning(front, caller, &view) {
             Meaning::At(at) => from_ledger(&front.shared, &at, &view, &parts).await?,
+            Meaning::Perhaps(at) => {
+                let at = own_or(&front.shared, caller.folder().as_ref(), at).await;
+                from_ledger(&front.shared, &at, &view, &parts).await?
+            }
             // No other backend is asked for it.
             Meaning::Gone(url) => return Err(gone(&view.file, &url)),
             Meaning::Unknown => unknown(front, caller, &view, &parts).await?,
@@ -76,9 +80,10 @@ pub fn named_by(
     }
     let view = files::of_query(query)?;
     let at = match meaning(front, caller, &view) {
-        Meaning::At(at) if says_folder => at,
+        // As a plain name that is not known, it is not looked for on routes of node packs.
+        Meaning::At(at) | Meaning::Perhaps(at) if says_folder => at,
         Meaning::Others => return Some(Err(GatewayError::NotFound)),
-        Meaning::At(_) | Meaning::Gone(_) | Meaning::Unknown => return None,
+        Meaning::At(_) | Meaning::Perhaps(_) | Meaning::Gone(_) | Meaning::Unknown => return None,
     };
     let backend = Arc::clone(&front.shared.fleet.get(at.backend));
     let query = query_for(&at, &view);
@@ -278,6 +283,22 @@ pub async fn search(shared: &Shared, file: &FileRef, but: Option<BackendId>) -> 
     let found = first_found(asked).await?;
     shared.records.learn_file(&Located { backend: found, file: file.clone() }, &[], Seen::There);
     Some(found)
+}
+
+/// The user's own file that he may mean by a name of which nothing is known at the backend that it
+/// says, if it is there; that is stored then. Otherwise the file of that name itself. Only that one
+/// backend is asked, so each name may cost it one request.
+pub async fn own_or(shared: &Shared, user: Option<&UserFolder>, at: Located) -> Located {
+    let own = user.and_then(|user| user.own_file(&at.file)).filter(|own| *own != at.file);
+    let backend = shared.fleet.get(at.backend);
+    let Some(file) = own.filter(|_| backend.is_up()) else { return at };
+    let limit = shared.config().fleet.probe_timeout;
+    if !backend.has_file(&file, limit).await.is_ok_and(|has| has) {
+        return at;
+    }
+    let own = Located { backend: at.backend, file };
+    shared.records.learn_file(&own, &[], Seen::There);
+    own
 }
 
 /// The same request, sent to a backend.

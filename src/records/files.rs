@@ -33,6 +33,9 @@ use crate::routing::user_folder::UserFolder;
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub enum Meaning {
     At(Located),
+    /// On the backend that the name says, where nothing of this name is known. A user may mean a
+    /// forgotten upload of his own there.
+    Perhaps(Located),
     /// On a server that is no longer configured, by its URL.
     Gone(Arc<str>),
     Unknown,

@@ -383,6 +383,49 @@ async fn an_upload_that_is_forgotten_is_its_users_and_nobody_elses() {
     }
 }
 
+/// So is one whose name says its server, wherever that name stands.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_upload_that_is_forgotten_is_found_under_a_name_that_says_its_server() {
+    for way in ["view", "graph", "mask"] {
+        let mut old = World::with(2, |config| config.auth = crate::keys::keys()).await;
+        old.all_up().await;
+        let (ada, _) = both(old.front);
+        let uploaded = ada.upload("/upload/image", form(PHOTO, &png(RED), &[])).await;
+        assert_eq!(uploaded.status, 200, "{}", uploaded.text());
+        let server = uploaded.backend().to_owned();
+        let sims = std::mem::take(&mut old.sims);
+        let world = World::over(sims, |config| config.auth = crate::keys::keys()).await;
+        drop(old);
+        world.all_up().await;
+        let (ada, bob) = both(world.front);
+        let view = format!("/view?filename={PHOTO}&subfolder=~{server}&type=input");
+        assert_eq!(bob.get(&view).await.status, 404, "{way}: it is not his");
+        match way {
+            "view" => {
+                let view = ada.get(&view).await;
+                assert_eq!((view.status, color(&view.body)), (200, RED));
+            }
+            "graph" => {
+                // It runs on the other server, so the file has to be known before it is copied.
+                let path = format!("/api/v1/backends/{server}/state");
+                let drains = world.admin_post(&path, r#"{"state": "draining"}"#).await;
+                assert_eq!(drains.status, 200, "{}", drains.text());
+                assert_eq!(made(&ada, &format!("~{server}/{PHOTO}")).await, inverse(RED));
+            }
+            _ => {
+                let over = json!({
+                    "filename": PHOTO, "subfolder": format!("~{server}"), "type": "input"
+                });
+                let over = over.to_string();
+                let mask = form("mask.png", &png(BLUE), &[("original_ref", &over)]);
+                assert_eq!(ada.upload("/upload/mask", mask).await.status, 200);
+                let written = ada.get("/view?filename=mask.png&type=input").await;
+                assert_eq!(written.status, 200, "it was painted over the original");
+            }
+        }
+    }
+}
+
 /// Runs a graph to its end, and returns the colour of its picture.
 async fn made(user: &User, image: &str) -> [u8; 3] {
     let mut socket = user.socket(TAB).await;

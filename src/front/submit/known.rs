@@ -18,6 +18,8 @@ use crate::shared::Shared;
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub(super) enum Input {
     At(Located),
+    /// On the backend that its name says, where nothing of this name is known.
+    Perhaps(Located),
     /// A subfolder and the files in it.
     Folder(String, Vec<Located>),
     /// Its name, and the server that had it.
@@ -34,7 +36,11 @@ pub(super) enum Input {
 impl Input {
     pub(super) fn gone(&self) -> Option<(&FileRef, &str)> {
         match self {
-            Self::At(_) | Self::Folder(..) | Self::Others(_) | Self::Outside { .. } => None,
+            Self::At(_)
+            | Self::Perhaps(_)
+            | Self::Folder(..)
+            | Self::Others(_)
+            | Self::Outside { .. } => None,
             Self::Gone(file, server) => Some((file, server)),
         }
     }
@@ -93,6 +99,7 @@ impl Lookup {
         }
         match meaning_in(files, (folder, &self.path, backend), (askers, Strangers::Latest)) {
             Meaning::At(at) => Some(Input::At(at)),
+            Meaning::Perhaps(at) => Some(Input::Perhaps(at)),
             Meaning::Gone(url) => Some(Input::Gone(self.named(folder)?, url)),
             Meaning::Unknown if self.is_absolute => {
                 let (path, is_annotated) = (user?.nowhere(&self.path), self.is_annotated);
@@ -180,7 +187,7 @@ impl Known {
         if asked.of_hash.is_none() {
             *input = asked.file(files, askers);
         }
-        if let Some(Input::At(at)) = input {
+        if let Some(Input::At(at) | Input::Perhaps(at)) = input {
             self.places.insert(at.clone(), files.backends_with(at));
         }
     }

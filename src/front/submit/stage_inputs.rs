@@ -1,6 +1,6 @@
 //! The files that a prompt uses, under the names that its backend knows (promise R4).
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -34,6 +34,9 @@ const WEIGHED_WITHIN: Duration = Duration::from_millis(500);
 
 /// For how many files the size is requested.
 const WEIGHED_MAX: usize = 64;
+
+/// How many names that say a backend are looked for there.
+const RECALLED_MAX: usize = 64;
 
 /// The files that the graph of a submission names.
 #[derive(Debug)]
@@ -95,6 +98,28 @@ impl Inputs {
         let mut inputs = Self { mentions, near: SmallVec::new(), margin: 0, user };
         inputs.near = inputs.found_near(shared, &known.places);
         inputs
+    }
+
+    /// Looks for uploads of the user's own that are not known any more, where names say the
+    /// backend. True if something new is known.
+    pub(super) async fn recall(&self, shared: &Shared) -> bool {
+        let Some(user) = self.user.as_deref().map(UserFolder::of) else { return false };
+        let unsure = self.mentions.iter().filter_map(|mention| match &mention.known {
+            Input::Perhaps(at) => Some(at),
+            Input::At(_)
+            | Input::Folder(..)
+            | Input::Gone(..)
+            | Input::Others(_)
+            | Input::Outside { .. } => None,
+        });
+        let unsure: HashSet<&Located> = unsure.collect();
+        let look = |at: &Located| {
+            let at = at.clone();
+            let user = &user;
+            async move { view::own_or(shared, Some(user), at.clone()).await != at }
+        };
+        let looked = unsure.into_iter().take(RECALLED_MAX).map(look);
+        futures_util::future::join_all(looked).await.contains(&true)
     }
 
     /// The backends that have most of the files.
@@ -197,7 +222,9 @@ impl Inputs {
         let mut parts = Vec::new();
         for mention in &self.mentions {
             let name = match &mention.known {
-                Input::At(at) => there.iter().find(|(it, _)| it == at).map(|(_, file)| file),
+                Input::At(at) | Input::Perhaps(at) => {
+                    there.iter().find(|(it, _)| it == at).map(|(_, file)| file)
+                }
                 Input::Folder(folder, files) => {
                     let name = folders::bring(front, (folder, files), target).await?;
                     parts.push((mention.at.clone(), mention.renamed_to(&name)));
@@ -286,7 +313,7 @@ impl Inputs {
     /// All files, including those of folders.
     fn located(&self) -> impl Iterator<Item = &Located> {
         self.mentions.iter().flat_map(|mention| match &mention.known {
-            Input::At(at) => std::slice::from_ref(at),
+            Input::At(at) | Input::Perhaps(at) => std::slice::from_ref(at),
             Input::Folder(_, files) => files,
             Input::Gone(..) | Input::Others(_) | Input::Outside { .. } => &[],
         })
@@ -295,7 +322,7 @@ impl Inputs {
     /// The files that are named individually.
     fn single(&self) -> impl Iterator<Item = &Located> {
         self.mentions.iter().filter_map(|mention| match &mention.known {
-            Input::At(at) => Some(at),
+            Input::At(at) | Input::Perhaps(at) => Some(at),
             Input::Folder(..) | Input::Gone(..) | Input::Others(_) => None,
             Input::Outside { .. } => None,
         })
@@ -320,7 +347,7 @@ fn is_meant(
             (*is_annotated && kind != Kind::Prose)
                 || (is_listed && file_inputs::a_file(class, &mention.input, kind))
         }
-        Input::At(_) | Input::Gone(..) | Input::Others(_) => {
+        Input::At(_) | Input::Perhaps(_) | Input::Gone(..) | Input::Others(_) => {
             *has_backend || file_inputs::a_file(class, &mention.input, kind)
         }
     }

@@ -26,18 +26,27 @@ pub(crate) fn meaning_in(
     match backend {
         Some(backend) => match at(folder, &within, backend) {
             Meaning::At(within) if files.knows(&within) => Meaning::At(within),
-            Meaning::At(_) | Meaning::Gone(_) | Meaning::Unknown | Meaning::Others => {
-                let is_others = |at: &Located| !is_for(files, at, user);
-                let found = at(folder, &path, backend);
-                let is_barred = matches!(&found, Meaning::At(at) if is_others(at));
-                if is_barred { Meaning::Others } else { found }
-            }
+            Meaning::At(_)
+            | Meaning::Perhaps(_)
+            | Meaning::Gone(_)
+            | Meaning::Unknown
+            | Meaning::Others => unknown_own(files, at(folder, &path, backend), user),
         },
         None => {
             let is_own = files.is_named(folder, &within);
             let path = if is_own { within } else { path };
             meaning_of_plain(files, folder, &path, (askers, strangers))
         }
+    }
+}
+
+/// What a name that says a backend means to a user who is not known to have such a file there.
+fn unknown_own(files: &Files, found: Meaning, user: &str) -> Meaning {
+    let Meaning::At(at) = found else { return found };
+    match (is_for(files, &at, user), files.knows(&at)) {
+        (false, _) => Meaning::Others,
+        (true, false) => Meaning::Perhaps(at),
+        (true, true) => Meaning::At(at),
     }
 }
 
