@@ -8,6 +8,9 @@ use serde_json::json;
 
 use super::answers::Junk;
 
+/// The header that says to a server with several users who somebody is.
+pub const HEADER: &str = "comfy-user";
+
 /// What a page of a server with a single user is told. With it, a page starts without asking the
 /// person who he is.
 pub const SINGLE: &str = r#"{"storage": "server", "migrated": true}"#;

@@ -7,6 +7,8 @@
 //!
 //! - One request at a time reads and makes users: nobody is made twice by this gateway.
 //! - What was read counts until the backend goes down: after that its users may be others.
+//! - A backend whose operator has configured the header is never asked: that value is for all.
+//! - What fails for one user alone is not told to others who wait.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -29,7 +31,7 @@ pub struct UserIds {
     known: ArcSwap<Known>,
     /// Whoever reads and makes users.
     turn: Semaphore,
-    /// How often that has failed.
+    /// How often the backend itself could not be asked.
     failures: AtomicU64,
 }
 
@@ -52,7 +54,7 @@ enum Told {
 /// What a backend is told of a user.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub enum UserId {
-    /// Nothing: it has one user for all.
+    /// Nothing: it has one user for all, or its operator has configured one for all.
     None,
     /// The value of `Comfy-User`.
     Is(HeaderValue),
@@ -122,6 +124,9 @@ impl Backend {
     /// What this backend is told of a user. `None` if that must be asked first. It takes no lock.
     #[must_use]
     pub fn known_user_id(&self, name: &str) -> Option<UserId> {
+        if self.headers().has(users::HEADER) {
+            return Some(UserId::None);
+        }
         let known = self.user_ids.known.load();
         let told = known.told.as_ref().filter(|_| known.times == self.up_state().times);
         told.and_then(|told| told.id_of(name))
@@ -148,8 +153,12 @@ impl Backend {
             return Err(NoUserId::JustFailed);
         }
         let asked = self.ask_user_id(name, limit).await;
-        if asked.is_err() {
-            ids.failures.fetch_add(1, Ordering::AcqRel);
+        match &asked {
+            Err(NoUserId::Ask(_)) => {
+                ids.failures.fetch_add(1, Ordering::AcqRel);
+            }
+            // It concerns this user alone.
+            Err(NoUserId::NotMade | NoUserId::NotRead | NoUserId::JustFailed) | Ok(_) => {}
         }
         asked
     }
@@ -157,14 +166,15 @@ impl Backend {
     async fn ask_user_id(&self, name: &str, limit: Duration) -> Result<UserId, NoUserId> {
         let times = self.up_state().times;
         let told = self.read_users(limit).await?;
+        // Others who wait may be in it, whatever becomes of this one.
+        self.keep_users(told.clone(), times);
         if let Some(found) = told.id_of(name) {
-            self.keep_users(told, times);
             return Ok(found);
         }
         let (status, body) = self.post("/users", users::make(name), limit).await?;
         let told = match status {
             200 => {
-                let id = users::made(&body).map_err(ApiError::from)?;
+                let id = users::made(&body).map_err(|_junk| NoUserId::NotMade)?;
                 let id = HeaderValue::try_from(id).map_err(|_| NoUserId::NotMade)?;
                 info!(backend = %self.name(), user = name, "Made a user of this server.");
                 told.with(name, id)

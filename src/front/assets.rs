@@ -180,7 +180,7 @@ impl<'a> Session<'a> {
         }
         if let Some(sent_for) = &self.sent_for {
             let id = backend.user_id(sent_for.name(), limit).await?;
-            comfy_user::put(backend, id, request.headers_mut());
+            comfy_user::put(id, request.headers_mut());
         }
         let (response, lease) = backend.pool.send(request, limit).await?;
         let status = response.status().as_u16();

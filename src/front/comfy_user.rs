@@ -65,17 +65,17 @@ pub(super) async fn tell(
     let Some(SentFor(name)) = request.extensions_mut().remove() else { return Ok(()) };
     let limit = shared.config().fleet.probe_timeout;
     let id = backend.user_id(&name, limit).await.map_err(|error| no_user(backend, error))?;
-    put(backend, id, request.headers_mut());
+    put(id, request.headers_mut());
     Ok(())
 }
 
-/// What a server with several users is told, unless its operator has configured this header.
-pub(super) fn put(backend: &Backend, id: UserId, headers: &mut HeaderMap) {
+/// What a server is told of a user.
+pub(super) fn put(id: UserId, headers: &mut HeaderMap) {
     match id {
-        UserId::Is(id) if !backend.headers().has(COMFY_USER.as_str()) => {
+        UserId::Is(id) => {
             headers.insert(COMFY_USER, id);
         }
-        UserId::Is(_) | UserId::None => {}
+        UserId::None => {}
     }
 }
 

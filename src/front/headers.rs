@@ -12,6 +12,7 @@ use smallvec::SmallVec;
 
 use super::forward::BackendTime;
 use super::own_cookies::is_own;
+use crate::comfy::users;
 use crate::fleet::backend::Backend;
 use crate::routing::decision::Reason;
 use crate::server::write::write_decimal;
@@ -32,7 +33,7 @@ const SERVER_TIMING: HeaderName = HeaderName::from_static("server-timing");
 pub const CLIENT_ID: HeaderName = HeaderName::from_static("comfy-client-id");
 /// The user of a request, by his id on a server with several users (ComfyUI `--multi-user`).
 /// Nothing proves it, so where users are required a client cannot set it.
-pub const COMFY_USER: HeaderName = HeaderName::from_static("comfy-user");
+pub const COMFY_USER: HeaderName = HeaderName::from_static(users::HEADER);
 
 /// Removes the headers in which an untrusted sender claims to be a proxy.
 pub fn forget_claims(headers: &mut HeaderMap) {

@@ -6,13 +6,15 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use http::Method;
 use mooring::config::OnOff;
+use mooring::fleet::user_ids::{NoUserId, UserId};
 use mooring::sim::{Options, Sim};
 use serde_json::json;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
 use crate::keys::keys;
 use crate::passthrough::{Act, world as puppet_world};
-use crate::support::{Answer, World, network, quick, send, soon, until};
+use crate::secrets::headers;
+use crate::support::{Answer, PATIENCE, World, network, quick, send, soon, until};
 
 /// What somebody else is called at a server.
 const BOB: &str = "bob_8d7f2c";
@@ -338,6 +340,48 @@ async fn who_cannot_be_made_at_a_server_is_told_to_wait() {
     assert_eq!(queue["queue_pending"], json!([]), "nothing stays of a prompt that was not sent");
     let sent = world.sim("a").requests().into_iter().any(|it| it.target.contains("mark"));
     assert!(!sent, "nothing is sent in nobody's name");
+}
+
+/// The table that was read before a user could not be made is good for those who wait with him.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_waits_with_one_who_cannot_be_made_gets_his_own_id() {
+    let users = r#"{"storage": "server", "users": {"bob_1": "bob"}}"#;
+    let told = format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n{users}", users.len());
+    // It answers so to him who is to be made as well, and that is no id.
+    let acts = [("/users", Act::Answer(vec![told]))];
+    let (world, puppet) = puppet_world(&acts, |_| {}).await;
+    let backend = world.gateway.shared.fleet.iter().next().unwrap();
+    // Each begins before the first has an answer.
+    let asked = ["ada", "bob", "cy"].map(|name| backend.user_id(name, PATIENCE));
+    let [ada, bob, cy] = futures_util::future::join_all(asked).await.try_into().unwrap();
+    assert!(matches!(ada, Err(NoUserId::NotMade)), "{ada:?}");
+    assert_eq!(bob.unwrap(), UserId::Is("bob_1".parse().unwrap()));
+    assert!(matches!(cy, Err(NoUserId::NotMade)), "he was asked for himself: {cy:?}");
+    let asked = puppet.asked().into_iter().filter(|(_, path)| path == "/users").count();
+    assert_eq!(asked, 4, "the table, and one more request, for each of the two who are not in it");
+}
+
+/// Where one value is sent for everybody, nobody has to be known.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_server_with_a_configured_user_is_not_asked_for_others() {
+    const BROKEN: &str = "HTTP/1.1 500 Oh\r\nContent-Length: 2\r\n\r\n{}";
+    for passthrough in [OnOff::On, OnOff::Off] {
+        let acts = [("/users", Act::Answer(vec![BROKEN.to_owned()]))];
+        let (world, puppet) = puppet_world(&acts, |config| {
+            config.auth = keys();
+            config.auth.comfy_user = OnOff::On;
+            config.server.passthrough = passthrough;
+            config.backends[0].headers = headers("Comfy-User: all_1");
+        })
+        .await;
+        for path in ["/mark/pack", "/settings"] {
+            let answer = get(&world, "key-of-ada", path).await;
+            assert_ne!(answer.status, 503, "{path}: {}", answer.text());
+        }
+        assert_eq!(named(world.sim("a"), "/mark/pack"), [Some("all_1".to_owned())]);
+        let asked = puppet.asked();
+        assert!(asked.iter().all(|(_, path)| path != "/users"), "{asked:?}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

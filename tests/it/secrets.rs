@@ -7,7 +7,7 @@ use mooring::sim::{Options, Sim};
 use crate::pictures::{RED, png, upload};
 use crate::support::{World, network, quick, send, until};
 
-fn headers(text: &str) -> BackendHeaders {
+pub(crate) fn headers(text: &str) -> BackendHeaders {
     let flag = |key: &str, value: &str| (format!("backends.x.{key}"), value.to_owned());
     let flags = vec![flag("url", "http://127.0.0.1:9"), flag("headers", text)];
     let mut config = config::load(&Sources { flags, ..Sources::default() }).unwrap();
