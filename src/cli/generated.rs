@@ -50,12 +50,9 @@ fn one_page(name: &str) -> ExitCode {
     }
 }
 
-/// Prints what others read as a whole: half of it is a failure.
 fn print(text: &[u8]) -> ExitCode {
-    match say::needed(String::from_utf8_lossy(text).trim_end()) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => say::failure(&format!("cannot print it: {error}")),
-    }
+    say::line(String::from_utf8_lossy(text).trim_end());
+    ExitCode::SUCCESS
 }
 
 fn write_pages(folder: &Path) -> Result<usize, String> {
@@ -176,7 +173,10 @@ mod tests {
     fn in_bash(arguments: &[&str], script: &str) -> Option<String> {
         let mut bash = Process::new("bash");
         bash.args(["--norc", "--noprofile"]).args(arguments).stdin(Stdio::piped());
-        let mut bash = bash.stdout(Stdio::piped()).stderr(Stdio::inherit()).spawn().ok()?;
+        let spawned = bash.stdout(Stdio::piped()).stderr(Stdio::inherit()).spawn();
+        let is_decided = std::env::var_os("CI").is_some_and(|it| !it.is_empty());
+        assert!(spawned.is_ok() || !is_decided, "where CI is set, there has to be a bash");
+        let mut bash = spawned.ok()?;
         bash.stdin.take().unwrap().write_all(script.as_bytes()).unwrap();
         let ended = bash.wait_with_output().unwrap();
         assert!(ended.status.success());

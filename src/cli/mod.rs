@@ -48,12 +48,15 @@ const EXIT_CONFIG: u8 = 78;
 #[must_use]
 pub fn main() -> ExitCode {
     match Cli::try_parse() {
-        Ok(cli) => run(cli),
+        Ok(cli) => say::finished(run(cli)),
         Err(error) => {
-            // Help goes to standard output, and usage errors to standard error. If that is closed,
-            // nobody reads it.
-            let _ = error.print();
-            ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(EXIT_USAGE))
+            // Help goes to standard output, and usage errors to standard error.
+            match error.print() {
+                Err(lost) if !error.use_stderr() => say::lose(&lost),
+                Ok(()) | Err(_) => {}
+            }
+            let code = ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(EXIT_USAGE));
+            say::finished(code)
         }
     }
 }

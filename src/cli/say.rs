@@ -1,18 +1,57 @@
 //! Prints for the verbs: answers on standard output, reports on standard error.
 //!
 //! The print macros are not used: they panic when the reader is gone, as in `mooring clients | head
-//! -1`.
+//! -1`. That is no error, and the verb ends quietly. An answer that is lost in any other way, as on
+//! a full disk, is a failure of the verb ([`finished`]).
 
 use std::env;
-use std::io::{self, IsTerminal as _, Write};
+use std::future::pending;
+use std::io::{self, ErrorKind, IsTerminal as _, Write};
+use std::os::fd::AsFd as _;
 use std::process::ExitCode;
+use std::sync::OnceLock;
+
+use tokio::io::Interest;
+use tokio::net::unix::pipe::Sender;
 
 use super::EXIT_FAILURE;
 use super::table::{Colours, Look};
 
-/// Prints a line of the answer. If the reader is gone, that is not an error.
+/// Why a part of the answer could not be printed: the first reason.
+static LOST: OnceLock<String> = OnceLock::new();
+
+/// Prints a line of the answer.
 pub(super) fn line(text: &str) {
-    let _ = needed(text);
+    if let Err(error) = needed(text) {
+        lose(&error);
+    }
+}
+
+/// A part of the answer could not be printed. If its reader is gone, nobody misses it.
+pub(super) fn lose(error: &io::Error) {
+    if error.kind() != ErrorKind::BrokenPipe {
+        LOST.get_or_init(|| error.to_string());
+    }
+}
+
+/// The exit code of a verb that ends with this one. It has failed if its answer was lost.
+pub(super) fn finished(code: ExitCode) -> ExitCode {
+    match LOST.get() {
+        Some(why) => failure(&format!("the answer could not be printed: {why}")),
+        None => code,
+    }
+}
+
+/// Waits until nobody reads standard output any more. Files and terminals are always read.
+pub(super) async fn unread() {
+    let out = io::stdout().as_fd().try_clone_to_owned();
+    // A file cannot be watched.
+    let Ok(watched) = out.and_then(Sender::from_owned_fd_unchecked) else {
+        return pending().await;
+    };
+    if watched.ready(Interest::ERROR).await.is_err() {
+        pending::<()>().await;
+    }
 }
 
 /// Prints a line that must reach its reader.

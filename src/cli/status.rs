@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use http::Method;
 use serde_json::{Value, json};
-use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::signal::unix::{SignalKind, signal};
 
 use super::admin::{Failure, get, send};
 use super::args::{AdminArgs, Form, StatusArgs};
@@ -67,11 +67,21 @@ async fn watch(admin: &AdminArgs, form: Form, pause: Duration) -> ExitCode {
         Ok(interrupt) => interrupt,
         Err(error) => return say::failure(&format!("cannot listen for Ctrl-C: {error}")),
     };
+    tokio::select! {
+        biased;
+        _ = interrupt.recv() => ExitCode::SUCCESS,
+        // It is noticed here while there is nothing to be shown.
+        () = say::unread() => ExitCode::SUCCESS,
+        ended = rounds(admin, form, pause) => ended,
+    }
+}
+
+/// Shows it again and again, until that fails.
+async fn rounds(admin: &AdminArgs, form: Form, pause: Duration) -> ExitCode {
     // Before all answers but the first.
     let mut gap = None;
     loop {
-        let Some(answer) = unless(&mut interrupt, status_of(admin)).await else { break };
-        let shown = match answer {
+        let shown = match status_of(admin).await {
             Ok(status) => show(&status, form, gap.unwrap_or_default()),
             Err(Failure::Ask { admin, source }) if gap.is_some() => {
                 miss(&Failure::Ask { admin, source }.to_string())
@@ -79,19 +89,11 @@ async fn watch(admin: &AdminArgs, form: Form, pause: Duration) -> ExitCode {
             Err(failure) => return failure.exit(),
         };
         gap = Some("\n");
-        if shown.is_err() || unless(&mut interrupt, sleep(pause)).await.is_none() {
-            break;
+        if let Err(error) = shown {
+            say::lose(&error);
+            return ExitCode::SUCCESS;
         }
-    }
-    ExitCode::SUCCESS
-}
-
-/// Waits for it. `None` if Ctrl-C comes first.
-async fn unless<T>(interrupt: &mut Signal, wait: impl Future<Output = T>) -> Option<T> {
-    tokio::select! {
-        biased;
-        _ = interrupt.recv() => None,
-        done = wait => Some(done),
+        sleep(pause).await;
     }
 }
 
@@ -100,7 +102,10 @@ fn show(status: &Value, form: Form, gap: &str) -> io::Result<()> {
         // A program reads one answer from each line.
         (Form::Json, _) => say::needed(&status.to_string()),
         (_, true) => say::raw(&screen(&text(status, form, say::look()), say::height())),
-        (Form::Name, false) => say::needed(&text(status, form, say::look())),
+        (Form::Name, false) => match text(status, form, say::look()) {
+            none if none.is_empty() => Ok(()),
+            names => say::needed(&names),
+        },
         (Form::Table | Form::Wide, false) => {
             say::needed(&format!("{gap}{}", text(status, form, say::look())))
         }

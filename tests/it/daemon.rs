@@ -1,4 +1,4 @@
-//! What an operator sees of the executable: its exit codes and its words. No product code here.
+//! What an operator sees of the executable: its exit codes and its words.
 
 use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};
@@ -7,6 +7,10 @@ use std::process::{Child, Command, Output, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::{self, JoinHandle};
+
+use mooring::net::now;
+
+use crate::support::{PATIENCE, not_tested};
 
 /// The executable in an empty folder, without the environment of the test.
 fn mooring(folder: &tempfile::TempDir, arguments: &[&str]) -> Command {
@@ -495,11 +499,72 @@ fn a_watched_status_ends_by_an_interrupt_and_when_nobody_reads_it() {
     }
 }
 
+/// Waits for the end of a child, and ends it if that does not come.
+fn ended_by_itself(mut child: Child) -> Option<i32> {
+    let began = now();
+    while now().duration_since(began) < PATIENCE {
+        if let Some(status) = child.try_wait().unwrap() {
+            return status.code();
+        }
+        thread::yield_now();
+    }
+    child.kill().unwrap();
+    child.wait().unwrap();
+    None
+}
+
+#[test]
+fn a_watched_status_that_nobody_reads_ends_while_the_gateway_is_away() {
+    let gateway = Gateway::start(usize::MAX);
+    let (url, empty) = (gateway.url(), tempfile::tempdir().unwrap());
+    let watch = ["status", "--watch=200ms", "--admin", &url, "-o", "json"];
+    let mut command = mooring(&empty, &watch);
+    let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let mut answers = BufReader::new(child.stdout.take().unwrap()).lines();
+    answers.next().unwrap().unwrap();
+    drop(gateway);
+    let mut reports = BufReader::new(child.stderr.take().unwrap()).lines().map(Result::unwrap);
+    assert!(reports.next().unwrap().starts_with("mooring: "));
+    drop(answers);
+    assert_eq!(ended_by_itself(child), Some(0));
+    let rest: Vec<String> = reports.collect();
+    assert!(rest.iter().all(|line| line.starts_with("mooring: cannot ")), "{rest:?}");
+}
+
+#[test]
+fn an_answer_without_a_place_is_a_failure_and_one_without_a_reader_is_not() {
+    let gateway = Gateway::start(usize::MAX);
+    let (url, empty) = (gateway.url(), tempfile::tempdir().unwrap());
+    let asked: [&[&str]; 6] = [
+        &["config", "schema"],
+        &["completions", "bash"],
+        &["--help"],
+        &["status", "--admin", &url],
+        &["clients", "--admin", &url, "-o", "name"],
+        &["status", "--watch=1h", "--admin", &url],
+    ];
+    for arguments in asked {
+        let full = fs::File::options().write(true).open("/dev/full").unwrap();
+        let mut command = mooring(&empty, arguments);
+        let child = command.stdout(full).stderr(Stdio::piped()).spawn().unwrap();
+        let Output { status, stderr, .. } = child.wait_with_output().unwrap();
+        let said = String::from_utf8_lossy(&stderr).into_owned();
+        assert_eq!(status.code(), Some(1), "{arguments:?}: {said}");
+        assert!(said.contains("No space left on device"), "{arguments:?}: {said}");
+        let (reader, writer) = std::io::pipe().unwrap();
+        drop(reader);
+        let child = command.stdout(writer).stderr(Stdio::piped()).spawn().unwrap();
+        drop(command);
+        let Output { status, stderr, .. } = child.wait_with_output().unwrap();
+        assert_eq!(status.code(), Some(0), "{arguments:?}");
+        assert_eq!(String::from_utf8_lossy(&stderr), "", "{arguments:?}");
+    }
+}
+
 #[test]
 fn a_terminal_is_redrawn_in_colours_unless_they_are_not_wanted() {
     if Command::new("script").arg("--version").output().is_err() {
-        eprintln!("not tested: there is no `script`, which gives a program a terminal");
-        return;
+        return not_tested("there is no `script`, which gives a program a terminal");
     }
     let empty = tempfile::tempdir().unwrap();
     let in_terminal = |command: &str, no_color: &str| {

@@ -28,7 +28,7 @@ use tokio_rustls::rustls::{ClientConfig, RootCertStore};
 use crate::certificates::{Authority, Pair, dial, read};
 use crate::passthrough::{Act, world};
 use crate::process::Daemon;
-use crate::support::{Socket, World, network, soon, until};
+use crate::support::{Socket, World, network, not_tested, soon, until};
 
 /// Runs what a connection needs, until it is dropped.
 #[derive(Clone, Default)]
@@ -278,7 +278,7 @@ async fn a_stop_says_goodbye_and_curl_speaks_it() {
             let told = String::from_utf8_lossy(&curl.stdout).into_owned();
             assert!(told.ends_with('2'), "{told} {}", String::from_utf8_lossy(&curl.stderr));
         }
-        Err(_) => eprintln!("there is no curl to try it with"),
+        Err(_) => not_tested("there is no curl"),
     }
     let runs = Runs::default();
     let mut sender: SendRequest<Full<Bytes>> =

@@ -31,6 +31,31 @@ pub(crate) fn network() -> Arc<dyn Network> {
     Arc::new(Tcp)
 }
 
+/// Says that something could not be tried, because a tool is missing. Where it is decided whether a
+/// change is taken (`CI` is set), that is a failure.
+pub(crate) fn not_tested(why: &str) {
+    let ci = std::env::var_os("CI");
+    assert!(may_be_left_out(ci.as_deref()), "NOT TESTED: {why}; that is a failure where CI is set");
+    eprintln!("NOT TESTED: {why}");
+}
+
+fn may_be_left_out(ci: Option<&std::ffi::OsStr>) -> bool {
+    ci.is_none_or(|value| value.is_empty() || value == "false" || value == "0")
+}
+
+#[test]
+fn nothing_is_left_out_where_a_change_is_decided() {
+    for (value, may) in [
+        (None, true),
+        (Some(""), true),
+        (Some("false"), true),
+        (Some("true"), false),
+        (Some("1"), false),
+    ] {
+        assert_eq!(may_be_left_out(value.map(std::ffi::OsStr::new)), may, "{value:?}");
+    }
+}
+
 /// Waits for something that will happen, and fails with its name if it does not.
 pub(crate) async fn soon<T>(what: &str, event: impl Future<Output = T>) -> T {
     match tokio::time::timeout(PATIENCE, event).await {

@@ -18,6 +18,9 @@ pub(super) struct Answered {
     pub(super) status: u16,
     /// The code of an error of Mooring (`mooring-error`).
     pub(super) code: Option<String>,
+    /// Where it sends the browser (`Location`).
+    pub(super) location: Option<String>,
+    pub(super) is_html: bool,
     /// The start of the body.
     pub(super) body: String,
 }
@@ -26,6 +29,20 @@ impl Answered {
     /// What Mooring says about being ready, if this is its answer.
     fn ready(&self) -> Option<bool> {
         serde_json::from_str::<Value>(&self.body).ok()?.get("ready")?.as_bool()
+    }
+
+    /// What a login in front of Mooring does, if this is the answer of one. A redirect that only
+    /// gives another address of the same page keeps the path.
+    fn login(&self) -> Option<String> {
+        let keeps_path = |to: &str| to.split('#').next().is_some_and(|to| to.ends_with(ASKED));
+        match (self.status, self.location.as_deref()) {
+            (301..=399, Some(to)) if to.contains('?') || !keeps_path(to) => {
+                Some(format!("it sends the browser to {to}"))
+            }
+            (401 | 403, _) => Some(format!("it answers {}", self.status)),
+            (200, _) if self.is_html => Some("it answers with a page".to_owned()),
+            _other => None,
+        }
     }
 
     fn is(&self, code: &str) -> bool {
@@ -84,7 +101,10 @@ impl Finding {
 
 const LOGIN: &str = "Mooring requires a login first";
 
-/// The answer to `GET /-/ready`. It says whether Mooring was reached, and under which name.
+/// What is asked for to see who answers.
+pub(super) const ASKED: &str = "/-/ready";
+
+/// The answer to a `GET` of [`ASKED`]. It says whether Mooring was reached, and under which name.
 pub(super) fn reach(seen: &Seen) -> Vec<Finding> {
     let answer = match seen {
         Seen::Answer(answer) => answer,
@@ -125,6 +145,18 @@ pub(super) fn reach(seen: &Seen) -> Vec<Finding> {
     }
     if answer.code.is_some() {
         return vec![Finding::fine("reach", "Mooring answers"), Finding::unknown("ready", LOGIN)];
+    }
+    if let Some(how) = answer.login() {
+        return vec![Finding::wrong(
+            "reach",
+            format!(
+                "something before Mooring answers, probably a login: {how}. Nothing behind it was \
+                 examined, and it may be right"
+            ),
+            "Give an address behind the login, such as that of Mooring itself, or let the login \
+             pass `/-/ready` and `/ws` on while you examine. If there is no login, the proxy must \
+             pass all paths on unchanged.",
+        )];
     }
     let what = format!("not Mooring answers, but something else ({})", answer.status);
     let fix = match answer.status {
@@ -269,7 +301,37 @@ mod tests {
     use super::*;
 
     fn answer(status: u16, code: Option<&str>, body: &str) -> Seen {
-        Seen::Answer(Answered { status, code: code.map(str::to_owned), body: body.to_owned() })
+        let (code, body) = (code.map(str::to_owned), body.to_owned());
+        Seen::Answer(Answered { status, code, body, ..Answered::default() })
+    }
+
+    #[test]
+    fn a_login_before_mooring_is_called_so_and_another_address_is_not() {
+        let what = |status, location: Option<&str>, is_html| {
+            let location = location.map(str::to_owned);
+            let answer = Answered { status, location, is_html, ..Answered::default() };
+            let [finding] = reach(&Seen::Answer(answer)).try_into().unwrap();
+            assert_eq!((finding.about, finding.verdict), ("reach", Verdict::Wrong));
+            format!("{}: {}", finding.what, finding.fix)
+        };
+        for (status, location, is_html) in [
+            (302, Some("https://login.example.org/auth?rd=https://gw.lan/-/ready"), true),
+            (302, Some("/oauth2/start?rd=%2F-%2Fready"), false),
+            (307, Some("https://login.example.org/"), false),
+            (200, None, true),
+            (401, None, false),
+            (403, None, true),
+        ] {
+            let what = what(status, location, is_html);
+            assert!(what.contains("probably a login"), "{status}: {what}");
+            assert!(what.contains("Nothing behind it was examined"), "{status}: {what}");
+            assert!(location.is_none_or(|to| what.contains(to)), "{status}: {what}");
+        }
+        for to in ["https://gw.lan/-/ready", "https://gw.lan/comfy/-/ready"] {
+            let what = what(301, Some(to), true);
+            assert!(what.contains("Give the address that the redirect leads to"), "{what}");
+        }
+        assert!(!what(404, None, true).contains("login"));
     }
 
     /// What is wrong, and what nothing can be said about.

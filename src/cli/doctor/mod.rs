@@ -18,7 +18,7 @@ use super::{EXIT_FAILURE, EXIT_USAGE, say};
 use crate::config::url::{Address, Scheme};
 use crate::net::tls::{ClientTls, Trust};
 use crate::net::{Network, Stream, Tcp, now};
-use findings::{Answered, Finding, Seen, Socket, Verdict};
+use findings::{ASKED, Answered, Finding, Seen, Socket, Verdict};
 
 /// How long an answer may take. Mooring answers what is asked here at once.
 const ANSWER_WITHIN: Duration = Duration::from_secs(5);
@@ -112,7 +112,7 @@ impl Site {
             "Origin: {origin}\r\nContent-Length: {length}\r\nConnection: close\r\n\
              Content-Type: application/octet-stream\r\n"
         );
-        self.head("POST", "/-/ready", &lines)
+        self.head("POST", ASKED, &lines)
     }
 
     async fn connect(&self, network: &dyn Network) -> io::Result<Stream> {
@@ -160,7 +160,7 @@ struct Opened {
 }
 
 async fn examine(network: &dyn Network, site: &Site, idle: Duration) -> Vec<Finding> {
-    let (seen, _) = site.ask(network, &site.head("GET", "/-/ready", "Connection: close\r\n")).await;
+    let (seen, _) = site.ask(network, &site.head("GET", ASKED, "Connection: close\r\n")).await;
     let mut findings = findings::reach(&seen);
     let is_barred = |it: &Finding| it.verdict == Verdict::Wrong && it.about != "ready";
     if findings.iter().any(is_barred) {
@@ -201,11 +201,15 @@ fn parse(received: &[u8]) -> Option<(Answered, usize)> {
     let mut headers = [httparse::EMPTY_HEADER; 100];
     let mut head = httparse::Response::new(&mut headers);
     let httparse::Status::Complete(body_at) = head.parse(received).ok()? else { return None };
-    let code = head.headers.iter().find(|it| it.name.eq_ignore_ascii_case("mooring-error"));
-    let code = code.map(|it| String::from_utf8_lossy(it.value).into_owned());
+    let header = |name: &str| {
+        let found = head.headers.iter().find(|it| it.name.eq_ignore_ascii_case(name));
+        found.map(|it| String::from_utf8_lossy(it.value).into_owned())
+    };
+    let (code, location) = (header("mooring-error"), header("location"));
+    let is_html = header("content-type").is_some_and(|it| it.starts_with("text/html"));
     let body = String::from_utf8_lossy(&received[body_at..]).into_owned();
     let body = json_in(&body).to_owned();
-    Some((Answered { status: head.code?, code, body }, body_at))
+    Some((Answered { status: head.code?, code, location, is_html, body }, body_at))
 }
 
 /// The part from the first to the last brace: a proxy may send the body in chunks.
