@@ -21,7 +21,7 @@ use crate::certificates::{Authority, Secured};
 use crate::keys::close_code;
 use crate::passthrough::{Act, world as puppet_world};
 use crate::support::{Answer, Socket, World, network, quick, send, until};
-use forge::{AUDIENCE, By, Forge, ISSUER, claims, claims_with, header, now};
+use forge::{AUDIENCE, By, Forge, ISSUER, claims, claims_with, encoded, header, now};
 
 /// By the way of what is only passed on, and by the other.
 const BOTH_WAYS: [&str; 2] = ["/system_stats?x=1", "/embeddings?filename=x"];
@@ -261,6 +261,8 @@ async fn what_a_token_may_say_is_taken() {
         ("nbf", json!(now() + 30)),
         ("nbf", json!(now() - 900)),
         ("iat", json!("whenever")),
+        ("events", json!(["summer"])),
+        ("events", json!({ "summer": { "from": 1 } })),
     ] {
         let token = forge.good(&claims_with(&[(name, value.clone())]));
         assert_eq!(get_with(&world, BOTH_WAYS[1], &token).await.status, 200, "{name} {value}");
@@ -283,14 +285,12 @@ async fn two_tokens_of_two_users_are_nobodys() {
     let (ada, eve) = (forge.good(&claims("ada")), forge.good(&claims("eve")));
     let (of_ada, of_eve) = (bearer(&ada), bearer(&eve));
     let (cookie, both) = (format!("token={eve}"), format!("token={ada}; token={eve}"));
-    let five = vec![format!("token={ada}"); 5].join("; ");
     for path in BOTH_WAYS {
         for lines in [
             &[("authorization", of_ada.as_str()), ("authorization", of_ada.as_str())][..],
             &[("authorization", &of_ada), ("authorization", &of_eve)],
             &[("authorization", &of_ada), ("cookie", &cookie)],
             &[("cookie", &both)],
-            &[("cookie", &five)],
             &[("x-api-key", &ada)],
             &[("authorization", &ada)],
             &[("cookie", &of_ada)],
@@ -304,6 +304,38 @@ async fn two_tokens_of_two_users_are_nobodys() {
     let answer = get(&world, "/", &[("accept", "text/html")]).await;
     assert_eq!(told(&answer), (401, "unauthorized"));
     assert!(answer.header("www-authenticate").starts_with("Bearer"), "{:?}", answer.headers);
+}
+
+/// A neighbour of the same domain can set cookies of the same name for longer paths, which a
+/// browser sends first.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn cookies_that_somebody_has_planted_do_not_hide_the_right_one() {
+    let forge = Forge::new();
+    let world = world(&forge, |_| {}).await;
+    let ada = forge.good(&claims("ada"));
+    let old = forge.good(&claims_with(&[("exp", json!(now() - 900))]));
+    let forged = |count: usize| {
+        // Each has claims that are right, and the signature of another token.
+        let (signed, _) = ada.rsplit_once('.').unwrap();
+        let one =
+            |number: usize| format!("token={signed}.{}", encoded([number.to_le_bytes()[0]; 64]));
+        (0..count).map(one).collect::<Vec<_>>().join("; ")
+    };
+    let cheap = vec![format!("token=x; token={old}"); 9].join("; ");
+    for path in BOTH_WAYS {
+        for planted in [forged(2), forged(15), cheap.clone()] {
+            let cookie = format!("{planted}; token={ada}");
+            let answer = get(&world, path, &[("cookie", &cookie)]).await;
+            assert_eq!(answer.status, 200, "{path}: {}", answer.text());
+            // So do those that come after it.
+            let cookie = format!("token={ada}; {planted}; {planted}");
+            let answer = get(&world, path, &[("cookie", &cookie)]).await;
+            assert_eq!(answer.status, 200, "{path}: {}", answer.text());
+        }
+        let cookie = format!("{}; token={ada}", forged(16));
+        let answer = get(&world, path, &[("cookie", &cookie)]).await;
+        assert_eq!(told(&answer), (401, "unauthorized"), "signatures are not checked without end");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -127,6 +127,12 @@ fn a_forged_token_is_refused_for_what_it_says_before_its_signature_is_checked() 
             claims(&format!(r#"{good},"events":{{"http://schemas.openid.net/x":{{}}}}"#)),
             Fault::Type,
         ),
+        (claims(&format!(r#"{good},"events":{{"a":1,"urn:ietf:params:x":null}}"#)), Fault::Type),
+        // A server's own claims of that name.
+        (claims(&format!(r#"{good},"events":["summer","http://a/b"]"#)), Fault::Signature),
+        (claims(&format!(r#"{good},"events":{{"summer":true}}"#)), Fault::Signature),
+        (claims(&format!(r#"{good},"events":"all""#)), Fault::Signature),
+        (claims(&format!(r#"{good},"events":null"#)), Fault::Signature),
     ] {
         assert_eq!(fault(header, &claims), expected, "{claims}");
     }
