@@ -203,8 +203,8 @@ sections! { PLAIN_SECTIONS, PLAIN_KEYS:
         /// `--multi-user`, so that these keep settings, workflows and assets of each user apart.
         /// The user is found there by name, and made if there is none.
         comfy_user: Toggle = "off", Live;
-        /// At a start, this user gets all clients, prompts and files that belong to nobody, because
-        /// they were made by Mooring 0.1 or with `off`. Without it no user sees them.
+        /// At a start, this user gets the clients of the time without users (0.1 or `off`), their
+        /// prompts, and the files and assets that they made. Without it no user sees these prompts.
         adopt: UserText = "", Restart;
     }
     /// Which tokens let in their users, where `auth.mode` is `jwt`.

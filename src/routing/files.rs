@@ -426,6 +426,18 @@ mod tests {
     }
 
     #[test]
+    fn a_path_in_a_users_folder_is_for_him_alone_also_if_nothing_is_known_of_it() {
+        let [ada, bob] = ["ada", "bob"].map(|name| UserFolder::of(name).path("photo.png"));
+        for unknown in [Unknown::Shared, Unknown::Hidden] {
+            let files = Files::new(10, WEEK).with_unknown(unknown);
+            let is_for = |path: &str, user| files.is_for(Folder::Input, path, None, user);
+            assert!(is_for(&ada, Some("ada")) && !is_for(&bob, Some("ada")));
+            assert!(!is_for(&format!("3d/{bob}"), Some("ada")));
+            assert!(is_for("photo.png", Some("ada")) && is_for(&bob, None));
+        }
+    }
+
+    #[test]
     fn a_copy_for_a_user_is_not_in_the_folder_of_another() {
         let user = |name: &str| Maker::User(name.into());
         let original = at(A, "x.png");

@@ -47,9 +47,11 @@ impl Files {
             || holder.is_some_and(|it| it.makers.iter().any(|maker| maker.user().is_some()));
         match (self.unknown, folder) {
             (Unknown::Hidden, Folder::Output | Folder::Temp) if !has_owner => false,
-            (Unknown::Shared | Unknown::Hidden, _) => {
-                holder.is_none_or(|holder| holder.is_for(path, Some(name)))
-            }
+            (Unknown::Shared | Unknown::Hidden, _) => match holder {
+                Some(holder) => holder.is_for(path, Some(name)),
+                // Its path says whose it is, also if nothing else is known of it.
+                None => !UserFolder::is_in(path) || UserFolder::of(name).strip(path).is_some(),
+            },
         }
     }
 
