@@ -15,6 +15,7 @@ use serde_json::{Value, json};
 
 use super::Peer;
 use super::audited::{Asked, backend_of};
+use super::gate::Told;
 use crate::masked::mask;
 use crate::metrics::{ByBackend, Exposition};
 use crate::net::{now, own_process, unix_millis};
@@ -91,7 +92,12 @@ async fn livez(State(sessions): Shared) -> (StatusCode, String) {
 }
 
 /// Whether clients should be sent here, and why not. No backend is asked for this.
-async fn readyz(State(sessions): Shared) -> Reply {
+async fn readyz(State(sessions): Shared, Extension(told): Extension<Told>) -> Reply {
+    let is_ready = sessions.shared.is_ready();
+    let status = if is_ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
+    if told == Told::InAWord {
+        return (status, Json(json!({ "ready": is_ready })));
+    }
     let now = now();
     let backends: Vec<Value> = sessions
         .shared
@@ -114,8 +120,6 @@ async fn readyz(State(sessions): Shared) -> Reply {
     // A fleet that is full is busy but ready: it serves the clients that are bound to it.
     let taking =
         sessions.shared.fleet.iter().filter(|backend| backend.view(now).serves_new()).count();
-    let is_ready = sessions.shared.is_ready();
-    let status = if is_ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
     let body = json!({
         "ready": is_ready,
         "stopping": is_stopping,

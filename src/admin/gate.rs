@@ -3,13 +3,45 @@
 //! Its own dashboard is the only page that may. A page of any other origin could otherwise call a
 //! loopback port, and DNS rebinding gives a page the gateway's own origin.
 
-use http::header::{AUTHORIZATION, HOST, ORIGIN, WWW_AUTHENTICATE};
+use http::header::{AUTHORIZATION, HOST, ORIGIN, VARY, WWW_AUTHENTICATE};
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode};
 
 use super::{dashboard, refusal};
 use crate::body::ResponseBody;
 use crate::config::ServerConfig;
+use crate::server::wire::Wire;
 use crate::session::Sessions;
+
+/// What decides here whether and what somebody is answered, besides the address.
+const VARIES: &str = "accept, authorization, host, origin, sec-fetch-dest, sec-fetch-mode, \
+                      sec-fetch-site";
+
+/// How much whoever asks may be told. It is an extension of the request.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) enum Told {
+    Everything,
+    /// Health in a word. A page that leads its own name to this listener (DNS rebinding) can read
+    /// what needs no token.
+    InAWord,
+}
+
+impl Told {
+    pub(super) fn of<B>(sessions: &Sessions, request: &Request<B>) -> Self {
+        let config = sessions.shared.config();
+        let token = config.admin.token.as_ref();
+        // Without a token, foreign names are refused.
+        let may = token.is_none_or(|token| has_token(request.headers(), token.reveal()));
+        match may || is_for_us(&config.server, request) {
+            true => Self::Everything,
+            false => Self::InAWord,
+        }
+    }
+}
+
+/// Says to caches that another sender may get another answer from the same address.
+pub(super) fn mark(response: &mut Response<ResponseBody>) {
+    response.headers_mut().insert(VARY, HeaderValue::from_static(VARIES));
+}
 
 /// Refuses pages of others, and requests without the token if one is configured. Health is open to
 /// everybody, because a kubelet has no token. So are the files of the dashboard: they show nothing
@@ -72,11 +104,21 @@ fn is_acting_read<B>(request: &Request<B>) -> bool {
     *request.method() != Method::POST && request.uri().path().ends_with("/drain")
 }
 
-/// True for the origin of the dashboard (RFC 6454 section 7): what the request was sent to.
+/// True for the origin of the dashboard (RFC 6454 section 7): what the request was sent to, by the
+/// scheme of the listener. Behind a proxy with TLS the scheme is another one; then the browser has
+/// to say that it is the same origin, which it does over HTTPS.
 fn is_own_origin<B>(request: &Request<B>, origin: &[u8]) -> bool {
-    let named = origin.strip_prefix(b"http://").or_else(|| origin.strip_prefix(b"https://"));
-    let Some(named) = named else { return false };
-    host_of(request).is_some_and(|host| host.eq_ignore_ascii_case(named))
+    let (own, other): (&[u8], &[u8]) = match Wire::of_request(request) {
+        Wire::Plain => (b"http://", b"https://"),
+        Wire::Tls => (b"https://", b"http://"),
+    };
+    let is_said = || request.headers().get("sec-fetch-site").is_some_and(|it| it == "same-origin");
+    let named = match origin.strip_prefix(own) {
+        Some(named) => Some(named),
+        None => origin.strip_prefix(other).filter(|_| is_said()),
+    };
+    let host = host_of(request);
+    named.zip(host).is_some_and(|(named, host)| host.eq_ignore_ascii_case(named))
 }
 
 /// True for a name of the gateway, and for no name: a client that sends none is not a browser.
@@ -126,8 +168,29 @@ mod tests {
         assert!(!is_foreign("GET", "/metrics", &[HERE, ("sec-fetch-site", "none")]));
         let own = [HERE, ("sec-fetch-site", "same-origin"), ("origin", "http://127.0.0.1:8181")];
         assert!(!is_foreign("POST", "/api/v1/reload", &own));
-        let named = [("host", "Ops.example"), ("origin", "https://ops.example")];
+        let named = [("host", "Ops.example"), ("origin", "http://ops.example")];
         assert!(!is_foreign("POST", "/api/v1/reload", &named));
+    }
+
+    #[test]
+    fn another_scheme_is_another_origin_unless_the_browser_says_that_it_is_not() {
+        let is_foreign = |wire: Wire, origin: &str, site: Option<&str>| {
+            let mut request = Request::post("/api/v1/reload").header("host", "ops.example");
+            request = request.header("origin", origin);
+            if let Some(site) = site {
+                request = request.header("sec-fetch-site", site);
+            }
+            let mut request = request.body(()).unwrap();
+            wire.mark(&mut request);
+            is_of_foreign_page(&request)
+        };
+        let (plain, tls) = ("http://ops.example", "https://ops.example");
+        for (wire, own, other) in [(Wire::Plain, plain, tls), (Wire::Tls, tls, plain)] {
+            assert!(!is_foreign(wire, own, None) && !is_foreign(wire, own, Some("same-origin")));
+            assert!(is_foreign(wire, other, None) && is_foreign(wire, other, Some("none")));
+            assert!(is_foreign(wire, other, Some("cross-site")));
+            assert!(!is_foreign(wire, other, Some("same-origin")), "a proxy ends TLS");
+        }
     }
 
     #[test]

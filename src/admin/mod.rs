@@ -26,6 +26,7 @@ use crate::reload::Reloads;
 use crate::server::{ConnectionEvent, ConnectionLimits, NoPassthrough, Refusal, Service};
 use crate::session::Sessions;
 use dashboard::Live;
+use gate::Told;
 
 /// Answers operators.
 #[derive(Clone, Debug)]
@@ -54,22 +55,10 @@ pub(crate) struct Peer(pub IpAddr);
 impl Service for Admin {
     type Passthrough = NoPassthrough;
 
-    async fn answer(&self, peer: IpAddr, mut request: Request<Incoming>) -> Response<ResponseBody> {
-        if let Some(refusal) = gate::refuse(&self.sessions, &request) {
-            let status = refusal.status();
-            self.sessions.shared.audit.note_refusal(|| {
-                let who = Who::at(peer);
-                Entry::refused(who, "listener.refused", Value::Null, &status.to_string())
-            });
-            return refusal;
-        }
-        if let Some(answer) = dashboard::answer(&self.live, &request) {
-            return answer;
-        }
-        request.extensions_mut().insert(Peer(peer));
-        let mut router = self.router.clone();
-        let Ok(response) = router.call(request.map(Body::new)).await;
-        collected(response).await
+    async fn answer(&self, peer: IpAddr, request: Request<Incoming>) -> Response<ResponseBody> {
+        let mut response = self.answer_to(peer, request).await;
+        gate::mark(&mut response);
+        response
     }
 
     fn refused(&self, refused: Refusal, _: &[u8]) -> Response<ResponseBody> {
@@ -93,6 +82,32 @@ impl Service for Admin {
                 self.sessions.shared.metrics.panics.inc();
             }
         }
+    }
+}
+
+impl Admin {
+    async fn answer_to(
+        &self,
+        peer: IpAddr,
+        mut request: Request<Incoming>,
+    ) -> Response<ResponseBody> {
+        if let Some(refusal) = gate::refuse(&self.sessions, &request) {
+            let status = refusal.status();
+            self.sessions.shared.audit.note_refusal(|| {
+                let who = Who::at(peer);
+                Entry::refused(who, "listener.refused", Value::Null, &status.to_string())
+            });
+            return refusal;
+        }
+        if let Some(answer) = dashboard::answer(&self.live, &request) {
+            return answer;
+        }
+        request.extensions_mut().insert(Peer(peer));
+        let told = Told::of(&self.sessions, &request);
+        request.extensions_mut().insert(told);
+        let mut router = self.router.clone();
+        let Ok(response) = router.call(request.map(Body::new)).await;
+        collected(response).await
     }
 }
 

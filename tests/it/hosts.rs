@@ -255,8 +255,30 @@ async fn the_admin_listener_answers_to_own_names_or_to_a_token() {
     }
     let token = Some(mooring::config::Secret::parse("s3cret").unwrap());
     let world = World::with(1, |config| config.admin.token = token).await;
+    world.all_up().await;
     let evil = ("host", "evil.example");
     assert_eq!(ask(world.admin, "/api/v1/clients", &[evil]).await.status, 401);
     let by_token = [evil, ("authorization", "Bearer s3cret")];
     assert_eq!(ask(world.admin, "/api/v1/clients", &by_token).await.status, 200);
+    // A page can lead its own name here and read what needs no token.
+    let ready = ask(world.admin, "/readyz", &[evil]).await;
+    assert_eq!((ready.status, ready.text().as_str()), (200, r#"{"ready":true}"#));
+    for lines in [&by_token[..], &[("host", "localhost")], &[("host", "192.0.2.1:8181")]] {
+        let ready = ask(world.admin, "/readyz", lines).await;
+        assert_eq!(ready.json()["backends"][0]["name"], "a", "{lines:?}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn caches_are_told_on_what_an_answer_of_the_admin_listener_depends() {
+    let world = World::with(1, |_| {}).await;
+    for (path, status) in [("/", 200), ("/api/v1/backends", 200), ("/readyz", 200), ("/x", 404)] {
+        world.all_up().await;
+        let answer = ask(world.admin, path, &[("host", "localhost")]).await;
+        assert_eq!(answer.status, status, "{path}");
+        let vary = answer.header("vary");
+        for name in ["accept", "authorization", "host", "origin", "sec-fetch-site"] {
+            assert!(vary.split(", ").any(|it| it == name), "{path}: {vary}");
+        }
+    }
 }

@@ -9,7 +9,7 @@ mod snapshot;
 use std::sync::Arc;
 
 use http::header::{
-    ACCEPT, CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE, REFERRER_POLICY, VARY,
+    ACCEPT, CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE, REFERRER_POLICY,
     X_CONTENT_TYPE_OPTIONS,
 };
 use http::{HeaderValue, Method, Request, Response};
@@ -87,7 +87,6 @@ fn sent(kind: &'static str, content: &'static str) -> Response<ResponseBody> {
         (X_CONTENT_TYPE_OPTIONS, "nosniff"),
         // Another version of the gateway has other files under the same names.
         (CACHE_CONTROL, "no-cache"),
-        (VARY, "accept"),
     ] {
         headers.insert(name, HeaderValue::from_static(value));
     }
