@@ -69,6 +69,9 @@ pub enum NoUserId {
     JustFailed,
     #[error("it did not make the user")]
     NotMade,
+    /// It would fail to make any.
+    #[error("it failed to make the user ({0})")]
+    Fails(u16),
     #[error(transparent)]
     Ask(#[from] ApiError),
 }
@@ -77,7 +80,7 @@ impl From<NoUserId> for ApiError {
     fn from(error: NoUserId) -> Self {
         match error {
             NoUserId::Ask(error) => error,
-            NoUserId::NotRead | NoUserId::JustFailed | NoUserId::NotMade => {
+            NoUserId::NotRead | NoUserId::JustFailed | NoUserId::NotMade | NoUserId::Fails(_) => {
                 Self::Junk(Junk::Malformed)
             }
         }
@@ -154,7 +157,7 @@ impl Backend {
         }
         let asked = self.ask_user_id(name, limit).await;
         match &asked {
-            Err(NoUserId::Ask(_)) => {
+            Err(NoUserId::Ask(_) | NoUserId::Fails(_)) => {
                 ids.failures.fetch_add(1, Ordering::AcqRel);
             }
             // It concerns this user alone.
@@ -179,6 +182,7 @@ impl Backend {
                 info!(backend = %self.name(), user = name, "Made a user of this server.");
                 told.with(name, id)
             }
+            status @ 500..=599 => return Err(NoUserId::Fails(status)),
             // Another gateway may have been faster: the server refuses the second one of a name.
             _ => self.read_users(limit).await?,
         };

@@ -347,7 +347,9 @@ impl<H: Store> Writer<H> {
                 () = heart.idle(self.kept.work.notified()) => false,
                 () = stop.stopping() => true,
             };
-            let is_committed = self.commit_gathered().await;
+            // A disk that does not answer is no reason to restart: reads, sockets and events go on,
+            // and a new process would wait for the same disk. `mooring_journal_failing` tells.
+            let is_committed = heart.idle(self.commit_gathered()).await;
             if is_last {
                 return;
             }

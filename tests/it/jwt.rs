@@ -323,7 +323,7 @@ async fn cookies_that_somebody_has_planted_do_not_hide_the_right_one() {
     };
     let cheap = vec![format!("token=x; token={old}"); 9].join("; ");
     for path in BOTH_WAYS {
-        for planted in [forged(2), forged(15), cheap.clone()] {
+        for planted in [forged(2), forged(3), cheap.clone()] {
             let cookie = format!("{planted}; token={ada}");
             let answer = get(&world, path, &[("cookie", &cookie)]).await;
             assert_eq!(answer.status, 200, "{path}: {}", answer.text());
@@ -332,7 +332,7 @@ async fn cookies_that_somebody_has_planted_do_not_hide_the_right_one() {
             let answer = get(&world, path, &[("cookie", &cookie)]).await;
             assert_eq!(answer.status, 200, "{path}: {}", answer.text());
         }
-        let cookie = format!("{}; token={ada}", forged(16));
+        let cookie = format!("{}; token={ada}", forged(4));
         let answer = get(&world, path, &[("cookie", &cookie)]).await;
         assert_eq!(told(&answer), (401, "unauthorized"), "signatures are not checked without end");
     }

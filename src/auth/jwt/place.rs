@@ -19,7 +19,7 @@ use crate::auth::users::{Pass, Shown, ShownBy};
 /// For how many cookies of the name a wrong signature is found. A neighbour of the same domain can
 /// plant many, and a browser sends those of longer paths first: they must not hide the right one.
 /// What is refused for less costs little and does not count; the size of the head bounds it.
-const FORGED_MAX: usize = 16;
+const FORGED_MAX: usize = 4;
 
 /// Whether a cookie lets somebody in.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
