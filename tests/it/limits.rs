@@ -5,13 +5,14 @@ use std::num::{NonZeroU32, NonZeroU64};
 
 use http::Method;
 use mooring::config::{Config, LimitsConfig, OnOff};
+use mooring::net::Stream;
 use mooring::routing::ids::ClientId;
 use serde_json::json;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
 use crate::keys::{ADA, BOB};
 use crate::restart::Mortal;
-use crate::support::{Answer, Socket, World, quick, send, slow, soon, until};
+use crate::support::{Answer, Socket, World, network, quick, send, slow, soon, until};
 
 const REACHED: (u16, &str) = (429, "limit_reached");
 
@@ -493,7 +494,7 @@ async fn a_connection_with_too_many_requests_is_closed() {
         })
         .await;
         world.all_up().await;
-        let mut client = tokio::net::TcpStream::connect(world.front).await.unwrap();
+        let mut client = network().connect("127.0.0.1", world.front.port()).await.unwrap();
         let request = "GET /system_stats?clientId=a HTTP/1.1\r\nhost: localhost\r\n\r\n";
         client.write_all(request.repeat(50).as_bytes()).await.unwrap();
         let mut told = String::new();
@@ -515,9 +516,9 @@ async fn a_connection_too_many_is_closed_until_another_ends() {
     let change = |config: &mut Config| config.limits.address_connections = NonZeroU32::new(2);
     let world = World::with(1, change).await;
     world.all_up().await;
-    let connect = async || tokio::net::TcpStream::connect(world.front).await.unwrap();
+    let connect = async || network().connect("127.0.0.1", world.front.port()).await.unwrap();
     let request = b"GET /queue HTTP/1.1\r\nhost: localhost\r\n\r\n";
-    let is_answered = async |client: &mut tokio::net::TcpStream| {
+    let is_answered = async |client: &mut Stream| {
         let mut byte = [0];
         client.write_all(request).await.is_ok() && matches!(client.read(&mut byte).await, Ok(1))
     };
