@@ -32,7 +32,7 @@ const BYTES_PER_SECOND: u64 = 64 << 20;
 const SHORTEST_WAIT: Duration = Duration::from_millis(1);
 
 /// How fast all connections of a listener together drop what still arrives. They take turns: each
-/// waits until what was dropped before it would have passed at [`BYTES_PER_SECOND`].
+/// waits until what was dropped before it would have passed at 64 MiB a second.
 #[derive(Debug)]
 pub struct Pace {
     began: Instant,
