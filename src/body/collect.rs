@@ -58,10 +58,12 @@ pub(crate) async fn collect_counted(
     limits: CollectLimits,
     share: Option<&mut BodyShare>,
 ) -> Result<Bytes, CollectError> {
-    let mut collector = Collector { limits, share, first: None, rest: Vec::new() };
-    if limits.max < body.size_hint().lower() {
+    let announced = body.size_hint().lower();
+    if limits.max < announced {
         return Err(CollectError::TooLarge { max: limits.max });
     }
+    let announced = usize::try_from(announced).unwrap_or_default();
+    let mut collector = Collector { limits, share, announced, first: None, rest: Vec::new() };
     let mut streamed = Streamed::new(body, limits.idle);
     streamed.counts = counts;
     let began = Instant::now();
@@ -79,6 +81,8 @@ pub(crate) async fn collect_counted(
 struct Collector<'a> {
     limits: CollectLimits,
     share: Option<&'a mut BodyShare>,
+    /// How many bytes come at least, as the head says.
+    announced: usize,
     first: Option<Bytes>,
     rest: Vec<u8>,
 }
@@ -101,6 +105,9 @@ impl Collector<'_> {
         match self.first.take() {
             None if self.rest.is_empty() => self.first = Some(data),
             first => {
+                // At once, so that it is not copied while it grows: for a moment that takes twice
+                // the memory. What is reserved takes none before it is written.
+                self.rest.reserve_exact(self.announced.saturating_sub(self.rest.len()));
                 self.rest.extend_from_slice(first.as_deref().unwrap_or_default());
                 self.rest.extend_from_slice(&data);
             }
