@@ -105,14 +105,24 @@ impl Collector<'_> {
         match self.first.take() {
             None if self.rest.is_empty() => self.first = Some(data),
             first => {
-                // At once, so that it is not copied while it grows: for a moment that takes twice
-                // the memory. What is reserved takes none before it is written.
-                self.rest.reserve_exact(self.announced.saturating_sub(self.rest.len()));
-                self.rest.extend_from_slice(first.as_deref().unwrap_or_default());
+                let first = first.unwrap_or_default();
+                self.make_room(first.len() + data.len());
+                self.rest.extend_from_slice(&first);
                 self.rest.extend_from_slice(&data);
             }
         }
         Ok(())
+    }
+
+    /// Reserves what is announced, so that a large body is seldom copied while it grows: for a
+    /// moment that takes twice the memory. It is at most four times what has arrived, because
+    /// anybody can announce much.
+    fn make_room(&mut self, more: usize) {
+        let arrived = self.rest.len() + more;
+        if self.rest.capacity() < arrived {
+            let wanted = self.announced.min(arrived.saturating_mul(4));
+            self.rest.reserve_exact(wanted.saturating_sub(self.rest.len()));
+        }
     }
 
     /// Small bodies arrive in one piece and are not copied. Large ones are copied once, as they
