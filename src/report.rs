@@ -6,6 +6,7 @@ use std::time::Instant;
 use serde::Serialize;
 
 use crate::fleet::backend::{Backend, Going};
+use crate::fleet::devices::Device;
 use crate::masked::mask;
 use crate::net::unix_millis;
 use crate::routing::client as core;
@@ -53,6 +54,8 @@ pub(crate) struct BackendReport {
     pub labels: Vec<String>,
     pub bound_clients: u32,
     pub held_clients: usize,
+    /// Where it computes, as far as it has said.
+    pub devices: Vec<Device>,
     /// Why it is down, or what was last wrong with it.
     pub trouble: Option<String>,
 }
@@ -208,6 +211,7 @@ pub(crate) fn backend(
         labels: Vec::clone(&backend.labels()),
         bound_clients: report.bound,
         held_clients: held,
+        devices: backend.look_at_devices(now),
         trouble: report.trouble,
     }
 }

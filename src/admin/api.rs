@@ -16,6 +16,7 @@ use serde_json::{Value, json};
 use super::Peer;
 use super::audited::{Asked, backend_of};
 use super::gate::Told;
+use crate::fleet::devices;
 use crate::masked::mask;
 use crate::metrics::{ByBackend, Exposition};
 use crate::net::{now, own_process, unix_millis};
@@ -47,7 +48,7 @@ pub(crate) fn router(sessions: Arc<Sessions>) -> Router {
         .with_state(sessions)
 }
 
-const ENDPOINTS: [&str; 15] = [
+const ENDPOINTS: [&str; 16] = [
     "GET /livez",
     "GET /readyz",
     "GET /metrics",
@@ -59,6 +60,7 @@ const ENDPOINTS: [&str; 15] = [
     "GET /api/v1/clients",
     "GET /api/v1/clients/{id}",
     "POST /api/v1/clients/{id}/release",
+    "POST /api/v1/prompts/{id}/cancel",
     "GET /api/v1/explain",
     "GET /api/v1/live",
     "GET /api/v1/scaling",
@@ -177,6 +179,8 @@ fn refresh(sessions: &Sessions) {
         metrics.backends.suspect.get_or_create(&label).set(is(Condition::Suspect));
         metrics.backends.queue.get_or_create(&label).set(i64::from(report.queue_remaining));
         metrics.backends.bound.get_or_create(&label).set(i64::from(report.bound));
+        let (total, free) = devices::memory_of(&backend.look_at_devices(now));
+        metrics.backends.vram(&label, total, free);
     }
 }
 

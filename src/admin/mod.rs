@@ -5,6 +5,7 @@ mod audited;
 mod backends;
 mod dashboard;
 mod gate;
+mod prompts;
 mod reload;
 mod scaling;
 
@@ -41,6 +42,7 @@ impl Admin {
     pub(crate) fn new(sessions: Arc<Sessions>, reloads: Reloads) -> Self {
         let router = api::router(Arc::clone(&sessions))
             .merge(backends::router(Arc::clone(&sessions)))
+            .merge(prompts::router(Arc::clone(&sessions)))
             .merge(scaling::router(Arc::clone(&sessions)))
             .merge(reload::router(reloads));
         let live = Live::of(&sessions);

@@ -13,6 +13,7 @@
 //! - [`refused`]: what a backend lacks that another may have
 //! - [`commands`]: the small bodies of routes that name prompts
 //! - [`event`]: reads the few socket events that matter
+//! - [`progress`]: how far a node is
 //! - [`messages`]: events that Mooring itself sends
 //! - [`features`]: the server features that a page is told
 //! - [`files`]: names of files as clients write them, in views, graphs and masks
@@ -24,6 +25,7 @@
 //! - [`multipart`]: the bodies of uploads
 //! - [`preview`]: binary frames; converts type 4 to type 1
 //! - [`answers`]: reads backends' answers as far as needed
+//! - [`devices`]: the GPUs of a server, and their memory
 //! - [`lists`]: queues and histories of several backends as one
 //! - [`jobs`]: the jobs API, also for servers that lack it or parts of it
 //! - [`assets`]: assets and their tags
@@ -34,6 +36,7 @@ pub mod answers;
 pub mod assets;
 pub mod commands;
 pub mod deny;
+pub mod devices;
 pub mod endpoint;
 pub mod event;
 pub mod features;
@@ -52,6 +55,7 @@ pub mod number;
 pub mod object_info;
 pub mod pack_routes;
 pub mod preview;
+pub mod progress;
 pub mod query;
 mod raw;
 pub mod redact;

@@ -12,6 +12,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use super::breaker::Breaker;
+use super::devices::Devices;
 use super::dialler::Dialler;
 use super::load::Load;
 use super::names::{Names, header};
@@ -66,6 +67,7 @@ pub struct Backend {
     pub worker: worker::WorkerWatch,
     pub load: Load,
     pub queue: QueueSnapshots,
+    pub(super) devices: Devices,
     pub(super) user_ids: UserIds,
     live: LiveConfig,
     /// Copies of fields of [`State`], for views without a lock.
@@ -153,6 +155,7 @@ impl Backend {
             pool: Arc::new(pool),
             load: Load::default(),
             queue: QueueSnapshots::default(),
+            devices: Devices::default(),
             user_ids: UserIds::default(),
             breaker,
             worker: worker::WorkerWatch::default(),

@@ -11,11 +11,12 @@
 //! says from when an answer is awaited. [`api`] makes small requests, and [`queue_snapshot`] reads
 //! one queue for many callers. [`up_state`] says whether a backend is up, and [`worker`] whether
 //! the thread is alive that does its work. [`features`] are what all have in common. [`user_ids`]
-//! says what one calls a user.
+//! says what one calls a user, and [`devices`] which GPUs it has.
 
 pub mod api;
 pub mod backend;
 pub mod breaker;
+pub mod devices;
 pub mod dial_limiter;
 pub mod dialler;
 pub mod diff;

@@ -3,10 +3,10 @@
 use std::sync::Arc;
 
 use super::backend::{Backend, Common};
-use super::{breaker, watch};
+use super::{breaker, devices, watch};
 
-/// Watches `backend` and tries new connections to it until it leaves the fleet, or the process
-/// stops. A task that panics is started again.
+/// Watches `backend`, tries new connections to it and reads its devices until it leaves the fleet,
+/// or the process stops. A task that panics is started again.
 pub(super) fn supervise(backend: &Arc<Backend>, common: &Common) {
     let (live, tasks) = (&common.live, &common.tasks);
     backend.warn_if_insecure();
@@ -19,6 +19,11 @@ pub(super) fn supervise(backend: &Arc<Backend>, common: &Common) {
     tasks.spawn_again(move || {
         let (backend, live) = knocked.clone();
         breaker::probe(backend, live)
+    });
+    let looked_at = (Arc::clone(backend), common.clone());
+    tasks.spawn_again(move || {
+        let (backend, common) = looked_at.clone();
+        devices::read(backend, common)
     });
     let closing = Arc::clone(backend);
     tasks.spawn(async move {

@@ -179,6 +179,7 @@ impl Watch {
         if !version.takes_prompt_id() {
             return Err(Trouble::Unsupported(version.to_string()));
         }
+        self.backend.devices.learned(&stats, now());
         // Some forks lack the route although they are new enough.
         let features = self.backend.get_ok("/features", limit).await.ok();
         let features = features

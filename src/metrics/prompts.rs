@@ -47,6 +47,8 @@ pub struct BackendMetrics {
     pub suspect: Family<ByBackend, Gauge>,
     pub queue: Family<ByBackend, Gauge>,
     pub bound: Family<ByBackend, Gauge>,
+    vram_total: Family<ByBackend, Gauge>,
+    vram_free: Family<ByBackend, Gauge>,
     ended: Family<ByBackendAndEnd, Counter>,
     waited: Histograms,
     ran: Histograms,
@@ -72,6 +74,8 @@ impl Default for BackendMetrics {
             suspect: Family::default(),
             queue: Family::default(),
             bound: Family::default(),
+            vram_total: Family::default(),
+            vram_free: Family::default(),
             ended: Family::default(),
             waited: histograms(),
             ran: histograms(),
@@ -96,6 +100,10 @@ impl BackendMetrics {
         registry.register("backend_queue", help, self.queue.clone());
         let help = "Clients that are bound to the backend";
         registry.register("backend_bound_clients", help, self.bound.clone());
+        let help = "Memory of the backend's GPUs, as it says";
+        registry.register("backend_vram_total_bytes", help, self.vram_total.clone());
+        let help = "Free memory of the backend's GPUs, as it says";
+        registry.register("backend_vram_free_bytes", help, self.vram_free.clone());
         registry.register("prompts", "Prompts that have ended", self.ended.clone());
         let help = "Time from the decision to send a prompt until it was seen to run";
         registry.register_with_unit("prompt_wait", help, Unit::Seconds, self.waited.clone());
@@ -151,11 +159,22 @@ impl BackendMetrics {
         }
     }
 
+    /// The memory of a backend's GPUs in bytes. What is unknown has no series.
+    pub fn vram(&self, backend: &ByBackend, total: Option<u64>, free: Option<u64>) {
+        for (family, bytes) in [(&self.vram_total, total), (&self.vram_free, free)] {
+            match bytes.and_then(|bytes| i64::try_from(bytes).ok()) {
+                Some(bytes) => drop(family.get_or_create(backend).set(bytes)),
+                None => drop(family.remove(backend)),
+            }
+        }
+    }
+
     fn drop_state(&self, backend: &str) {
         let label = ByBackend { backend: backend.to_owned() };
         for family in [&self.up, &self.wedged, &self.suspect, &self.queue, &self.bound] {
             family.remove(&label);
         }
+        self.vram(&label, None, None);
     }
 
     fn drop_counts(&self, backend: &str) {

@@ -168,6 +168,12 @@ impl EventLog {
         self.position(prompt).and_then(|index| self.prompts[index].now.executing.as_ref())
     }
 
+    /// The newest `progress` of a prompt that has not ended.
+    #[must_use]
+    pub fn progress(&self, prompt: &str) -> Option<&Frame> {
+        self.position(prompt).and_then(|index| self.prompts[index].now.progress.as_ref())
+    }
+
     /// True if an output of the same node was relayed. A synthesized one would then be a duplicate.
     #[must_use]
     pub fn has_output_of(&self, prompt: &str, is_it: impl Fn(&Frame) -> bool) -> bool {

@@ -26,7 +26,7 @@
 //! - [`subscriber`]: a browser socket in its client's state
 //! - [`socket`]: the task of a browser socket
 //! - [`registry`]: all clients by name
-//! - [`control`]: operations of operators, and of clients on themselves; [`interrupts`]
+//! - [`control`]: operations of operators, and of clients on themselves; [`interrupts`]; [`cancel`]
 //! - [`adoption`]: prompts at the backends after a start without a journal
 //! - [`reconcile`]: finds ends by asking
 //! - [`worker_health`]: whether the backends' workers are alive
@@ -34,6 +34,7 @@
 //! - [`holdback`]: events that came before the answer to their submission (pure)
 //! - [`tombstones`]: prompts whose events are dropped (pure)
 //! - [`release`]: releases a binding, safely or by force
+//! - [`doing`]: what running prompts do, for operators
 //! - [`restored`]: a client restored after a restart
 
 mod adopt;
@@ -41,9 +42,11 @@ pub mod adoption;
 mod apply;
 pub mod binary;
 pub mod budget;
+pub mod cancel;
 pub mod completion;
 pub mod control;
 mod discovered;
+pub mod doing;
 pub mod event_log;
 pub mod file_names;
 pub mod holdback;

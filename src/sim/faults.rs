@@ -46,6 +46,8 @@ pub struct Faults {
     /// Pings are not answered, and nothing is written to sockets.
     pub mute_sockets: bool,
     pub listening: Listening,
+    /// What `/system_stats` lists as `devices`; null for the processor, as recorded.
+    pub devices: Box<serde_json::Value>,
 }
 
 /// What happens to new connections. Existing ones continue.

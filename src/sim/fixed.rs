@@ -41,6 +41,10 @@ impl Shared {
     pub(super) fn system_stats(&self) -> Value {
         let mut stats = self.fixed("/system_stats");
         stats["system"]["comfyui_version"] = json!(self.options.version);
+        let devices = self.faults().devices.clone();
+        if !devices.is_null() {
+            stats["devices"] = *devices;
+        }
         stats
     }
 }

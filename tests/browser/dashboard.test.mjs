@@ -83,7 +83,10 @@ test("it shows who works and what happened, on every screen", DEADLINE, async ()
       await isLive(tab);
       await page.getByRole("rowheader").filter({ hasText: "tab-of-ada" }).waitFor();
       await page.getByRole("listitem").filter({ hasText: /of tab-of-cyd on gpu-. failed/ }).waitFor();
-      assert.equal(await page.locator(`li[title="${long[0]}"]`).count(), 1);
+      assert.equal(await page.locator(`.prompts li[title="${long[0]}"]`).count(), 1);
+      const busy = page.getByRole("article").filter({ has: page.locator(`li[title="${long[0]}"]`) });
+      await busy.getByText(/^Runs SlowSteps \(node 2\), step \d+ of 20, for/).waitFor();
+      await busy.getByText(/^cpu: [\d.]+ GiB of [\d.]+ GiB free$/).waitFor();
       assert.equal(await page.getByRole("article").count(), 3);
       const overflow = await page.evaluate(() =>
         document.documentElement.scrollWidth - window.innerWidth);
@@ -155,6 +158,27 @@ test("a refusal is told, and what it would have done is not done", DEADLINE, asy
   await page.getByRole("dialog").getByRole("button", { name: "Release" }).click();
   await row.waitFor({ state: "detached" });
   await page.getByRole("listitem").filter({ hasText: "was lost (reset)" }).waitFor();
+  await tab.context.close();
+});
+
+test("one job is cancelled after a question, and the other runs", DEADLINE, async () => {
+  const [keeps, goes] = [await submit("tab-of-eve", job(300)), await submit("tab-of-eve", job(300))];
+  const tab = await open(fleet.admin, {}, "#filter=tab-of-eve");
+  const { page } = tab;
+  await page.getByRole("button", { name: `Cancel job ${goes}` }).click();
+  const dialog = page.getByRole("dialog", { name: "Cancel a job of tab-of-eve?" });
+  await dialog.getByText(/deleted from the queue of gpu-/).waitFor();
+  await page.screenshot({ path: `${PICTURES}/dashboard-cancel.png` });
+  await isAccessible(tab, "the question before a cancel");
+  await dialog.getByRole("button", { name: "Keep it" }).click();
+  assert.equal(await page.locator(`.prompts li[title="${goes}"]`).count(), 1);
+  await page.getByRole("button", { name: `Cancel job ${goes}` }).click();
+  await dialog.getByRole("button", { name: "Cancel the job" }).click();
+  await dialog.waitFor({ state: "hidden" });
+  await page.locator(`.prompts li[title="${goes}"]`).waitFor({ state: "detached" });
+  await page.locator(`.prompts li[title="${keeps}"][data-state="running"]`).waitFor();
+  await end(keeps);
+  assert.deepEqual(tab.problems, []);
   await tab.context.close();
 });
 

@@ -15,13 +15,13 @@ const TOKEN: &str = "token-of-the-operator";
 const HTML: (&str, &str) = ("accept", "text/html,application/xhtml+xml");
 
 /// A page that listens.
-struct Watching {
+pub(crate) struct Watching {
     stream: Stream,
     read: Vec<u8>,
 }
 
 impl Watching {
-    async fn open(admin: SocketAddr, headers: &str) -> Self {
+    pub(crate) async fn open(admin: SocketAddr, headers: &str) -> Self {
         let mut stream = network().connect("127.0.0.1", admin.port()).await.unwrap();
         let head = format!("GET /api/v1/live HTTP/1.1\r\nhost: {admin}\r\n{headers}\r\n");
         stream.write_all(head.as_bytes()).await.unwrap();
@@ -29,7 +29,7 @@ impl Watching {
     }
 
     /// The next snapshot; `None` once the answer has ended.
-    async fn next(&mut self) -> Option<Value> {
+    pub(crate) async fn next(&mut self) -> Option<Value> {
         loop {
             if let Some(event) = self.taken() {
                 return Some(event);
@@ -50,7 +50,7 @@ impl Watching {
     }
 
     /// The first snapshot of which this is true.
-    async fn until(&mut self, is_it: impl Fn(&Value) -> bool) -> Value {
+    pub(crate) async fn until(&mut self, is_it: impl Fn(&Value) -> bool) -> Value {
         loop {
             let seen = self.next().await.expect("the answer goes on");
             if is_it(&seen) {

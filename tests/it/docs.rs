@@ -194,6 +194,7 @@ fn scrape() -> String {
     ] {
         family.get_or_create(&label).set(1);
     }
+    metrics.backends.vram(&label, Some(2), Some(1));
     metrics.certificates.ends("front", Some((1, 1)));
     metrics.discoveries.began("gpus");
     metrics.discoveries.found("gpus", 2, 1);

@@ -104,6 +104,7 @@ mod told;
 mod tunnels;
 mod turmoil;
 #[cfg(debug_assertions)]
+mod watched;
 mod ways;
 mod whose;
 mod wild;

@@ -9,12 +9,14 @@ use std::time::{Duration, Instant};
 use serde_json::{Map, Value, json};
 
 use crate::fleet::backend::Backend;
+use crate::masked::mask;
 use crate::report::{self, PendingReport};
 use crate::routing::ids::{BackendId, ClientId, PromptId};
 use crate::routing::ledger::Listed;
 use crate::routing::pending::{Pending, Phase};
 use crate::routing::placement::Condition;
 use crate::session::control::Held;
+use crate::session::doing::Doing;
 use crate::session::{Client, Sessions};
 
 /// A page lists so many clients with pending prompts, those with most first.
@@ -29,18 +31,24 @@ const ENDS_SHOWN: usize = 300;
 /// How far back they go.
 const ENDS_SINCE: Duration = Duration::from_secs(3_600);
 
+/// Of each backend so many prompts that run: a server of today runs one at a time.
+const DOING_SHOWN: usize = 4;
+
 /// Prompts that are at a backend, or on their way.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Debug, Default)]
 struct Work {
     waiting: usize,
     running: usize,
+    /// Since when the oldest of those that wait does.
+    waits_since: Option<Instant>,
+    doing: Vec<Value>,
 }
 
 pub(super) fn of(sessions: &Sessions, now: Instant) -> Value {
     let working = sessions.clients.working();
     let known = working.len();
     let held = Held::among(sessions, &working);
-    let backends = backends(sessions, &held, &work_of(&working), now);
+    let backends = backends(sessions, &held, work_of(&working, now), now);
     let ended = ended(sessions, now);
     json!({
         "version": env!("CARGO_PKG_VERSION"),
@@ -85,15 +93,25 @@ fn is_same_trouble(before: &Value, after: &Value) -> bool {
     letters(before) == letters(after)
 }
 
-fn work_of(clients: &[Arc<Client>]) -> HashMap<BackendId, Work> {
+fn work_of(clients: &[Arc<Client>], now: Instant) -> HashMap<BackendId, Work> {
     let mut work: HashMap<BackendId, Work> = HashMap::new();
     for client in clients {
+        for doing in client.doing() {
+            let there = work.entry(doing.backend).or_default();
+            if there.doing.len() < DOING_SHOWN {
+                there.doing.push(shown_doing(client, &doing, now));
+            }
+        }
         client.inspect(|core, _| {
             for pending in core.pending().values() {
                 let there = work.entry(pending.backend).or_default();
                 match pending.phase {
                     Phase::Running | Phase::Ending(_) => there.running += 1,
-                    Phase::Sending | Phase::Restored | Phase::Queued => there.waiting += 1,
+                    Phase::Sending | Phase::Restored | Phase::Queued => {
+                        there.waiting += 1;
+                        let since = there.waits_since.unwrap_or(pending.since);
+                        there.waits_since = Some(since.min(pending.since));
+                    }
                 }
             }
         });
@@ -101,18 +119,33 @@ fn work_of(clients: &[Arc<Client>]) -> HashMap<BackendId, Work> {
     work
 }
 
+fn shown_doing(client: &Client, doing: &Doing, now: Instant) -> Value {
+    let steps = doing.steps.as_ref();
+    json!({
+        "prompt_id": doing.prompt.to_string(),
+        "client": mask(&client.id).to_string(),
+        "node": doing.node,
+        "value": steps.map(|it| it.value),
+        "max": steps.map(|it| it.max),
+        "runs_ms": doing.started.map(|at| age(at, now)),
+    })
+}
+
 fn backends(
     sessions: &Sessions,
     held: &Held<'_>,
-    work: &HashMap<BackendId, Work>,
+    mut work: HashMap<BackendId, Work>,
     now: Instant,
 ) -> Vec<Value> {
     let one = |backend: Arc<Backend>| {
         let mut shown = json!(report::backend(sessions, &backend, held, now));
-        let there = work.get(&backend.id).copied().unwrap_or_default();
+        let there = work.remove(&backend.id).unwrap_or_default();
         if let Some(shown) = shown.as_object_mut() {
             shown.insert("running".to_owned(), json!(there.running));
             shown.insert("waiting".to_owned(), json!(there.waiting));
+            let waits = there.waits_since.map(|since| age(since, now));
+            shown.insert("oldest_waiting_ms".to_owned(), json!(waits));
+            shown.insert("doing".to_owned(), there.doing.into());
             shown.insert("condition".to_owned(), json!(word(backend.worker.condition())));
         }
         shown
@@ -156,9 +189,13 @@ fn oldest(sessions: &Sessions, client: &Client, now: Instant) -> Vec<PendingRepo
     })
 }
 
+fn age(since: Instant, now: Instant) -> u64 {
+    u64::try_from(now.duration_since(since).as_millis()).unwrap_or(u64::MAX)
+}
+
 /// The prompts that ended, the newest last.
 fn ended(sessions: &Sessions, now: Instant) -> Vec<Value> {
-    let age = |at: Instant| u64::try_from(now.duration_since(at).as_millis()).unwrap_or(u64::MAX);
+    let age = |at| age(at, now);
     let one = |it: &Listed| {
         json!({
             "prompt_id": it.prompt.to_string(),

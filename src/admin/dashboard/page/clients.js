@@ -23,15 +23,34 @@ function update(row, entry, { act, detail }) {
   find(".link").onclick = () => detail({ name: nameOf(entry), hash: client.hash });
   say(find(".user"), client.user ?? "");
   say(find(".where"), client.backend ?? "not bound");
-  keep(find(".prompts"), prompts.slice(0, PROMPTS_SHOWN), (it) => it.prompt_id, () => el("li"),
+  keep(find(".prompts"), prompts.slice(0, PROMPTS_SHOWN), (it) => it.prompt_id,
+    (it) => el("li", {}, el("span"), el("button", { type: "button", class: "cancel" },
+      el("span", { "aria-hidden": "true" }, "×"),
+      el("span", { class: "hidden-text" }, `Cancel job ${it.prompt_id}`))),
     (item, it) => {
       item.dataset.state = it.state;
       item.title = it.prompt_id;
-      say(item, `${it.state} ${ago(it.age_ms)}`);
+      say(item.querySelector("span"), `${it.state} ${ago(it.age_ms)}`);
+      item.querySelector(".cancel").onclick = () => act(cancel(entry, it));
     });
   const rest = client.pending - Math.min(prompts.length, PROMPTS_SHOWN);
   find(".prompts").dataset.rest = rest > 0 ? `and ${rest} more` : "";
   find(".release").onclick = () => act(release(entry));
+}
+
+function cancel(entry, { prompt_id: prompt, state, backend, age_ms: age }) {
+  return {
+    title: `Cancel a job of ${nameOf(entry)}?`,
+    cost: (state === "running"
+      ? `${backend} is interrupted: what it has made of this job so far is lost. `
+      : `It is deleted from the queue of ${backend}. Should it start at this moment, it is `
+        + "interrupted. ")
+      + `It was submitted ${ago(age)} ago. No other job is touched, and its client is told.`,
+    yes: "Cancel the job",
+    no: "Keep it",
+    method: "POST",
+    path: `/api/v1/prompts/${encodeURIComponent(prompt)}/cancel`,
+  };
 }
 
 function release(entry) {

@@ -71,13 +71,52 @@ function make(backend) {
     el("div", { class: "name" },
       el("h3", {}, backend.name), el("span", { class: "badge" }), el("span", { class: "soft at" })),
     el("p", { class: "why" }),
+    el("ul", { class: "doing" }),
     el("div", { class: "load" },
       el("span", { class: "bar", "aria-hidden": "true" }, el("i", { class: "run" }), el("i", { class: "wait" })),
       el("span", { class: "words" })),
+    el("p", { class: "soft waits" }),
     el("svg", {}),
     el("p", { class: "soft hour" }),
+    el("ul", { class: "gpus" }),
     el("p", { class: "soft facts" }),
     el("p", { class: "buttons" }));
+}
+
+/** A bar that says nothing that is not in words beside it. */
+const bar = (part) => el("span", { class: "bar", "aria-hidden": "true" }, el("i", { class: part }));
+
+const fill = (item, part) => {
+  item.querySelector(".bar i").style.width = `${100 * Math.min(1, Math.max(0, part))}%`;
+};
+
+const makeDoing = () => el("li", {}, el("span", { class: "words" }), bar("run"));
+
+/** A job that runs: its node, how far that is, and for how long the job runs. */
+function updateDoing(item, { prompt_id: prompt, node, value, max, runs_ms: runs }) {
+  item.title = prompt;
+  const told = max !== null;
+  say(item.querySelector(".words"), [
+    `Runs ${node ?? "a job"}`, told && `step ${steps(value)} of ${steps(max)}`,
+    runs !== null && `for ${ago(runs)}`,
+  ].filter(Boolean).join(", "));
+  item.querySelector(".bar").hidden = !told;
+  if (told) fill(item, value / max);
+}
+
+const steps = (number) => String(Math.round(number * 100) / 100);
+
+const GIB = 1024 ** 3;
+
+const gib = (bytes) => `${(bytes / GIB).toFixed(bytes < 10 * GIB ? 1 : 0)} GiB`;
+
+/** A GPU and its memory; a server without one computes in the memory of the machine. */
+function updateGpu(item, { name, vram_total: total, vram_free: free }) {
+  const used = total !== null && free !== null;
+  say(item.querySelector(".words"), `${name}: `
+    + (used ? `${gib(free)} of ${gib(total)} free` : total !== null ? gib(total) : "memory unknown"));
+  item.querySelector(".bar").hidden = !used;
+  if (used) fill(item, 1 - free / total);
 }
 
 /** A mark for each job that ended in the last hour, by its outcome. */
@@ -115,6 +154,13 @@ function update(card, backend, { jobs, span }, act) {
   say(find(".words"), `${backend.running} running, ${backend.waiting} waiting`
     + (foreign > 0 ? `, ${foreign} of others` : "")
     + (backend.max_pending ? ` (at most ${backend.max_pending})` : ""));
+  keep(find(".doing"), backend.doing, (it) => it.prompt_id, makeDoing, updateDoing);
+  const waits = backend.oldest_waiting_ms;
+  say(find(".waits"), waits === null ? "" : `The oldest has waited for ${ago(waits)}`);
+  find(".waits").hidden = waits === null;
+  // Equal GPUs have equal names.
+  keep(find(".gpus"), backend.devices.map((it, index) => ({ ...it, index })), (it) => it.index,
+    () => el("li", {}, el("span", { class: "words" }), bar("used")), updateGpu);
   const others = jobs.filter((it) => it.outcome !== "completed").length;
   const drawn = `${jobs.length} ${jobs.at(-1)?.prompt_id} ${Math.floor(Date.now() / REDRAW_MS)}`;
   if (card.dataset.drawn !== drawn) {

@@ -66,14 +66,14 @@ let asked = 0;
  * Asks before it acts, and says what it would cost. A refusal stays on the screen, and so does what
  * `tell` makes of an answer.
  */
-function confirm({ title, cost, yes, method, path, body, tell }) {
+function confirm({ title, cost, yes, no = "Cancel", method, path, body, tell }) {
   asked += 1;
   const mine = asked;
   const dialog = byId("confirm");
   say(byId("confirm-title"), title);
   say(byId("confirm-cost"), cost);
   say(byId("confirm-yes"), yes);
-  say(byId("confirm-no"), "Cancel");
+  say(byId("confirm-no"), no);
   for (const id of ["confirm-problem", "confirm-told"]) byId(id).hidden = true;
   byId("confirm-yes").hidden = false;
   byId("confirm-yes").disabled = false;
