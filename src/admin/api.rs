@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::Instant;
 
 use axum::body::Bytes;
 use axum::extract::{Path, Query, State};
@@ -15,7 +16,7 @@ use serde_json::{Value, json};
 
 use super::Peer;
 use super::audited::{Asked, backend_of};
-use super::gate::Told;
+use super::gate::{May, Told};
 use crate::fleet::devices;
 use crate::masked::mask;
 use crate::metrics::{ByBackend, Exposition};
@@ -266,26 +267,33 @@ async fn change_state(sessions: &Arc<Sessions>, name: &str, peer: Peer, body: &[
     }
 }
 
-async fn clients(State(sessions): Shared) -> Json<Value> {
+async fn clients(State(sessions): Shared, Extension(may): Extension<May>) -> Json<Value> {
     let now = now();
     let mut reports: Vec<_> = sessions
         .clients
         .all()
         .iter()
-        .map(|client| report::summary(&sessions.shared, client, now))
+        .map(|client| may.see(report::summary(&sessions.shared, client, now)))
         .collect();
-    reports.sort_by(|a, b| a.client_id.cmp(&b.client_id));
+    reports.sort_by(|a, b| (&a.client_id, &a.hash).cmp(&(&b.client_id, &b.hash)));
     Json(json!({ "clients": reports }))
 }
 
-async fn client(State(sessions): Shared, Path(id): Path<String>) -> Reply {
+async fn client(
+    State(sessions): Shared,
+    Path(id): Path<String>,
+    Extension(may): Extension<May>,
+) -> Reply {
     let found = sessions.clients.named_by_operator(&id);
     match found {
-        Some(client) => {
-            (StatusCode::OK, Json(json!(report::client(&sessions.shared, &client, now()))))
-        }
+        Some(client) => (StatusCode::OK, Json(json!(seen(&sessions, &client, may, now())))),
         None => not_found(&format!("no client is named {id}")),
     }
+}
+
+fn seen(sessions: &Sessions, client: &Client, may: May, now: Instant) -> report::ClientReport {
+    let report = report::client(&sessions.shared, client, now);
+    report::ClientReport { summary: may.see(report.summary), ..report }
 }
 
 #[derive(Deserialize)]
@@ -328,7 +336,11 @@ struct ExplainQuery {
 }
 
 /// Explains why a client or a prompt is where it is.
-async fn explain(State(sessions): Shared, Query(query): Query<ExplainQuery>) -> Reply {
+async fn explain(
+    State(sessions): Shared,
+    Query(query): Query<ExplainQuery>,
+    Extension(may): Extension<May>,
+) -> Reply {
     let now = now();
     let prompt = query.prompt.as_deref().and_then(|text| PromptId::parse(text).ok());
     let record = prompt.and_then(|prompt| {
@@ -341,10 +353,12 @@ async fn explain(State(sessions): Shared, Query(query): Query<ExplainQuery>) -> 
     if record.is_none() && client.is_none() {
         return not_found("no such client and no such prompt is known");
     }
-    let body = json!({
-        "prompt": record.map(|(prompt, record)| report::prompt(&sessions, &prompt, &record, now)),
-        "client": client.map(|client| report::client(&sessions.shared, &client, now)),
+    let prompt = record.map(|(prompt, record)| report::PromptReport {
+        client_id: record.by.client.as_ref().map(|client| may.name(client)),
+        ..report::prompt(&sessions, &prompt, &record, now)
     });
+    let client = client.map(|client| seen(&sessions, &client, may, now));
+    let body = json!({ "prompt": prompt, "client": client });
     (StatusCode::OK, Json(body))
 }
 

@@ -8,13 +8,51 @@ use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode};
 
 use super::{dashboard, refusal};
 use crate::body::ResponseBody;
-use crate::config::ServerConfig;
+use crate::config::{AdminConfig, Secret, ServerConfig};
+use crate::masked::mask;
+use crate::report::ClientSummary;
+use crate::routing::ids::ClientId;
 use crate::server::wire::Wire;
 use crate::session::Sessions;
 
 /// What decides here whether and what somebody is answered, besides the address.
 const VARIES: &str = "accept, authorization, host, origin, sec-fetch-dest, sec-fetch-mode, \
                       sec-fetch-site";
+
+/// What whoever asks may do. It is an extension of the request.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) enum May {
+    /// Change things: the token was sent, or none is configured.
+    Act,
+    /// Look, and see hashes in place of clientIds: the token for that was sent. Or no token, to
+    /// what needs none.
+    Look,
+}
+
+impl May {
+    /// What it may see of a client.
+    pub(super) fn see(self, mut client: ClientSummary) -> ClientSummary {
+        if self == Self::Look {
+            client.client_id.clear();
+        }
+        client
+    }
+
+    /// How a client is called for it: by its clientId or its hash.
+    pub(super) fn name(self, client: &ClientId) -> String {
+        match self {
+            Self::Act => client.name().to_owned(),
+            Self::Look => mask(client).to_string(),
+        }
+    }
+
+    pub(super) fn as_str(self) -> &'static str {
+        match self {
+            Self::Act => "act",
+            Self::Look => "look",
+        }
+    }
+}
 
 /// How much whoever asks may be told. It is an extension of the request.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -28,9 +66,10 @@ pub(super) enum Told {
 impl Told {
     pub(super) fn of<B>(sessions: &Sessions, request: &Request<B>) -> Self {
         let config = sessions.shared.config();
-        let token = config.admin.token.as_ref();
+        let AdminConfig { token, read_token, .. } = &config.admin;
+        let has = |token: &Secret| has_token(request.headers(), token.reveal());
         // Without a token, foreign names are refused.
-        let may = token.is_none_or(|token| has_token(request.headers(), token.reveal()));
+        let may = token.as_ref().is_none_or(has) || read_token.as_ref().is_some_and(has);
         match may || is_for_us(&config.server, request) {
             true => Self::Everything,
             false => Self::InAWord,
@@ -46,34 +85,56 @@ pub(super) fn mark(response: &mut Response<ResponseBody>) {
 /// Refuses pages of others, and requests without the token if one is configured. Health is open to
 /// everybody, because a kubelet has no token. So are the files of the dashboard: they show nothing
 /// before they have asked with the token. Metrics are if the operator says so.
-pub(super) fn refuse<B>(
+///
+/// # Errors
+/// The refusal.
+pub(super) fn admit<B>(
     sessions: &Sessions,
     request: &Request<B>,
-) -> Option<Response<ResponseBody>> {
+) -> Result<May, Box<Response<ResponseBody>>> {
     if is_of_foreign_page(request) {
         let message = "only the gateway's own dashboard may use the admin listener from a page";
-        return Some(refusal(StatusCode::FORBIDDEN, message));
+        return Err(Box::new(refusal(StatusCode::FORBIDDEN, message)));
     }
     let path = request.uri().path();
     let config = sessions.shared.config();
+    let AdminConfig { token, read_token, open_metrics, .. } = &config.admin;
     // RFC 9110 section 15.5.20. With a token this is not needed, because no foreign page has it.
-    let unless_for_us = || {
-        let message = "without a token, the admin listener accepts only a loopback name, an \
-                       address, or a name that is listed whole in server.hosts";
-        let refused = || refusal(StatusCode::MISDIRECTED_REQUEST, message);
-        (!is_for_us(&config.server, request)).then(refused)
+    let if_for_us = |may| match is_for_us(&config.server, request) {
+        true => Ok(may),
+        false => Err(Box::new(refusal(StatusCode::MISDIRECTED_REQUEST, FOREIGN_NAME))),
     };
-    let Some(token) = &config.admin.token else { return unless_for_us() };
+    let Some(token) = token else { return if_for_us(May::Act) };
     let is_open = matches!(path, "/livez" | "/readyz") || dashboard::is_file(request);
-    if is_open || has_token(request.headers(), token.reveal()) {
-        return None;
+    if has_token(request.headers(), token.reveal()) {
+        return Ok(May::Act);
     }
-    if path == "/metrics" && config.admin.open_metrics {
-        return unless_for_us();
+    if read_token.as_ref().is_some_and(|it| has_token(request.headers(), it.reveal())) {
+        return looks(request);
+    }
+    if is_open {
+        return Ok(May::Look);
+    }
+    if path == "/metrics" && *open_metrics {
+        return if_for_us(May::Look);
     }
     let mut response = refusal(StatusCode::UNAUTHORIZED, "a bearer token is needed");
     response.headers_mut().insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
-    Some(response)
+    Err(Box::new(response))
+}
+
+const FOREIGN_NAME: &str = "without a token, the admin listener accepts only a loopback name, an \
+                            address, or a name that is listed whole in server.hosts";
+
+/// Lets in who may only look, unless the request changes something.
+fn looks<B>(request: &Request<B>) -> Result<May, Box<Response<ResponseBody>>> {
+    let reads = matches!(*request.method(), Method::GET | Method::HEAD);
+    if reads && !is_acting_read(request) {
+        return Ok(May::Look);
+    }
+    let message = "this token may only look (`admin.read_token`): to change something, send \
+                   `admin.token`";
+    Err(Box::new(refusal(StatusCode::FORBIDDEN, message)))
 }
 
 /// True for what a page of another origin asks. A picture in a page has no `Origin`, but browsers

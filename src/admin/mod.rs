@@ -26,7 +26,7 @@ use crate::body::ResponseBody;
 use crate::reload::Reloads;
 use crate::server::{ConnectionEvent, ConnectionLimits, NoPassthrough, Refusal, Service};
 use crate::session::Sessions;
-use dashboard::Live;
+use dashboard::Lives;
 use gate::Told;
 
 /// Answers operators.
@@ -34,7 +34,7 @@ use gate::Told;
 pub(crate) struct Admin {
     sessions: Arc<Sessions>,
     router: Router,
-    live: Arc<Live>,
+    lives: Lives,
 }
 
 impl Admin {
@@ -45,8 +45,8 @@ impl Admin {
             .merge(prompts::router(Arc::clone(&sessions)))
             .merge(scaling::router(Arc::clone(&sessions)))
             .merge(reload::router(reloads));
-        let live = Live::of(&sessions);
-        Self { sessions, router, live }
+        let lives = Lives::of(&sessions);
+        Self { sessions, router, lives }
     }
 }
 
@@ -93,17 +93,21 @@ impl Admin {
         peer: IpAddr,
         mut request: Request<Incoming>,
     ) -> Response<ResponseBody> {
-        if let Some(refusal) = gate::refuse(&self.sessions, &request) {
-            let status = refusal.status();
-            self.sessions.shared.audit.note_refusal(|| {
-                let who = Who::at(peer);
-                Entry::refused(who, "listener.refused", Value::Null, &status.to_string())
-            });
-            return refusal;
-        }
-        if let Some(answer) = dashboard::answer(&self.live, &request) {
+        let may = match gate::admit(&self.sessions, &request) {
+            Ok(may) => may,
+            Err(refusal) => {
+                let status = refusal.status();
+                self.sessions.shared.audit.note_refusal(|| {
+                    let who = Who::at(peer);
+                    Entry::refused(who, "listener.refused", Value::Null, &status.to_string())
+                });
+                return *refusal;
+            }
+        };
+        if let Some(answer) = dashboard::answer(&self.lives, may, &request) {
             return answer;
         }
+        request.extensions_mut().insert(may);
         request.extensions_mut().insert(Peer(peer));
         let told = Told::of(&self.sessions, &request);
         request.extensions_mut().insert(told);

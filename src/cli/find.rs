@@ -70,7 +70,7 @@ pub(super) fn gateway(
         front,
         front_cert,
         base_path,
-        admin: AdminConfig { listen, token, secrets_dir: _, open_metrics: _ },
+        admin: AdminConfig { listen, token, read_token: _, secrets_dir: _, open_metrics: _ },
         admin_cert,
     } = doors(&sources, given.is_some())?;
     let mut is_anybody = false;

@@ -130,6 +130,7 @@ mod tests {
             "server.home" => "a",
             "server.base_path" => "/comfy/",
             "admin.token" => "s3cret",
+            "admin.read_token" => "another-s3cret",
             "auth.mode" => "keys",
             "auth.users_file" | "auth.session_key_file" => "/elsewhere",
             "auth.session_lifetime" => "13h",

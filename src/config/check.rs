@@ -139,10 +139,19 @@ fn server(raw: RawServer, notes: &mut Notes) -> ServerConfig {
 }
 
 fn admin(raw: RawAdmin, notes: &mut Notes) -> AdminConfig {
-    let RawAdmin { listen, token, token_file, secrets_dir, open_metrics } = raw;
+    let RawAdmin {
+        listen,
+        token,
+        token_file,
+        read_token,
+        read_token_file,
+        secrets_dir,
+        open_metrics,
+    } = raw;
     AdminConfig {
         listen: listen.check(notes),
         token: secret::check(token, token_file, notes),
+        read_token: secret::check(read_token, read_token_file, notes),
         secrets_dir: secrets_dir.check(notes),
         open_metrics: open_metrics.check(notes),
     }

@@ -11,7 +11,7 @@ mod limits;
 mod named;
 
 use super::base_path::Base;
-use super::choices::{Counts, Mode, NamelessMay, Tags, Toggle};
+use super::choices::{Mode, Tags, Toggle};
 use super::hosts::HostNames;
 use super::jwt::{Claim, CookieName, JwksUrl, PlainText};
 use super::key::Applied;
@@ -28,7 +28,7 @@ use super::units::{DAY, GIB, H, KIB, MIB, MS, S};
 use super::user::UserText;
 use super::values::{Networks, Origins, Token};
 use kept::{KEPT_KEYS, KEPT_SECTIONS};
-pub(super) use kept::{RawLog, RawState, log, state};
+pub(super) use kept::{RawIsolation, RawLog, RawState, isolation, log, state};
 use limits::{LIMIT_KEYS, LIMIT_SECTIONS};
 pub(super) use limits::{RawLimits, limits};
 use named::{NAMED_KEYS, NAMED_SECTIONS};
@@ -157,6 +157,11 @@ sections! { PLAIN_SECTIONS, PLAIN_KEYS:
         token: Token = "", Live;
         /// A file that contains the token, so that it is not in the configuration.
         token_file: SecretFile = "", ByValue;
+        /// Who sends this instead may only look: reads, events, the dashboard without actions, with
+        /// hashes in place of clientIds.
+        read_token: Token = "", Live;
+        /// A file that contains that token, so that it is not in the configuration.
+        read_token_file: SecretFile = "", ByValue;
         /// The folder with the secrets of backends that are added at run time. If it is empty,
         /// these backends cannot have secrets.
         secrets_dir: FilePath = "", Live;
@@ -385,16 +390,5 @@ sections! { PLAIN_SECTIONS, PLAIN_KEYS:
         max_tunnels: Count { min: 0, max: 1_000_000 } = "1000", Live;
         /// The same for one client.
         max_tunnels_per_client: Count { min: 0, max: 1_000_000 } = "16", Live;
-    }
-    /// What clients see of one another.
-    ["isolation"] RawIsolation isolation {
-        /// Which prompts `queue_remaining` counts: the client's own, or all of its backend.
-        status: Counts = "own", Live;
-        /// What a caller without a name may do. `by_id`: act on the prompts whose ids it sends.
-        /// `none`: nothing. `all`: everything, also with the prompts of others. `auto` means
-        /// `by_id` for requests from this machine while `server.listen` is on loopback, and `none`
-        /// for all others and for requests that a proxy passes on. So nobody gains rights by
-        /// leaving out the name.
-        nameless: NamelessMay = "auto", Live;
     }
 }

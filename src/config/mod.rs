@@ -193,6 +193,9 @@ pub struct AdminConfig {
     pub listen: Option<SocketAddr>,
     /// From `token` or `token_file`.
     pub token: Option<Secret>,
+    /// From `read_token` or `read_token_file`: who sends it may only look. Invariant: it is not
+    /// `token`. It has no effect without one.
+    pub read_token: Option<Secret>,
     /// The folder for secrets of backends that are added at run time. `None` allows no secrets.
     pub secrets_dir: Option<PathBuf>,
     /// Metrics are for everybody who can connect.

@@ -13,6 +13,7 @@ use super::{AuthMode, BackendConfig, Config};
 
 pub(super) fn check(config: &mut Config, notes: &mut Notes) {
     listeners(config, notes);
+    tokens(config, notes);
     auth(config, notes);
     hosts(config, notes);
     deny(config, notes);
@@ -37,6 +38,22 @@ fn listeners(config: &Config, notes: &mut Notes) {
         let what =
             format!("other hosts can connect to {admin}: set `admin.token` or `admin.token_file`");
         notes.report("admin.listen", what);
+    }
+}
+
+/// The token that may only look is of use beside the one that may act, and is another one.
+fn tokens(config: &Config, notes: &mut Notes) {
+    let keys = ["admin.read_token", "admin.read_token_file", "admin.token", "admin.token_file"];
+    let (Some(looks), acts) = (&config.admin.read_token, &config.admin.token) else { return };
+    if !notes.are_good(&keys) {
+        return;
+    }
+    if acts.as_ref().is_some_and(|acts| acts.reveal() == looks.reveal()) {
+        let what = "the same as `admin.token`: whoever has it could act";
+        notes.report(notes.written(&keys[..2]), what);
+    } else if acts.is_none() {
+        let what = "has no effect without `admin.token`: everybody on this machine may act";
+        notes.remark(notes.written(&keys[..2]), what);
     }
 }
 

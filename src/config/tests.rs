@@ -377,6 +377,21 @@ fn a_token_opens_the_admin_door_to_others_and_is_never_shown() {
 }
 
 #[test]
+fn the_token_that_may_only_look_is_another_one() {
+    let both = |acts: &str, looks: &str| {
+        let flags = [("admin.token", acts), ("admin.read_token", looks)];
+        load_all(TWO, &[], &[], &flags)
+    };
+    let config = both("s3cret", "another").unwrap();
+    assert_eq!(config.admin.read_token.unwrap().reveal(), "another");
+    let report = both("s3cret", "s3cret").unwrap_err();
+    assert!(report.contains("admin.read_token: the same as `admin.token`"), "{report}");
+    assert!(!report.contains("s3cret"), "{report}");
+    // It is told that this has no effect; the gateway starts.
+    assert!(both("", "another").unwrap().admin.token.is_none());
+}
+
+#[test]
 fn the_admin_door_can_be_shut() {
     assert_eq!(load_all(TWO, &[], &[], &[("admin.listen", "off")]).unwrap().admin.listen, None);
 }

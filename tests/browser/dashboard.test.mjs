@@ -193,7 +193,8 @@ test("it says that it is stale while the gateway is away, and goes on after that
   });
 
 test("with a token it asks for it once in a tab, and shows nothing before", DEADLINE, async () => {
-  const locked = await startFleet({ backends: 1, settings: ["admin.token=s3cret"] });
+  const settings = ["admin.token=s3cret", "admin.read_token=looks"];
+  const locked = await startFleet({ backends: 1, settings });
   try {
     const tab = await open(locked.admin);
     const { page } = tab;
@@ -212,7 +213,17 @@ test("with a token it asks for it once in a tab, and shows nothing before", DEAD
     await page.getByRole("article").waitFor();
     await page.reload();
     await isLive(tab);
+    await page.getByRole("button", { name: "Drain gpu-a" }).waitFor();
     await tab.context.close();
+    const looking = await open(locked.admin);
+    await looking.page.getByRole("dialog").getByLabel("Token").fill("looks");
+    await looking.page.keyboard.press("Enter");
+    await looking.page.getByText("Looking only").waitFor();
+    await looking.page.getByRole("article").waitFor();
+    assert.equal(await looking.page.getByRole("button").count(), 0);
+    await isAccessible(looking, "looking only");
+    await looking.page.screenshot({ path: `${PICTURES}/dashboard-looks.png` });
+    await looking.context.close();
   } finally {
     await locked.stop();
   }

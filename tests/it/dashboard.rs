@@ -162,6 +162,71 @@ async fn with_a_token_nothing_is_shown_without_it() {
     assert!(page.next().await.is_some());
 }
 
+#[tokio::test]
+async fn with_the_token_for_looking_nothing_can_be_changed_and_nobody_is_named() {
+    const LOOKS: &str = "token-of-a-screen";
+    let tokens = |config: &mut mooring::config::Config| {
+        config.admin.token = Some(Secret::parse(TOKEN).unwrap());
+        config.admin.read_token = Some(Secret::parse(LOOKS).unwrap());
+    };
+    let world = World::with(1, tokens).await;
+    world.all_up().await;
+    let name = "a-secret-client";
+    let ended = world.submit(name, &quick(1)).await.prompt_id();
+    let looks = format!("Bearer {LOOKS}");
+    let bearer = [("authorization", looks.as_str())];
+    let mut page = Watching::open(world.admin, &format!("authorization: {looks}\r\n")).await;
+    page.until(|seen| seen["ended"][0]["prompt_id"] == ended.as_str()).await;
+    let prompt = world.submit(name, &slow(100, 300.0)).await.prompt_id();
+    let seen = page.until(|seen| seen["backends"][0]["running"] == 1).await;
+    assert_eq!(seen["may"], "look");
+    let hash = seen["clients"]["shown"][0]["client"]["hash"].as_str().unwrap().to_owned();
+    assert_eq!(seen["ended"][0]["client"], hash.as_str());
+    assert!(hash.starts_with("c-") && !seen.to_string().contains(name), "{seen}");
+
+    let client = format!("/api/v1/clients/{hash}");
+    let explain = format!("/api/v1/explain?prompt={prompt}");
+    for path in ["/api/v1/clients", &client, &explain, "/api/v1/backends", "/readyz", "/metrics"] {
+        let told = send(world.admin, Method::GET, path, &bearer, "").await;
+        assert_eq!(told.status, 200, "{path}");
+        assert!(!told.text().contains(name), "{path}: {}", told.text());
+    }
+    let told = send(world.admin, Method::GET, &explain, &bearer, "").await.json();
+    assert_eq!(
+        (&told["prompt"]["client_id"], &told["client"]["hash"]),
+        (&hash.clone().into(), &hash.clone().into())
+    );
+
+    let cancel = format!("/api/v1/prompts/{prompt}/cancel");
+    let release = format!("{client}/release?force=true");
+    for (method, path) in [
+        (Method::POST, "/api/v1/backends/a/state"),
+        (Method::PUT, "/api/v1/backends/b"),
+        (Method::DELETE, "/api/v1/backends/a"),
+        (Method::GET, "/api/v1/backends/a/drain"),
+        (Method::HEAD, "/api/v1/backends/a/drain"),
+        (Method::POST, "/api/v1/backends/a/drain"),
+        (Method::POST, release.as_str()),
+        (Method::POST, cancel.as_str()),
+        (Method::POST, "/api/v1/reload"),
+        (Method::POST, "/livez"),
+    ] {
+        let body = r#"{"state": "draining"}"#;
+        let refused = send(world.admin, method.clone(), path, &bearer, body).await;
+        assert_eq!(refused.status, 403, "{method} {path}");
+        assert!(method == Method::HEAD || refused.text().contains("may only look"), "{path}");
+    }
+    let acts = format!("Bearer {TOKEN}");
+    let acts = [("authorization", acts.as_str())];
+    let told = send(world.admin, Method::GET, "/api/v1/clients", &acts, "").await.json();
+    assert_eq!(
+        (&told["clients"][0]["client_id"], &told["clients"][0]["pending"]),
+        (&name.into(), &1.into())
+    );
+    let told = send(world.admin, Method::GET, "/api/v1/backends", &acts, "").await.json();
+    assert_eq!(told["backends"][0]["state"], "ready");
+}
+
 /// Origin and Fetch Metadata of a request, and whether it may act.
 #[tokio::test]
 async fn only_its_own_page_acts() {

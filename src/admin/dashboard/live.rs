@@ -16,6 +16,7 @@ use serde_json::Value;
 use tokio::sync::{mpsc, watch};
 
 use super::snapshot::{self, is_same};
+use crate::admin::gate::May;
 use crate::body::ResponseBody;
 use crate::net::{now, sleep};
 use crate::session::Sessions;
@@ -32,7 +33,7 @@ const AGAIN_EVERY: Duration = Duration::from_secs(4);
 const SHARE: u32 = 50;
 
 /// What all that watch are told.
-pub(in crate::admin) struct Live {
+pub(super) struct Live {
     tasks: Tasks,
     /// Makes what is told, as of that moment.
     seen: Box<dyn Fn(Instant) -> Value + Send + Sync>,
@@ -49,9 +50,9 @@ impl fmt::Debug for Live {
 }
 
 impl Live {
-    pub(in crate::admin) fn of(sessions: &Arc<Sessions>) -> Arc<Self> {
+    pub(super) fn of(sessions: &Arc<Sessions>, may: May) -> Arc<Self> {
         let (tasks, sessions) = (sessions.shared.tasks.clone(), Arc::clone(sessions));
-        Self::new(tasks, move |now| snapshot::of(&sessions, now))
+        Self::new(tasks, move |now| snapshot::of(&sessions, may, now))
     }
 
     fn new(tasks: Tasks, seen: impl Fn(Instant) -> Value + Send + Sync + 'static) -> Arc<Self> {

@@ -14,8 +14,10 @@ use http::header::{
 };
 use http::{HeaderValue, Method, Request, Response};
 
+use super::gate::May;
 use crate::body::ResponseBody;
-pub(super) use live::Live;
+use crate::session::Sessions;
+use live::Live;
 
 /// Nothing but files of this listener. No page can hold this one in a frame.
 const POLICY: &str = "default-src 'self'; base-uri 'none'; form-action 'self'; \
@@ -40,10 +42,34 @@ const FILES: [(&str, &str, &str); 8] = [
     ("/dashboard/mark.svg", "image/svg+xml", include_str!("page/mark.svg")),
 ];
 
+/// What pages are told: those that may act, and those that may only look.
+#[derive(Clone, Debug)]
+pub(super) struct Lives {
+    act: Arc<Live>,
+    look: Arc<Live>,
+}
+
+impl Lives {
+    pub(super) fn of(sessions: &Arc<Sessions>) -> Self {
+        Self { act: Live::of(sessions, May::Act), look: Live::of(sessions, May::Look) }
+    }
+
+    fn of_who(&self, may: May) -> &Arc<Live> {
+        match may {
+            May::Act => &self.act,
+            May::Look => &self.look,
+        }
+    }
+}
+
 /// Answers a request for the dashboard; `None` if it is for something else.
-pub(super) fn answer<B>(live: &Arc<Live>, request: &Request<B>) -> Option<Response<ResponseBody>> {
+pub(super) fn answer<B>(
+    lives: &Lives,
+    may: May,
+    request: &Request<B>,
+) -> Option<Response<ResponseBody>> {
     if request.uri().path() == LIVE {
-        return (*request.method() == Method::GET).then(|| live.answer());
+        return (*request.method() == Method::GET).then(|| lives.of_who(may).answer());
     }
     if !is_read(request) {
         return None;

@@ -8,10 +8,11 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Map, Value, json};
 
+use crate::admin::gate::May;
 use crate::fleet::backend::Backend;
 use crate::masked::mask;
 use crate::report::{self, PendingReport};
-use crate::routing::ids::{BackendId, ClientId, PromptId};
+use crate::routing::ids::{BackendId, PromptId};
 use crate::routing::ledger::Listed;
 use crate::routing::pending::{Pending, Phase};
 use crate::routing::placement::Condition;
@@ -44,13 +45,14 @@ struct Work {
     doing: Vec<Value>,
 }
 
-pub(super) fn of(sessions: &Sessions, now: Instant) -> Value {
+pub(super) fn of(sessions: &Sessions, may: May, now: Instant) -> Value {
     let working = sessions.clients.working();
     let known = working.len();
     let held = Held::among(sessions, &working);
     let backends = backends(sessions, &held, work_of(&working, now), now);
-    let ended = ended(sessions, now);
+    let ended = ended(sessions, may, now);
     json!({
+        "may": may.as_str(),
         "version": env!("CARGO_PKG_VERSION"),
         "ready": sessions.shared.is_ready(),
         "stopping": sessions.shared.is_leaving(),
@@ -58,7 +60,7 @@ pub(super) fn of(sessions: &Sessions, now: Instant) -> Value {
         "clients": {
             "known": sessions.clients.len(),
             "working": known,
-            "shown": clients(sessions, &working, now),
+            "shown": clients(sessions, &working, may, now),
         },
         // There may be older ones within the hour.
         "ended_is_cut": ended.len() == ENDS_SHOWN,
@@ -162,12 +164,12 @@ fn word(condition: Condition) -> &'static str {
     }
 }
 
-fn clients(sessions: &Sessions, working: &[Arc<Client>], now: Instant) -> Vec<Value> {
+fn clients(sessions: &Sessions, working: &[Arc<Client>], may: May, now: Instant) -> Vec<Value> {
     let count = |client: &Arc<Client>| client.inspect(|core, _| core.pending().len());
     let mut most: Vec<(usize, &Arc<Client>)> = working.iter().map(|it| (count(it), it)).collect();
     most.sort_by_key(|(pending, client)| (Reverse(*pending), &client.id));
     let one = |(_, client): &(usize, &Arc<Client>)| {
-        let summary = report::summary(&sessions.shared, client, now);
+        let summary = may.see(report::summary(&sessions.shared, client, now));
         json!({ "client": summary, "prompts": oldest(sessions, client, now) })
     };
     most.iter().take(CLIENTS_SHOWN).map(one).collect()
@@ -194,12 +196,12 @@ fn age(since: Instant, now: Instant) -> u64 {
 }
 
 /// The prompts that ended, the newest last.
-fn ended(sessions: &Sessions, now: Instant) -> Vec<Value> {
+fn ended(sessions: &Sessions, may: May, now: Instant) -> Vec<Value> {
     let age = |at| age(at, now);
     let one = |it: &Listed| {
         json!({
             "prompt_id": it.prompt.to_string(),
-            "client": it.by.client.as_ref().map(ClientId::name),
+            "client": it.by.client.as_ref().map(|client| may.name(client)),
             "backend": it.backend.map(|id| sessions.shared.fleet.get(id).name().to_string()),
             "end": it.end.reason(),
             "outcome": it.end.as_str(),

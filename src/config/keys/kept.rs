@@ -1,7 +1,7 @@
-//! The keys of what is kept: the state and the logs.
+//! The keys of what is kept from others, and what is kept on the disk: the state and the logs.
 
 use super::super::audit::AuditTarget;
-use super::super::choices::{Format, OnError};
+use super::super::choices::{Counts, Format, NamelessMay, OnError};
 use super::super::key::{Applied, Key};
 use super::super::kinds::{FilePath, Kind, Size};
 use super::super::raw::{Section, Setting};
@@ -9,6 +9,17 @@ use super::super::units::GIB;
 use super::super::values::LogLevel;
 
 sections! { KEPT_SECTIONS, KEPT_KEYS:
+    /// What clients see of one another.
+    ["isolation"] RawIsolation isolation {
+        /// Which prompts `queue_remaining` counts: the client's own, or all of its backend.
+        status: Counts = "own", Live;
+        /// What a caller without a name may do. `by_id`: act on the prompts whose ids it sends.
+        /// `none`: nothing. `all`: everything, also with the prompts of others. `auto` means
+        /// `by_id` for requests from this machine while `server.listen` is on loopback, and `none`
+        /// for all others and for requests that a proxy passes on. So nobody gains rights by
+        /// leaving out the name.
+        nameless: NamelessMay = "auto", Live;
+    }
     /// What survives a restart.
     ["state"] RawState state {
         /// The folder that keeps bindings and prompts over a restart; with `none` they are not

@@ -12,7 +12,7 @@ function make(entry) {
       el("button", { type: "button", class: "link" }), el("span", { class: "soft user" })),
     el("td", { class: "where" }),
     el("td", {}, el("ul", { class: "prompts" })),
-    el("td", {}, el("button", { type: "button", class: "release" }, "Release",
+    el("td", {}, el("button", { type: "button", class: "release act" }, "Release",
       el("span", { class: "hidden-text" }, ` ${nameOf(entry)}`))));
 }
 
@@ -24,7 +24,7 @@ function update(row, entry, { act, detail }) {
   say(find(".user"), client.user ?? "");
   say(find(".where"), client.backend ?? "not bound");
   keep(find(".prompts"), prompts.slice(0, PROMPTS_SHOWN), (it) => it.prompt_id,
-    (it) => el("li", {}, el("span"), el("button", { type: "button", class: "cancel" },
+    (it) => el("li", {}, el("span"), el("button", { type: "button", class: "cancel act" },
       el("span", { "aria-hidden": "true" }, "×"),
       el("span", { class: "hidden-text" }, `Cancel job ${it.prompt_id}`))),
     (item, it) => {

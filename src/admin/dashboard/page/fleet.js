@@ -80,7 +80,7 @@ function make(backend) {
     el("p", { class: "soft hour" }),
     el("ul", { class: "gpus" }),
     el("p", { class: "soft facts" }),
-    el("p", { class: "buttons" }));
+    el("p", { class: "buttons act" }));
 }
 
 /** A bar that says nothing that is not in words beside it. */

@@ -38,6 +38,9 @@ function draw() {
   if (!snapshot) return;
   byId("main").hidden = false;
   say(byId("version"), snapshot.version);
+  const looks = snapshot.may === "look";
+  document.body.classList.toggle("looks", looks);
+  byId("looks").hidden = !looks;
   fleet.showTroubles(snapshot);
   fleet.show(snapshot, matches, confirm);
   clients.show(snapshot, matches, { act: confirm, detail });
