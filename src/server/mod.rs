@@ -335,6 +335,10 @@ async fn serve(
                     Left::Other(rest) => conn = rest,
                 }
                 heads.answered();
+                if !conn.read.is_empty() {
+                    // Whoever sends many requests at once takes turns with all others.
+                    tokio::task::yield_now().await;
+                }
             }
             Becomes::Socket => {
                 let tasks = tasks.clone();
