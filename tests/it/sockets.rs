@@ -189,6 +189,31 @@ async fn a_browser_that_leaves_takes_the_link_with_it_only_after_a_while() {
     until("the link is closed", || !sim.sids().contains(&"ada".to_owned())).await;
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_refused_prompt_of_who_has_no_socket_takes_its_link_with_it() {
+    let world = World::with(1, |config| {
+        config.affinity.link_linger = Duration::from_secs(3_600);
+    })
+    .await;
+    let sim = world.sim("a");
+    let page = world.socket("page").await;
+    let broken = json!({ "3": { "class_type": "NoSuchNode", "inputs": {} } });
+    for client in ["page", "script"] {
+        assert_eq!(world.submit(client, &broken).await.status, 400);
+        let has_dialled = || {
+            let address = format!("/ws?clientId={client}");
+            sim.requests().iter().any(|seen| seen.target == address)
+        };
+        assert!(has_dialled(), "no prompt is sent before its link is open");
+    }
+    until("its link is closed", || !sim.sids().contains(&"script".to_owned())).await;
+    assert!(sim.sids().contains(&"page".to_owned()), "a page still listens");
+    // The next prompt gets a link of its own, which stays.
+    world.submit("script", &quick(1)).await.prompt_id();
+    assert!(sim.sids().contains(&"script".to_owned()));
+    page.close().await;
+}
+
 /// What comes in one piece is heard whole, though nothing more follows that would wake anybody.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn frames_that_a_browser_sends_at_once_are_all_heard() {
