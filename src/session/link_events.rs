@@ -55,7 +55,9 @@ impl Client {
     /// The link's TCP connection has ended for good.
     pub(super) fn link_ended(&self, link: &Arc<Link>) {
         let mut state = self.state();
-        state.closing.retain(|closing| !Arc::ptr_eq(closing, link));
+        if let Some(closing) = state.closing.made() {
+            closing.retain(|closing| !Arc::ptr_eq(closing, link));
+        }
         if state.link.as_ref().is_some_and(|current| Arc::ptr_eq(current, link)) {
             state.link = None;
         }

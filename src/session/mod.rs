@@ -131,7 +131,7 @@ struct State {
     /// The link to the bound backend, if there is one.
     link: Option<Arc<Link>>,
     /// Links that were asked to close and have not ended.
-    closing: Vec<Arc<Link>>,
+    closing: OnDemand<Vec<Arc<Link>>>,
     /// It subscribed to the backend's log, so each new link must subscribe again.
     wants_logs: bool,
     /// What the submissions of pending prompts contained about them.
@@ -151,7 +151,7 @@ struct State {
     /// Pending prompts with possibly lost events: their ends are sent with their history.
     missed: MissedPrompts,
     /// Ends from before a restart, which must be fetched and sent again.
-    undelivered: Vec<Undelivered>,
+    undelivered: OnDemand<Vec<Undelivered>>,
     /// A release or reset removed it from the registry; a caller that still holds it must look it
     /// up again.
     is_gone: bool,
@@ -190,7 +190,7 @@ impl Client {
             sockets: Vec::new(),
             next_socket: 0,
             link: None,
-            closing: Vec::new(),
+            closing: OnDemand::default(),
             wants_logs: false,
             remembered: BTreeMap::new(),
             noticed: None,
@@ -199,7 +199,7 @@ impl Client {
             runs: None,
             unclaimed: None,
             missed: BTreeMap::new(),
-            undelivered: Vec::new(),
+            undelivered: OnDemand::default(),
             is_gone: false,
         };
         Self { id, is_active: AtomicBool::new(true), state: Lock::new(state) }
@@ -258,7 +258,8 @@ impl Client {
     #[must_use]
     pub fn has_prompts_to_ask_about(&self) -> bool {
         let state = self.state();
-        !state.core.pending().is_empty() || !state.undelivered.is_empty()
+        let undelivered = state.undelivered.seen();
+        !state.core.pending().is_empty() || undelivered.is_some_and(|it| !it.is_empty())
     }
 
     /// Calls `look` with the state of this client, for reports.
@@ -322,8 +323,8 @@ impl Client {
         state.let_go_of_link();
         let link = Link::new(backend, haste, sessions.shared.fleet.get(backend).child_token());
         // Never two with one id to the same backend at the same time (S1).
-        let before =
-            state.closing.iter().filter(|old| old.backend == backend).map(Arc::clone).collect();
+        let closing = state.closing.seen().into_iter().flatten();
+        let before = closing.filter(|old| old.backend == backend).map(Arc::clone).collect();
         state.link = Some(Arc::clone(&link));
         let run = link::run(Arc::clone(sessions), Arc::clone(self), Arc::clone(&link), before);
         sessions.shared.tasks.spawn(run);
@@ -347,7 +348,7 @@ impl State {
     fn let_go_of_link(&mut self) {
         if let Some(link) = self.link.take() {
             link.close();
-            self.closing.push(link);
+            self.closing.get().push(link);
             self.unclaimed = None;
             self.runs = None;
         }

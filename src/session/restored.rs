@@ -32,7 +32,9 @@ impl Client {
         turn.keep_accounts(accounts);
         let (to_fetch, to_tell): (Vec<_>, Vec<_>) =
             undelivered.into_iter().partition(|undelivered| has_history(undelivered.end));
-        turn.undelivered = to_fetch;
+        if !to_fetch.is_empty() {
+            *turn.undelivered.get() = to_fetch;
+        }
         for Undelivered { prompt, backend, end } in to_tell {
             let backend = &sessions.shared.fleet.get(backend).name();
             turn.tell_end(&prompt, end, backend);
@@ -65,7 +67,7 @@ impl Client {
     /// Ends that must be fetched.
     #[must_use]
     pub fn undelivered(&self) -> Vec<Undelivered> {
-        self.state().undelivered.clone()
+        self.state().undelivered.seen().cloned().unwrap_or_default()
     }
 
     /// Sends an end from before the restart, with what its backend still knows of the prompt.
@@ -95,9 +97,10 @@ impl Client {
 impl super::State {
     /// True if it still had to be sent.
     fn forget_untold(&mut self, prompt: &PromptId) -> bool {
-        let before = self.undelivered.len();
-        self.undelivered.retain(|undelivered| undelivered.prompt != *prompt);
-        self.undelivered.len() < before
+        let Some(undelivered) = self.undelivered.made() else { return false };
+        let before = undelivered.len();
+        undelivered.retain(|undelivered| undelivered.prompt != *prompt);
+        undelivered.len() < before
     }
 }
 
