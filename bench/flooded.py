@@ -12,15 +12,15 @@ from machine import (LOAD_CORE, MOORING, PROXY_CORE, ROOT, Running, family, fold
 
 
 @contextlib.contextmanager
-def simulators():
-    """Two simulated ComfyUI servers."""
+def simulators(before=()):
+    """Two simulated ComfyUI servers; `before` is a command that runs them."""
     with contextlib.ExitStack() as stack, folder() as path:
         addresses = []
         for name in ("a", "b"):
             log = os.path.join(path, name)
             file = stack.enter_context(open(log, "w"))
             command = [MOORING, "sim", "--port", "0", "--name", name]
-            started = stack.enter_context(process(command, LOAD_CORE, stderr=file))
+            started = stack.enter_context(process([*before, *command], LOAD_CORE, stderr=file))
             found = wait_for(lambda: proxies.found_in(log, r'url="?http://([0-9.:]+)'), started, "sim")
             addresses.append(found)
         yield addresses
@@ -68,8 +68,8 @@ class Memory(threading.Thread):
 class Honest:
     """An honest client and newcomers, in a process of their own; see `floods_by.honest`."""
 
-    def __init__(self, address, *options):
-        command = ["taskset", "--cpu-list", str(LOAD_CORE), sys.executable,
+    def __init__(self, address, *options, before=()):
+        command = [*before, "taskset", "--cpu-list", str(LOAD_CORE), sys.executable,
                    os.path.join(ROOT, "bench", "floods_by.py"), address, *options]
         self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE,
                                         text=True)

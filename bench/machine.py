@@ -129,10 +129,11 @@ def takes_connections(address):
 
 
 @contextlib.contextmanager
-def backends(count=2):
-    """The simulated backends; they end with their standard input, whatever becomes of us."""
+def backends(count=2, before=()):
+    """The simulated backends; they end with their standard input, whatever becomes of us. `before`
+    is a command that runs them."""
     command = [LOAD, "backend", "--listeners", str(count)]
-    with process(command, LOAD_CORE, stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+    with process([*before, *command], LOAD_CORE, stdin=subprocess.PIPE, stdout=subprocess.PIPE,
                  text=True) as started:
         addresses = [started.stdout.readline().strip() for _ in range(count)]
         if not all(addresses):
