@@ -5,12 +5,14 @@ use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use hickory_resolver::TokioResolver;
-use hickory_resolver::config::{NameServerConfig, ResolveHosts, ResolverConfig, ResolverOpts};
-use hickory_resolver::name_server::TokioConnectionProvider;
+use hickory_resolver::config::{
+    ConnectionConfig, NameServerConfig, ResolveHosts, ResolverConfig, ResolverOpts,
+};
+use hickory_resolver::net::runtime::TokioRuntimeProvider;
+use hickory_resolver::net::{DnsError, NetError};
 use hickory_resolver::proto::op::ResponseCode;
-use hickory_resolver::proto::rr::{RData, Record, RecordType};
-use hickory_resolver::proto::xfer::Protocol;
-use hickory_resolver::proto::{ProtoError, ProtoErrorKind};
+use hickory_resolver::proto::rr::{RData, RecordType};
+use hickory_resolver::system_conf::read_system_conf;
 
 /// How long one server may take to answer, and how often it is tried.
 const ANSWER_WITHIN: Duration = Duration::from_secs(2);
@@ -37,7 +39,11 @@ pub struct Service {
 
 /// Asks DNS servers. It does not cache anything.
 #[derive(Debug)]
-pub struct Resolver(TokioResolver);
+pub struct Resolver {
+    resolver: TokioResolver,
+    /// The domains of the system in which a short name is looked up.
+    search: Vec<String>,
+}
 
 impl Resolver {
     /// Creates a resolver that asks this server, or the servers of the system if there is none.
@@ -45,29 +51,28 @@ impl Resolver {
     /// # Errors
     /// The system does not say which servers to ask.
     pub async fn new(server: Option<SocketAddr>) -> Result<Self, String> {
-        let mut builder = match server {
-            Some(server) => {
-                let mut config = ResolverConfig::new();
-                for protocol in [Protocol::Udp, Protocol::Tcp] {
-                    config.add_name_server(NameServerConfig::new(server, protocol));
-                }
-                TokioResolver::builder_with_config(config, TokioConnectionProvider::default())
-            }
+        let (config, mut options) = match server {
+            Some(server) => (only(server), ResolverOpts::default()),
             // This reads `/etc/resolv.conf` from a disk, which may be slow.
             None => {
-                let read = tokio::task::spawn_blocking(TokioResolver::builder_tokio).await;
+                let read = tokio::task::spawn_blocking(read_system_conf).await;
                 let read = read.map_err(|ended| ended.to_string())?;
                 read.map_err(|error| format!("/etc/resolv.conf: {error}"))?
             }
         };
-        let options: &mut ResolverOpts = builder.options_mut();
         // No cache, so that the TTL of each answer is seen. The host's own table of names is not
         // used.
         options.cache_size = 0;
         options.use_hosts_file = ResolveHosts::Never;
         options.timeout = ANSWER_WITHIN;
         options.attempts = ATTEMPTS;
-        Ok(Self(builder.build()))
+        let search = match (config.search(), config.domain()) {
+            ([], domain) => domain.iter().map(ToString::to_string).collect(),
+            (search, _) => search.iter().map(ToString::to_string).collect(),
+        };
+        let builder = TokioResolver::builder_with_config(config, TokioRuntimeProvider::default());
+        let resolver = builder.with_options(options).build().map_err(|error| error.to_string())?;
+        Ok(Self { resolver, search })
     }
 
     /// The IPv4 and the IPv6 addresses of a name. Both are looked up under the same full name: the
@@ -80,10 +85,8 @@ impl Resolver {
         loop {
             let whole = names.next().unwrap_or_default();
             let (v4, v6) = tokio::join!(
-                self.ask(&whole, RecordType::A, |data| data.as_a().map(|ip| IpAddr::V4(ip.0))),
-                self.ask(&whole, RecordType::AAAA, |data| data
-                    .as_aaaa()
-                    .map(|ip| IpAddr::V6(ip.0))),
+                self.ask(&whole, RecordType::A, RData::ip_addr),
+                self.ask(&whole, RecordType::AAAA, RData::ip_addr),
             );
             if names.len() == 0 || !(is_unknown(&v4) && is_unknown(&v6)) {
                 return (v4.map_err(Failed::into_text), v6.map_err(Failed::into_text));
@@ -100,10 +103,10 @@ impl Resolver {
         loop {
             let whole = names.next().unwrap_or_default();
             let told = self.ask(&whole, RecordType::SRV, |data| {
-                let srv = data.as_srv()?;
-                let target = srv.target().to_ascii();
+                let RData::SRV(srv) = data else { return None };
+                let target = srv.target.to_ascii();
                 let target = target.trim_end_matches('.').to_ascii_lowercase();
-                Some(Service { target, port: srv.port() })
+                Some(Service { target, port: srv.port })
             });
             let told = told.await;
             if names.len() == 0 || !is_unknown(&told) {
@@ -114,12 +117,7 @@ impl Resolver {
 
     /// The full names to look up for this name, in order.
     fn candidates(&self, name: &str) -> Vec<String> {
-        let config = self.0.config();
-        let mut search: Vec<String> = config.search().iter().map(ToString::to_string).collect();
-        if search.is_empty() {
-            search.extend(config.domain().map(ToString::to_string));
-        }
-        candidates(name, self.0.options().ndots, &search)
+        candidates(name, self.resolver.options().ndots, &self.search)
     }
 
     async fn ask<T>(
@@ -128,33 +126,44 @@ impl Resolver {
         kind: RecordType,
         read: impl Fn(&RData) -> Option<T>,
     ) -> Result<Told<T>, Failed> {
-        match self.0.lookup(name, kind).await {
+        match self.resolver.lookup(name, kind).await {
             Ok(found) => {
+                let answers = found.answers();
                 // The records may include an alias. The answer is valid only as long as each of
                 // them.
-                let ttl = found.records().iter().map(Record::ttl).min().unwrap_or_default();
-                let of_kind = found.records().iter().filter(|it| it.record_type() == kind);
-                let records = of_kind.filter_map(|it| read(it.data())).collect();
+                let ttl = answers.iter().map(|it| it.ttl).min().unwrap_or_default();
+                let of_kind = answers.iter().filter(|it| it.record_type() == kind);
+                let records = of_kind.filter_map(|it| read(&it.data)).collect();
                 Ok(Told { records, ttl: Duration::from_secs(ttl.into()) })
             }
-            Err(error) => match error.proto().map(ProtoError::kind) {
-                Some(ProtoErrorKind::NoRecordsFound {
-                    response_code: ResponseCode::NoError,
-                    negative_ttl,
-                    ..
-                }) => {
-                    let ttl = Duration::from_secs(negative_ttl.unwrap_or_default().into());
-                    Ok(Told { records: Vec::new(), ttl })
+            Err(NetError::Dns(DnsError::NoRecordsFound(none))) => {
+                let why = format!("{name} {kind}: {}", none.response_code);
+                match none.response_code {
+                    ResponseCode::NoError => {
+                        let ttl = Duration::from_secs(none.negative_ttl.unwrap_or_default().into());
+                        Ok(Told { records: Vec::new(), ttl })
+                    }
+                    ResponseCode::NXDomain => Err(Failed::NoSuchName(why)),
+                    _ => Err(Failed::Other(why)),
                 }
-                Some(ProtoErrorKind::NoRecordsFound { response_code, .. }) => {
-                    let why = format!("{name} {kind}: {response_code}");
-                    let is_unknown = *response_code == ResponseCode::NXDomain;
-                    Err(if is_unknown { Failed::NoSuchName(why) } else { Failed::Other(why) })
-                }
-                Some(_) | None => Err(Failed::Other(format!("{name} {kind}: {error}"))),
-            },
+            }
+            Err(NetError::Dns(DnsError::ResponseCode(code))) => {
+                Err(Failed::Other(format!("{name} {kind}: {code}")))
+            }
+            Err(error) => Err(Failed::Other(format!("{name} {kind}: {error}"))),
         }
     }
+}
+
+/// This server and no other, over UDP, and over TCP for what is too long.
+fn only(server: SocketAddr) -> ResolverConfig {
+    let connections = [ConnectionConfig::udp(), ConnectionConfig::tcp()].map(|mut connection| {
+        connection.port = server.port();
+        connection
+    });
+    // What it says does not exist does not exist: there is no other server to ask.
+    let server = NameServerConfig::new(server.ip(), true, connections.into());
+    ResolverConfig::from_name_servers(vec![server])
 }
 
 /// Why there is no answer.

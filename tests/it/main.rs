@@ -25,6 +25,7 @@ mod corpora;
 mod crowd;
 mod daemon;
 mod dashboard;
+mod dependencies;
 mod dials;
 mod differential;
 mod discovery;
