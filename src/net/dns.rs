@@ -138,14 +138,12 @@ impl Resolver {
             }
             Err(NetError::Dns(DnsError::NoRecordsFound(none))) => {
                 let why = format!("{name} {kind}: {}", none.response_code);
-                match none.response_code {
-                    ResponseCode::NoError => {
-                        let ttl = Duration::from_secs(none.negative_ttl.unwrap_or_default().into());
-                        Ok(Told { records: Vec::new(), ttl })
-                    }
-                    ResponseCode::NXDomain => Err(Failed::NoSuchName(why)),
-                    _ => Err(Failed::Other(why)),
+                if none.response_code == ResponseCode::NoError {
+                    let ttl = Duration::from_secs(none.negative_ttl.unwrap_or_default().into());
+                    return Ok(Told { records: Vec::new(), ttl });
                 }
+                let is_unknown = none.response_code == ResponseCode::NXDomain;
+                Err(if is_unknown { Failed::NoSuchName(why) } else { Failed::Other(why) })
             }
             Err(NetError::Dns(DnsError::ResponseCode(code))) => {
                 Err(Failed::Other(format!("{name} {kind}: {code}")))
