@@ -40,9 +40,12 @@ pub struct Service {
 /// Asks DNS servers. It does not cache anything.
 #[derive(Debug)]
 pub struct Resolver {
-    resolver: TokioResolver,
+    /// One for each server. They are asked in order, each only if the one before had no answer that
+    /// counts. Asked at the same time, the quickest would decide, also one that knows nothing.
+    servers: Vec<TokioResolver>,
     /// The domains of the system in which a short name is looked up.
     search: Vec<String>,
+    ndots: usize,
 }
 
 impl Resolver {
@@ -51,8 +54,8 @@ impl Resolver {
     /// # Errors
     /// The system does not say which servers to ask.
     pub async fn new(server: Option<SocketAddr>) -> Result<Self, String> {
-        let (config, mut options) = match server {
-            Some(server) => (only(server), ResolverOpts::default()),
+        let (config, options) = match server {
+            Some(server) => (only(server), plain()),
             // This reads `/etc/resolv.conf` from a disk, which may be slow.
             None => {
                 let read = tokio::task::spawn_blocking(read_system_conf).await;
@@ -60,6 +63,10 @@ impl Resolver {
                 read.map_err(|error| format!("/etc/resolv.conf: {error}"))?
             }
         };
+        Self::asking(&config, options)
+    }
+
+    fn asking(config: &ResolverConfig, mut options: ResolverOpts) -> Result<Self, String> {
         // No cache, so that the TTL of each answer is seen. The host's own table of names is not
         // used.
         options.cache_size = 0;
@@ -70,9 +77,15 @@ impl Resolver {
             ([], domain) => domain.iter().map(ToString::to_string).collect(),
             (search, _) => search.iter().map(ToString::to_string).collect(),
         };
-        let builder = TokioResolver::builder_with_config(config, TokioRuntimeProvider::default());
-        let resolver = builder.with_options(options).build().map_err(|error| error.to_string())?;
-        Ok(Self { resolver, search })
+        let ndots = options.ndots;
+        let asks = |server: &NameServerConfig| {
+            let config = ResolverConfig::from_name_servers(vec![server.clone()]);
+            let builder =
+                TokioResolver::builder_with_config(config, TokioRuntimeProvider::default());
+            builder.with_options(options.clone()).build().map_err(|error| error.to_string())
+        };
+        let servers: Result<Vec<_>, _> = config.name_servers().iter().map(asks).collect();
+        Ok(Self { servers: servers?, search, ndots })
     }
 
     /// The IPv4 and the IPv6 addresses of a name. Both are looked up under the same full name: the
@@ -117,7 +130,7 @@ impl Resolver {
 
     /// The full names to look up for this name, in order.
     fn candidates(&self, name: &str) -> Vec<String> {
-        candidates(name, self.resolver.options().ndots, &self.search)
+        candidates(name, self.ndots, &self.search)
     }
 
     async fn ask<T>(
@@ -126,30 +139,59 @@ impl Resolver {
         kind: RecordType,
         read: impl Fn(&RData) -> Option<T>,
     ) -> Result<Told<T>, Failed> {
-        match self.resolver.lookup(name, kind).await {
-            Ok(found) => {
-                let answers = found.answers();
-                // The records may include an alias. The answer is valid only as long as each of
-                // them.
-                let ttl = answers.iter().map(|it| it.ttl).min().unwrap_or_default();
-                let of_kind = answers.iter().filter(|it| it.record_type() == kind);
-                let records = of_kind.filter_map(|it| read(&it.data)).collect();
-                Ok(Told { records, ttl: Duration::from_secs(ttl.into()) })
+        let mut last = Err(Failed::Other("the system names no server to ask".to_owned()));
+        for server in &self.servers {
+            match ask_one(server, name, kind, &read).await {
+                Said::Certain(told) => return told,
+                Said::Perhaps(told) => last = told,
             }
-            Err(NetError::Dns(DnsError::NoRecordsFound(none))) => {
-                let why = format!("{name} {kind}: {}", none.response_code);
-                if none.response_code == ResponseCode::NoError {
-                    let ttl = Duration::from_secs(none.negative_ttl.unwrap_or_default().into());
-                    return Ok(Told { records: Vec::new(), ttl });
-                }
-                let is_unknown = none.response_code == ResponseCode::NXDomain;
-                Err(if is_unknown { Failed::NoSuchName(why) } else { Failed::Other(why) })
-            }
-            Err(NetError::Dns(DnsError::ResponseCode(code))) => {
-                Err(Failed::Other(format!("{name} {kind}: {code}")))
-            }
-            Err(error) => Err(Failed::Other(format!("{name} {kind}: {error}"))),
         }
+        last
+    }
+}
+
+/// What one server said.
+enum Said<T> {
+    /// Records, or that there are none, by a server that knows the zone.
+    Certain(Result<Told<T>, Failed>),
+    /// A failure, or that there are none, by a server that may know nothing of the zone: routers
+    /// say so of inner names. The next server may know more.
+    Perhaps(Result<Told<T>, Failed>),
+}
+
+async fn ask_one<T>(
+    server: &TokioResolver,
+    name: &str,
+    kind: RecordType,
+    read: impl Fn(&RData) -> Option<T>,
+) -> Said<T> {
+    match server.lookup(name, kind).await {
+        Ok(found) => {
+            let answers = found.answers();
+            // The records may include an alias. The answer is valid only as long as each of
+            // them.
+            let ttl = answers.iter().map(|it| it.ttl).min().unwrap_or_default();
+            let of_kind = answers.iter().filter(|it| it.record_type() == kind);
+            let records = of_kind.filter_map(|it| read(&it.data)).collect();
+            Said::Certain(Ok(Told { records, ttl: Duration::from_secs(ttl.into()) }))
+        }
+        Err(NetError::Dns(DnsError::NoRecordsFound(none))) => {
+            let why = format!("{name} {kind}: {}", none.response_code);
+            if none.response_code == ResponseCode::NXDomain {
+                return Said::Certain(Err(Failed::NoSuchName(why)));
+            }
+            if none.response_code != ResponseCode::NoError {
+                return Said::Perhaps(Err(Failed::Other(why)));
+            }
+            let ttl = Duration::from_secs(none.negative_ttl.unwrap_or_default().into());
+            let told = Ok(Told { records: Vec::new(), ttl });
+            // Who knows the zone says where it begins (RFC 2308 section 2.2).
+            if none.soa.is_some() { Said::Certain(told) } else { Said::Perhaps(told) }
+        }
+        Err(NetError::Dns(DnsError::ResponseCode(code))) => {
+            Said::Perhaps(Err(Failed::Other(format!("{name} {kind}: {code}"))))
+        }
+        Err(error) => Said::Perhaps(Err(Failed::Other(format!("{name} {kind}: {error}")))),
     }
 }
 
@@ -162,6 +204,13 @@ fn only(server: SocketAddr) -> ResolverConfig {
     // What it says does not exist does not exist: there is no other server to ask.
     let server = NameServerConfig::new(server.ip(), true, connections.into());
     ResolverConfig::from_name_servers(vec![server])
+}
+
+/// Without EDNS: old servers and firewalls refuse it, and TCP takes what is longer.
+fn plain() -> ResolverOpts {
+    let mut options = ResolverOpts::default();
+    options.edns0 = false;
+    options
 }
 
 /// Why there is no answer.
@@ -199,6 +248,10 @@ fn candidates(name: &str, ndots: usize, search: &[String]) -> Vec<String> {
 
 #[cfg(test)]
 mod tests {
+    use std::net::Ipv4Addr;
+
+    use tokio::net::UdpSocket;
+
     use super::*;
 
     #[test]
@@ -215,5 +268,62 @@ mod tests {
         assert_eq!(candidates("gpus.example", 5, &search), [one, two, "gpus.example.".to_owned()]);
         assert_eq!(candidates("gpus.example.", 5, &search), ["gpus.example."]);
         assert_eq!(candidates("gpus", 1, &[]), ["gpus."]);
+    }
+
+    /// What a server answers to each question: a code (RFC 1035 section 4.1.1), or an address.
+    type Answers = Result<[u8; 4], u8>;
+
+    async fn serve(socket: UdpSocket, answers: Answers) {
+        let mut question = [0; 512];
+        loop {
+            let (len, from) = socket.recv_from(&mut question).await.unwrap();
+            let (code, count) = match answers {
+                Ok(_) => (0, 1),
+                Err(code) => (code, 0),
+            };
+            let mut answer = [&question[..2], &[0x81, 0x80 | code, 0, 1, 0, count]].concat();
+            answer.extend_from_slice(&[0; 4]);
+            answer.extend_from_slice(&question[12..len]);
+            if let Ok(address) = answers {
+                answer.extend_from_slice(&[0xc0, 12, 0, 1, 0, 1, 0, 0, 0, 60, 0, 4]);
+                answer.extend_from_slice(&address);
+            }
+            socket.send_to(&answer, from).await.unwrap();
+        }
+    }
+
+    /// What is found of a name if the first server and the second answer so.
+    async fn found(first: Answers, second: Answers) -> Answer<IpAddr> {
+        let here = (Ipv4Addr::LOCALHOST, 0);
+        let sockets = [UdpSocket::bind(here).await.unwrap(), UdpSocket::bind(here).await.unwrap()];
+        let servers = sockets.each_ref().map(|socket| only(socket.local_addr().unwrap()));
+        let servers = servers.iter().flat_map(|config| config.name_servers().to_vec());
+        let config = ResolverConfig::from_name_servers(servers.collect());
+        let resolver = Resolver::asking(&config, plain()).unwrap();
+        let [one, two] = sockets;
+        tokio::select! {
+            () = serve(one, first) => unreachable!(),
+            () = serve(two, second) => unreachable!(),
+            told = resolver.ask("gpus.lan.", RecordType::A, RData::ip_addr) => {
+                told.map_err(Failed::into_text)
+            }
+        }
+    }
+
+    /// A router refuses inner names, or says that they have no address; the server of the network
+    /// knows them.
+    #[tokio::test]
+    async fn the_next_server_is_asked_if_one_knows_nothing_of_a_name() {
+        let known = Ok([10, 0, 0, 1]);
+        const REFUSED: u8 = 5;
+        const SERVFAIL: u8 = 2;
+        for of_no_use in [Err(0), Err(REFUSED), Err(SERVFAIL)] {
+            let told = found(of_no_use, known).await.unwrap();
+            assert_eq!(told.records, [IpAddr::from([10, 0, 0, 1])], "after {of_no_use:?}");
+        }
+        let told = found(known, Ok([10, 0, 0, 2])).await.unwrap();
+        assert_eq!(told.records, [IpAddr::from([10, 0, 0, 1])], "the first one comes first");
+        assert!(found(Err(0), Err(0)).await.unwrap().records.is_empty());
+        assert!(found(Err(REFUSED), Err(SERVFAIL)).await.is_err());
     }
 }
