@@ -75,6 +75,8 @@ pub async fn submit(front: &Arc<Front>, caller: &Caller, request: Request<Incomi
     let named = draft.client_name().cloned().map(|name| caller.client(&config, name));
     let named = named.or_else(|| caller.named.clone());
     let id = named.clone().unwrap_or_else(|| caller.realm.client(mint()));
+    let comes_again = named.is_some() || caller.browser.is_some();
+    let client_of = if comes_again { ClientOf::Caller } else { ClientOf::ThisPrompt };
     let met = limits::meet(front, caller, &id)?;
     let by = submitter(front, caller, named.as_ref(), &id);
     let chosen = draft.prompt_id().cloned();
@@ -113,6 +115,7 @@ pub async fn submit(front: &Arc<Front>, caller: &Caller, request: Request<Incomi
         askers,
         sent: now(),
         share: Some(share),
+        client_of,
     };
     outcome(front, sending, parts, body).await
 }
@@ -228,6 +231,17 @@ struct Sending {
     sent: Instant,
     /// Its body counts against the budget until it is sent and answered.
     share: Option<BodyShare>,
+    client_of: ClientOf,
+}
+
+/// Whose the client of a submission is.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum ClientOf {
+    /// The caller named it, or has a cookie, and may come again as this client.
+    Caller,
+    /// It was made for this submission, which named none. If that is refused, nobody ever learns
+    /// its id.
+    ThisPrompt,
 }
 
 /// If the task of a prompt panicked, its backend is asked what happened to the prompt. Otherwise
@@ -335,6 +349,10 @@ impl Sending {
     fn gone(&mut self) {
         self.expected.not_taken();
         self.client.withdraw(&self.front.sessions, &self.prompt);
+        // Otherwise the refused prompts of strangers would hold a socket each at the backends.
+        if self.client_of == ClientOf::ThisPrompt {
+            self.client.is_over();
+        }
     }
 
     fn is_pending(&self) -> bool {

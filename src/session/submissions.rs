@@ -181,16 +181,17 @@ impl Client {
         self.state().tombstones.add(prompt, TombstoneReason::NotQueued);
     }
 
-    /// The prompt was refused, or never sent: it leaves no trace. The link goes too if the client
-    /// never had a socket: it was opened for this prompt. Otherwise a stranger's refused prompts
-    /// would hold a socket each at the backends for `affinity.link_linger`.
+    /// The prompt was refused, or never sent: it leaves no trace.
     pub fn withdraw(self: &Arc<Self>, sessions: &Arc<Sessions>, prompt: &PromptId) {
-        let mut turn = self.turn(sessions);
-        turn.act(|core| core.withdraw(prompt));
-        let core = &turn.core;
-        let is_seen = 0 < core.sockets() || core.last_socket_lost().is_some();
-        if !is_seen && !core.is_held() {
-            turn.let_go_of_link();
+        self.turn(sessions).act(|core| core.withdraw(prompt));
+    }
+
+    /// Nobody will use this client again: its link closes now if nothing needs it, instead of after
+    /// `affinity.link_linger`.
+    pub fn is_over(&self) {
+        let mut state = self.state();
+        if state.core.sockets() == 0 && !state.core.is_held() {
+            state.let_go_of_link();
         }
     }
 
