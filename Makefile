@@ -35,6 +35,9 @@ fmt:
 
 lint:
 	$(CARGO) clippy --locked --all-targets -- -D warnings
+	@[ -d "$${ADVISORY_DB:-../shared/advisory-db}" ] || echo "SKIPPED: the crates are not checked" \
+	  "against known vulnerabilities: ADVISORY_DB may name a copy of" \
+	  "https://github.com/rustsec/advisory-db"
 
 doc:
 	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --locked --no-deps --document-private-items

@@ -39,6 +39,13 @@ fn is_allowed(request: &LicenseReq) -> bool {
     request.license.id().is_some_and(|id| ALLOWED.contains(&id.name))
 }
 
+/// What the compiler calls this kind of machine.
+fn host() -> String {
+    let told = Command::new("rustc").arg("-vV").output().unwrap();
+    let told = String::from_utf8(told.stdout).unwrap();
+    told.lines().find_map(|line| line.strip_prefix("host: ")).unwrap().to_owned()
+}
+
 /// Whether a licence, as a manifest says it, leaves a choice that is allowed.
 fn may_be_used(licence: &str) -> bool {
     // Old manifests write "MIT/Apache-2.0".
@@ -48,8 +55,10 @@ fn may_be_used(licence: &str) -> bool {
 #[test]
 fn the_licence_of_each_crate_is_one_that_we_may_use() {
     let cargo = env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+    // Those of this kind of machine: they are there, because this test was built from them.
     let told = Command::new(cargo)
-        .args(["metadata", "--locked", "--format-version", "1"])
+        .args(["metadata", "--locked", "--offline", "--format-version", "1"])
+        .args(["--filter-platform", &host()])
         .current_dir(root())
         .output()
         .unwrap();
@@ -76,7 +85,7 @@ fn a_licence_without_an_allowed_choice_is_found() {
     }
 }
 
-/// What is known against the locked crates: vulnerabilities, and crates that were taken back.
+/// The vulnerabilities that are known of the locked crates.
 fn known_against(advisories: &Path, lockfile: &Path) -> Vec<String> {
     let database = Database::open(advisories).unwrap();
     assert!(0 < database.iter().count(), "no advisory is in {}", advisories.display());
@@ -95,14 +104,12 @@ fn known_against(advisories: &Path, lockfile: &Path) -> Vec<String> {
 
 #[test]
 fn no_vulnerability_of_a_crate_is_known() {
-    let beside = || root().join("../shared/advisory-db");
-    let advisories = env::var_os("ADVISORY_DB").map_or_else(beside, PathBuf::from);
-    if !advisories.is_dir() {
-        eprintln!(
-            "SKIPPED: no advisories are in {}: ADVISORY_DB may name a copy of \
-             https://github.com/rustsec/advisory-db",
-            advisories.display()
-        );
+    let advisories = match env::var_os("ADVISORY_DB") {
+        Some(named) => PathBuf::from(named),
+        None => root().join("../shared/advisory-db"),
+    };
+    if env::var_os("ADVISORY_DB").is_none() && !advisories.is_dir() {
+        // `make lint` says so: what a test says that passes is not shown.
         return;
     }
     let known = known_against(&advisories, &root().join("Cargo.lock"));

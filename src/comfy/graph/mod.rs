@@ -31,8 +31,9 @@ pub const DEPTH_MAX: usize = 500;
 pub const NODES_MAX: usize = 100_000;
 pub const LINKS_MAX: usize = 1_000_000;
 
-/// How large a node is at least, most often. Only the first guess of how many there are.
+/// How large most nodes are at least: for the first guess of how many there are.
 const NODE_BYTES: usize = 256;
+const NODES_GUESSED_MAX: usize = 1_024;
 
 /// The most steps that it takes to follow every link above every node. A server follows them all
 /// and remembers each. Measured with 0.33: a graph of 4,000 nodes with 8 million ancestors keeps a
@@ -169,7 +170,7 @@ struct Skeleton<'a> {
 
 impl<'a> Skeleton<'a> {
     fn read(json: &'a [u8]) -> Result<Self, Unfit> {
-        let ids = HashMap::with_capacity((json.len() / NODE_BYTES).min(NODES_MAX));
+        let ids = HashMap::with_capacity((json.len() / NODE_BYTES).min(NODES_GUESSED_MAX));
         let mut skeleton = Self { json, nodes: Vec::new(), ids, links: Vec::new() };
         let mut unfit = None;
         let mut cursor = Cursor::new(json);
