@@ -19,12 +19,14 @@ mod certificates;
 mod discoveries;
 mod exposition;
 mod guests;
+mod hour;
 mod labels;
 mod limits;
 mod process;
 mod prompts;
 mod times;
 
+use crate::net::now;
 use crate::routing::decision::Reason;
 use crate::routing::pending::End;
 use assets::AssetMetrics;
@@ -32,6 +34,8 @@ use certificates::CertificateMetrics;
 use discoveries::Discoveries;
 pub use exposition::Exposition;
 use guests::GuestMetrics;
+use hour::Hour;
+pub use hour::{MINUTES, Minute};
 pub use labels::ByBackend;
 use labels::{ByBuild, ByCode, ByKind, ByPlacement, ByStatus};
 use limits::LimitMetrics;
@@ -103,6 +107,8 @@ pub struct Metrics {
     pub pending: Gauge,
     pub pending_silent_seconds: Gauge<f64, AtomicU64>,
     pub backends: BackendMetrics,
+    /// For the dashboard; not a metric.
+    hour: Hour,
     pub process: ProcessMetrics,
     pub discoveries: Discoveries,
 }
@@ -154,6 +160,7 @@ impl Default for Metrics {
             pending: Gauge::default(),
             pending_silent_seconds: Gauge::default(),
             backends: BackendMetrics::default(),
+            hour: Hour::new(now()),
             process: ProcessMetrics::default(),
             discoveries: Discoveries::default(),
         };
@@ -338,6 +345,13 @@ impl Metrics {
 
     pub fn prompt_ended(&self, prompt: &EndedPrompt) {
         self.backends.prompt_ended(prompt);
+        self.hour.ended(prompt.end, [prompt.waited, prompt.ran], now());
+    }
+
+    /// What ended in the last hour, the oldest minute first.
+    #[must_use]
+    pub fn last_hour(&self, now: Instant) -> [Minute; MINUTES] {
+        self.hour.look(now)
     }
 
     /// How many prompts have ended so.

@@ -3,6 +3,7 @@
 use std::process::ExitCode;
 use std::time::Duration;
 
+use bytes::Bytes;
 use http::{HeaderMap, Method, StatusCode};
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use serde_json::{Value, json};
@@ -12,7 +13,7 @@ use super::args::{
     AdminArgs, BackendsArgs, BackendsVerb, ClientsArgs, ExplainArgs, HealthcheckArgs, ReleaseArgs,
     ReloadArgs,
 };
-use super::ask::{Answer, AskError, DEADLINE, Question, Server, ask};
+use super::ask::{self, Answer, AskError, DEADLINE, Question, Server, ask};
 use super::find::{self, Asks, Found, NotFound};
 use super::fleet;
 use super::{EXIT_CONFIG, EXIT_FAILURE, EXIT_USAGE, say};
@@ -21,6 +22,9 @@ use crate::net::Tcp;
 
 /// The characters that need no escape in a segment or a query (RFC 3986 section 2.3).
 const ESCAPED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
+
+/// The gateway tells something every 4 s (`admin::dashboard`).
+const STALE_AFTER: Duration = Duration::from_secs(10);
 
 /// Why there is nothing to show.
 #[derive(Debug, thiserror::Error)]
@@ -254,6 +258,25 @@ pub(super) async fn send_within(
 ) -> Result<Answer, Failure> {
     let found = find::gateway(admin, Asks::Anything, std::env::vars_os())?;
     send_to(found, (method, path, body), deadline).await
+}
+
+/// Follows an answer that goes on until it ends.
+pub(super) async fn follow(
+    admin: &AdminArgs,
+    path: &str,
+    part: impl FnMut(Bytes),
+) -> Result<(), Failure> {
+    let found = find::gateway(admin, Asks::Anything, std::env::vars_os())?;
+    let server = found.admin.ok_or(Failure::Off)?;
+    let asked = Question::get(&server, path);
+    let question = Question { token: found.token.as_ref(), deadline: STALE_AFTER, ..asked };
+    let answer = ask::follow(&Tcp, question, part).await;
+    let answer = answer.map_err(|source| Failure::Ask { admin: server.to_string(), source })?;
+    match answer.status {
+        StatusCode::UNAUTHORIZED => Err(Failure::Unauthorized),
+        _ if answer.is_of_backend => Err(Failure::Front { admin: server.to_string() }),
+        _ => read(&answer).map(drop),
+    }
 }
 
 async fn send_to(

@@ -51,6 +51,8 @@ pub enum Verb {
     Sim(SimArgs),
     /// Show whether the gateway is ready, its backends and its clients
     Status(StatusArgs),
+    /// Watch the fleet, its clients and prompts in the terminal, and act on them
+    Top(TopArgs),
     /// List the clients, or show one of them
     Clients(ClientsArgs),
     /// Release a client from its backend
@@ -288,6 +290,18 @@ pub struct StatusArgs {
     pub watch: Option<Duration>,
     #[command(flatten)]
     pub output: Output,
+    #[command(flatten)]
+    pub admin: AdminArgs,
+}
+
+#[derive(Args, Debug)]
+#[command(
+    after_help = "Example:\n  mooring top\n\nKeys: q leaves; Tab or 1, 2, 3 shows the fleet, \
+                        the clients or the prompts; arrows choose a row; s sorts by the next \
+                        column; / filters. On the fleet d drains, r makes ready, o turns off; on \
+                        prompts c cancels. Each asks first."
+)]
+pub struct TopArgs {
     #[command(flatten)]
     pub admin: AdminArgs,
 }

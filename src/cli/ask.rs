@@ -7,15 +7,17 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures_util::future::{Either, select};
 use http::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, HOST};
-use http::{HeaderMap, Method, Request, StatusCode};
+use http::{HeaderMap, Method, Request, Response, StatusCode};
 use http_body_util::{BodyExt, Full, Limited};
+use hyper::body::Incoming;
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
+use tokio::time::timeout;
 
 use crate::config::Secret;
 use crate::config::url::{Address, Scheme};
-use crate::net::Network;
 use crate::net::tls::ClientTls;
+use crate::net::{Network, Stream};
 
 /// `object_info` of a server with many node packs has tens of MiB.
 const ANSWER_BYTES_MAX: usize = 128 << 20;
@@ -98,10 +100,53 @@ pub(super) enum AskError {
 pub(super) async fn ask(network: &dyn Network, question: Question<'_>) -> Result<Answer, AskError> {
     let deadline = question.deadline;
     let exchange = Box::pin(exchange(network, question));
-    tokio::time::timeout(deadline, exchange).await.unwrap_or(Err(AskError::Deadline(deadline)))
+    timeout(deadline, exchange).await.unwrap_or(Err(AskError::Deadline(deadline)))
+}
+
+/// Sends a request whose answer goes on, and hands over each part of its body. Returns once it has
+/// ended. An answer with an error status is collected, and handed over to nobody.
+///
+/// # Errors
+/// No head, or no further part, came within the deadline of the question, or the connection broke.
+pub(super) async fn follow(
+    network: &dyn Network,
+    question: Question<'_>,
+    mut part: impl FnMut(Bytes),
+) -> Result<Answer, AskError> {
+    let deadline = question.deadline;
+    let within = |_elapsed| AskError::Deadline(deadline);
+    let opening = Box::pin(opened(network, question));
+    let (request, mut sender, connection) = timeout(deadline, opening).await.map_err(within)??;
+    let answer = Box::pin(async move {
+        let response = timeout(deadline, sender.send_request(request)).await.map_err(within)??;
+        let status = response.status();
+        let is_of_backend = response.headers().contains_key("mooring-backend");
+        if !status.is_success() || is_of_backend {
+            return collected(response).await;
+        }
+        let mut body = Limited::new(response.into_body(), usize::MAX);
+        while let Some(frame) = timeout(deadline, body.frame()).await.map_err(within)? {
+            frame.map_err(AskError::Body)?.into_data().into_iter().for_each(&mut part);
+        }
+        Ok(Answer { status, body: Bytes::new(), is_of_backend })
+    });
+    while_connected(answer, connection).await
 }
 
 async fn exchange(network: &dyn Network, question: Question<'_>) -> Result<Answer, AskError> {
+    let (request, mut sender, connection) = opened(network, question).await?;
+    let answer = Box::pin(async move { collected(sender.send_request(request).await?).await });
+    while_connected(answer, connection).await
+}
+
+type Sender = http1::SendRequest<Full<Bytes>>;
+type Connection = http1::Connection<TokioIo<Stream>, Full<Bytes>>;
+
+/// A connection for this question.
+async fn opened(
+    network: &dyn Network,
+    question: Question<'_>,
+) -> Result<(Request<Full<Bytes>>, Sender, Connection), AskError> {
     let Question { to, method, path, token, headers, body, deadline: _ } = question;
     let mut request = Request::builder()
         .method(method)
@@ -124,17 +169,24 @@ async fn exchange(network: &dyn Network, question: Question<'_>) -> Result<Answe
         None => Ok(stream),
     };
     let stream = stream.map_err(AskError::Connect)?;
-    let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
-    let answer = Box::pin(async move {
-        let response = sender.send_request(request).await?;
-        let status = response.status();
-        let is_of_backend = response.headers().contains_key("mooring-backend");
-        let body = Limited::new(response.into_body(), ANSWER_BYTES_MAX).collect().await;
-        let body = body.map_err(AskError::Body)?.to_bytes();
-        Ok(Answer { status, body, is_of_backend })
-    });
-    // The connection must be polled until the answer is there. If the connection ends first, the
-    // answer has the reason.
+    let (sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
+    Ok((request, sender, connection))
+}
+
+async fn collected(response: Response<Incoming>) -> Result<Answer, AskError> {
+    let status = response.status();
+    let is_of_backend = response.headers().contains_key("mooring-backend");
+    let body = Limited::new(response.into_body(), ANSWER_BYTES_MAX).collect().await;
+    let body = body.map_err(AskError::Body)?.to_bytes();
+    Ok(Answer { status, body, is_of_backend })
+}
+
+/// The connection must be polled until the answer is there. If the connection ends first, the
+/// answer has the reason.
+async fn while_connected(
+    answer: impl Future<Output = Result<Answer, AskError>> + Unpin,
+    connection: Connection,
+) -> Result<Answer, AskError> {
     match select(answer, Box::pin(connection)).await {
         Either::Left((answer, _connection)) => answer,
         Either::Right((_ended, answer)) => answer.await,

@@ -22,6 +22,7 @@ mod say;
 mod serve;
 mod status;
 mod table;
+mod top;
 mod users;
 
 use std::ffi::OsString;
@@ -69,6 +70,7 @@ fn run(cli: Cli) -> ExitCode {
         Verb::Demo(args) => serve::demo(args),
         Verb::Sim(args) => serve::sim(args),
         Verb::Status(args) => block_on(status::status(&args)),
+        Verb::Top(args) => block_on(top::top(&args)),
         Verb::Clients(args) => block_on(admin::clients(&args)),
         Verb::Release(args) => block_on(admin::release(&args)),
         Verb::Backends(args) => block_on(admin::backends(&args)),

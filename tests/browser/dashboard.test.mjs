@@ -88,6 +88,11 @@ test("it shows who works and what happened, on every screen", DEADLINE, async ()
       await busy.getByText(/^Runs SlowSteps \(node 2\), step \d+ of 20, for/).waitFor();
       await busy.getByText(/^cpu: [\d.]+ GiB of [\d.]+ GiB free$/).waitFor();
       assert.equal(await page.getByRole("article").count(), 3);
+      const ended = page.getByRole("figure", { name: "Jobs that ended" });
+      await ended.getByText(/^\d+ jobs?, at most \d+ in a minute; \d+ not completed/).waitFor();
+      assert.ok(await ended.locator("svg rect.not").count() > 0);
+      const ran = page.getByRole("figure", { name: "Running time, on average" });
+      await ran.getByText(/ in the newest minute that has any, at most /).waitFor();
       const overflow = await page.evaluate(() =>
         document.documentElement.scrollWidth - window.innerWidth);
       assert.ok(overflow <= 0, `the page is ${overflow} px too wide`);

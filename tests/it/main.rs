@@ -102,6 +102,7 @@ mod tidy;
 mod tls;
 mod tls_backends;
 mod told;
+mod top;
 mod tunnels;
 mod turmoil;
 #[cfg(debug_assertions)]

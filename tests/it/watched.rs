@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 
 use crate::audit::{AuditLog, said};
 use crate::dashboard::Watching;
-use crate::support::{World, network, send, slow, soon};
+use crate::support::{World, network, quick, send, slow, soon};
 
 const GIB: u64 = 1 << 30;
 
@@ -111,6 +111,29 @@ async fn the_running_node_is_told_with_its_progress() {
     let idle = page.until(|seen| seen["backends"][0]["running"] == 0).await;
     assert_eq!(idle["backends"][0]["doing"], json!([]));
     assert!(idle["backends"][0]["oldest_waiting_ms"].is_null());
+}
+
+#[tokio::test]
+async fn the_last_hour_is_told_minute_by_minute() {
+    let world = World::new(1).await;
+    let mut page = Watching::open(world.admin, "").await;
+    let first = page.until(|_| true).await;
+    assert_eq!(first["minutes"], json!(vec![json!([0, 0, null, null]); 60]));
+    world.submit("ada", &quick(1)).await;
+    let mut fails = slow(1, 0.1);
+    fails["2"]["inputs"]["fail"] = json!(true);
+    world.submit("ada", &fails).await;
+    // A minute may turn in between.
+    let sum = |seen: &Value, column: usize| -> u64 {
+        let minutes = seen["minutes"].as_array().unwrap();
+        minutes.iter().filter_map(|it| it[column].as_u64()).sum()
+    };
+    let seen = page.until(|seen| (sum(seen, 0), sum(seen, 1)) == (1, 1)).await;
+    assert_eq!(seen["minutes"].as_array().unwrap().len(), 60);
+    // The minute may have turned between the two.
+    let with_times = |it: &&Value| it[2].is_u64() && it[3].is_u64();
+    let measured = seen["minutes"].as_array().unwrap().iter().filter(with_times).count();
+    assert!((1..=2).contains(&measured), "{}", seen["minutes"]);
 }
 
 /// One that waits and one that runs, on a server that cancels in one step and on two that do not.

@@ -31,13 +31,14 @@ const PAGE: &str = include_str!("page/index.html");
 const SCRIPT: &str = "text/javascript; charset=utf-8";
 
 /// Path, content type and content.
-const FILES: [(&str, &str, &str); 8] = [
+const FILES: [(&str, &str, &str); 9] = [
     ("/dashboard/style.css", "text/css; charset=utf-8", include_str!("page/style.css")),
     ("/dashboard/main.js", SCRIPT, include_str!("page/main.js")),
     ("/dashboard/api.js", SCRIPT, include_str!("page/api.js")),
     ("/dashboard/dom.js", SCRIPT, include_str!("page/dom.js")),
     ("/dashboard/fleet.js", SCRIPT, include_str!("page/fleet.js")),
     ("/dashboard/clients.js", SCRIPT, include_str!("page/clients.js")),
+    ("/dashboard/plots.js", SCRIPT, include_str!("page/plots.js")),
     ("/dashboard/events.js", SCRIPT, include_str!("page/events.js")),
     ("/dashboard/mark.svg", "image/svg+xml", include_str!("page/mark.svg")),
 ];

@@ -11,6 +11,7 @@ use serde_json::{Map, Value, json};
 use crate::admin::gate::May;
 use crate::fleet::backend::Backend;
 use crate::masked::mask;
+use crate::metrics::Minute;
 use crate::report::{self, PendingReport};
 use crate::routing::ids::{BackendId, PromptId};
 use crate::routing::ledger::Listed;
@@ -62,6 +63,7 @@ pub(super) fn of(sessions: &Sessions, may: May, now: Instant) -> Value {
             "working": known,
             "shown": clients(sessions, &working, may, now),
         },
+        "minutes": minutes(sessions, now),
         // There may be older ones within the hour.
         "ended_is_cut": ended.len() == ENDS_SHOWN,
         "ended": ended,
@@ -189,6 +191,14 @@ fn oldest(sessions: &Sessions, client: &Client, now: Instant) -> Vec<PendingRepo
         let report = |(prompt, pending)| report::pending(&sessions.shared, prompt, pending, now);
         pending.into_iter().map(report).collect()
     })
+}
+
+/// The last hour, the oldest minute first: how many completed, how many did not, and for how long
+/// they waited and ran on the average.
+fn minutes(sessions: &Sessions, now: Instant) -> Vec<Value> {
+    let millis = |time: Option<Duration>| time.map(|it| u64::try_from(it.as_millis()).ok());
+    let one = |it: Minute| json!([it.completed, it.others, millis(it.waited), millis(it.ran)]);
+    sessions.shared.metrics.last_hour(now).into_iter().map(one).collect()
 }
 
 fn age(since: Instant, now: Instant) -> u64 {

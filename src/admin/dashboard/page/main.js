@@ -5,6 +5,7 @@ import * as clients from "./clients.js";
 import { ago, byId, say } from "./dom.js";
 import * as events from "./events.js";
 import * as fleet from "./fleet.js";
+import * as plots from "./plots.js";
 
 let snapshot = null;
 let heard = 0;
@@ -43,6 +44,7 @@ function draw() {
   byId("looks").hidden = !looks;
   fleet.showTroubles(snapshot);
   fleet.show(snapshot, matches, confirm);
+  plots.show(snapshot);
   clients.show(snapshot, matches, { act: confirm, detail });
   events.show(matches);
   const bad = fleet.troubles(snapshot).length;
