@@ -1,4 +1,4 @@
-//! How a client appears in the log (promise V6).
+//! How a client appears in the log (promise V6), and a prompt to who may only look.
 //!
 //! Whoever knows a clientId can act as that client, so it is a secret, and a log is read by many
 //! and kept for long. So the log contains a short keyed hash of it. The key belongs to the process
@@ -25,6 +25,13 @@ pub fn mask(client: &ClientId) -> Masked {
     Masked(key.hash_one(client.as_str()) & 0xff_ffff_ffff)
 }
 
+/// A prompt as those see it who may only look: who knows its id can have its graph and its results.
+#[must_use]
+pub fn mask_prompt(prompt: &str) -> String {
+    let key = KEY.get_or_init(Hashing::default);
+    format!("p-{:010x}", key.hash_one(("prompt", prompt)) & 0xff_ffff_ffff)
+}
+
 impl fmt::Display for Masked {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "c-{:010x}", self.0)
@@ -42,5 +49,8 @@ mod tests {
         assert_ne!(masked("a secret"), masked("another"));
         assert!(!masked("a secret").contains("secret"));
         assert_eq!(masked("x").len(), 12);
+        assert_eq!(mask_prompt("a prompt"), mask_prompt("a prompt"));
+        assert_ne!(mask_prompt("a prompt"), mask_prompt("another"));
+        assert_eq!(mask_prompt("x").len(), 12);
     }
 }

@@ -293,7 +293,8 @@ async fn client(
 
 fn seen(sessions: &Sessions, client: &Client, may: May, now: Instant) -> report::ClientReport {
     let report = report::client(&sessions.shared, client, now);
-    report::ClientReport { summary: may.see(report.summary), ..report }
+    let prompts = report.prompts.into_iter().map(|prompt| may.see_prompt(prompt)).collect();
+    report::ClientReport { summary: may.see(report.summary), prompts, ..report }
 }
 
 #[derive(Deserialize)]

@@ -9,9 +9,9 @@ use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode};
 use super::{dashboard, refusal};
 use crate::body::ResponseBody;
 use crate::config::{AdminConfig, Secret, ServerConfig};
-use crate::masked::mask;
-use crate::report::ClientSummary;
-use crate::routing::ids::ClientId;
+use crate::masked::{mask, mask_prompt};
+use crate::report::{ClientSummary, PendingReport};
+use crate::routing::ids::{ClientId, PromptId};
 use crate::server::wire::Wire;
 use crate::session::Sessions;
 
@@ -24,8 +24,8 @@ const VARIES: &str = "accept, authorization, host, origin, sec-fetch-dest, sec-f
 pub(super) enum May {
     /// Change things: the token was sent, or none is configured.
     Act,
-    /// Look, and see hashes in place of clientIds: the token for that was sent. Or no token, to
-    /// what needs none.
+    /// Look, and see hashes in place of clientIds and ids of prompts: the token for that was sent.
+    /// Or no token, to what needs none.
     Look,
 }
 
@@ -43,6 +43,25 @@ impl May {
         match self {
             Self::Act => client.name().to_owned(),
             Self::Look => mask(client).to_string(),
+        }
+    }
+
+    /// How a prompt is called for it: by its id or its hash.
+    pub(super) fn prompt(self, prompt: &PromptId) -> String {
+        match self {
+            Self::Act => prompt.to_string(),
+            Self::Look => mask_prompt(prompt.as_str()),
+        }
+    }
+
+    /// What it may see of a pending prompt.
+    pub(super) fn see_prompt(self, prompt: PendingReport) -> PendingReport {
+        match self {
+            Self::Act => prompt,
+            Self::Look => {
+                let prompt_id = mask_prompt(&prompt.prompt_id);
+                PendingReport { prompt_id, ..prompt }
+            }
         }
     }
 

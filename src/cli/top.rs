@@ -27,7 +27,7 @@ use ratatui::Terminal;
 use ratatui::backend::CrosstermBackend;
 use serde_json::Value;
 use tokio::signal::unix::{Signal, SignalKind, signal};
-use tokio::sync::mpsc;
+use tokio::sync::watch;
 
 use super::admin::{self, Failure};
 use super::args::{AdminArgs, TopArgs};
@@ -116,6 +116,7 @@ fn put_back() {
 
 /// What the gateway tells.
 enum News {
+    Nothing,
     Snapshot(Value),
     Away(String),
 }
@@ -129,7 +130,7 @@ async fn run(admin: &AdminArgs, screen: &mut Screen) -> io::Result<()> {
         signal(SignalKind::hangup())?,
         signal(SignalKind::interrupt())?,
     ];
-    let (tell, mut told) = mpsc::channel(1);
+    let (tell, mut told) = watch::channel(News::Nothing);
     let mut following = Box::pin(follow(admin, &tell));
     let mut keys = EventStream::new();
     let mut acting: Option<Acting<'_>> = None;
@@ -143,6 +144,10 @@ async fn run(admin: &AdminArgs, screen: &mut Screen) -> io::Result<()> {
                 Some(Ok(Event::Key(key))) if key.kind != KeyEventKind::Release => {
                     match model.key(key) {
                         Wish::Leave => return Ok(()),
+                        Wish::Act(_) if acting.is_some() => {
+                            let text = "Wait until the last action has ended.";
+                            model.line = Line::Told(text.to_owned());
+                        }
                         Wish::Act(action) => {
                             model.line = Line::Told("…".to_owned());
                             acting = Some(Box::pin(act(admin, action)));
@@ -158,11 +163,16 @@ async fn run(admin: &AdminArgs, screen: &mut Screen) -> io::Result<()> {
                 acting = None;
                 model.line = Line::Told(said);
             }
-            news = told.recv() => match news {
-                Some(News::Snapshot(snapshot)) => model.take(snapshot),
-                Some(News::Away(why)) => model.away = Some(why),
-                None => return Ok(()),
-            },
+            changed = told.changed() => {
+                if changed.is_err() {
+                    return Ok(());
+                }
+                match &*told.borrow_and_update() {
+                    News::Nothing => {}
+                    News::Snapshot(snapshot) => model.take(snapshot.clone()),
+                    News::Away(why) => model.away = Some(why.clone()),
+                }
+            }
             () = &mut following => return Ok(()),
         }
     }
@@ -198,19 +208,17 @@ async fn act(admin: &AdminArgs, Action { path, body, .. }: Action) -> String {
 }
 
 /// Follows what the gateway tells, for ever.
-async fn follow(admin: &AdminArgs, tell: &mpsc::Sender<News>) {
+async fn follow(admin: &AdminArgs, tell: &watch::Sender<News>) {
     loop {
         let mut events = Events::default();
         let ended = admin::follow(admin, "/api/v1/live", |part| {
             // Who draws slowly gets the newest.
             if let Some(snapshot) = events.take(&part) {
-                let _ = tell.try_send(News::Snapshot(snapshot));
+                tell.send_replace(News::Snapshot(snapshot));
             }
         });
         let why = ended.await.err().map_or_else(gone, |failure: Failure| failure.to_string());
-        if tell.send(News::Away(why)).await.is_err() {
-            return;
-        }
+        tell.send_replace(News::Away(why));
         sleep(AGAIN_AFTER).await;
     }
 }

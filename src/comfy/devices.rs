@@ -8,7 +8,7 @@ use serde_json::value::RawValue;
 
 use super::raw::{self, Object};
 
-/// A longer answer is not read. A real one has one or two kilobytes.
+/// A longer answer is not parsed. A real one has one or two kilobytes.
 const BODY_MAX: usize = 1 << 20;
 
 /// So many devices of a server are told.

@@ -57,10 +57,13 @@ impl Devices {
 
     /// It did not answer: what is free is unknown.
     fn missed(&self) {
-        let Some(seen) = &*self.seen.load() else { return };
         let unknown = |device: &Device| Device { vram_free: None, ..device.clone() };
-        let devices = seen.devices.iter().map(unknown).collect();
-        self.seen.store(Some(Arc::new(Seen { devices, at: seen.at })));
+        // Another task may learn something newer meanwhile, which stays.
+        self.seen.rcu(|seen| {
+            let seen = seen.as_ref()?;
+            let devices = seen.devices.iter().map(unknown).collect();
+            Some(Arc::new(Seen { devices, at: seen.at }))
+        });
     }
 
     /// Waits until somebody has looked lately. Cancel safe.

@@ -105,8 +105,8 @@ mod told;
 mod top;
 mod tunnels;
 mod turmoil;
-#[cfg(debug_assertions)]
 mod watched;
+#[cfg(debug_assertions)]
 mod ways;
 mod whose;
 mod wild;

@@ -32,6 +32,9 @@ const AGAIN_EVERY: Duration = Duration::from_secs(4);
 /// A look may take one part in so many of a core's time.
 const SHARE: u32 = 50;
 
+/// Whether one that watches may still see it. Asked before each event: tokens change by a reload.
+pub(super) type MaySee = Box<dyn Fn() -> bool + Send + Sync>;
+
 /// What all that watch are told.
 pub(super) struct Live {
     tasks: Tasks,
@@ -60,9 +63,10 @@ impl Live {
         Arc::new(Self { tasks, seen: Box::new(seen), told, is_looking: AtomicBool::new(false) })
     }
 
-    /// An answer that does not end before the client leaves, or the gateway stops.
-    pub(super) fn answer(self: &Arc<Self>) -> Response<ResponseBody> {
-        let mut response = Response::new(ResponseBody::Pushed(self.events()));
+    /// An answer that does not end before the client leaves, the gateway stops, or whoever asked
+    /// may not see it any more.
+    pub(super) fn answer(self: &Arc<Self>, may_see: MaySee) -> Response<ResponseBody> {
+        let mut response = Response::new(ResponseBody::Pushed(self.events(may_see)));
         let headers = response.headers_mut();
         headers.insert(CONTENT_TYPE, HeaderValue::from_static("text/event-stream"));
         headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
@@ -73,7 +77,7 @@ impl Live {
     }
 
     /// Events from now on. Who reads slowly misses what is old by then.
-    fn events(self: &Arc<Self>) -> mpsc::Receiver<Bytes> {
+    fn events(self: &Arc<Self>, may_see: MaySee) -> mpsc::Receiver<Bytes> {
         let (events, read) = mpsc::channel(1);
         let watched = self.told.subscribe();
         self.look();
@@ -81,7 +85,7 @@ impl Live {
         self.tasks.spawn(async move {
             tokio::select! {
                 () = live.tasks.stopping() => {}
-                () = pass_on(watched, events) => {}
+                () = pass_on(watched, events, may_see) => {}
             }
         });
         read
@@ -117,7 +121,9 @@ impl Live {
                 last = Some((seen, began));
             }
             // A large fleet is looked at less often: watching it must not slow it down.
-            sleep(LOOK_EVERY.max(now().duration_since(began) * SHARE)).await;
+            // But never so seldom that a page takes it for gone.
+            let pause = (now().duration_since(began) * SHARE).clamp(LOOK_EVERY, AGAIN_EVERY);
+            sleep(pause).await;
         }
     }
 
@@ -146,9 +152,16 @@ impl Drop for Ended<'_> {
     }
 }
 
-async fn pass_on(mut watched: watch::Receiver<Bytes>, events: mpsc::Sender<Bytes>) {
+async fn pass_on(
+    mut watched: watch::Receiver<Bytes>,
+    events: mpsc::Sender<Bytes>,
+    may_see: MaySee,
+) {
     loop {
         let event = watched.borrow_and_update().clone();
+        if !may_see() {
+            return;
+        }
         if !event.is_empty() && events.send(event).await.is_err() {
             return;
         }
@@ -203,6 +216,10 @@ mod tests {
         }
     }
 
+    fn always() -> MaySee {
+        Box::new(|| true)
+    }
+
     async fn next(events: &mut mpsc::Receiver<Bytes>) -> String {
         let event = tokio::time::timeout(WAIT, events.recv()).await.unwrap().unwrap();
         String::from_utf8(event.to_vec()).unwrap()
@@ -215,7 +232,7 @@ mod tests {
         tokio::time::sleep(WAIT).await;
         assert_eq!(scene.looks(), 0);
         for _ in 0..2 {
-            let (mut one, mut other) = (live.events(), live.events());
+            let (mut one, mut other) = (live.events(always()), live.events(always()));
             next(&mut one).await;
             next(&mut other).await;
             drop(one);
@@ -232,7 +249,7 @@ mod tests {
     async fn a_change_is_told_at_once_and_the_same_again_after_a_while() {
         let scene = Scene::default();
         scene.set("one");
-        let mut events = scene.live().events();
+        let mut events = scene.live().events(always());
         assert!(next(&mut events).await.contains("one"));
         let began = now();
         scene.set("two");
@@ -248,12 +265,12 @@ mod tests {
         let scene = Scene::default();
         scene.set("one");
         let live = scene.live();
-        next(&mut live.events()).await;
+        next(&mut live.events(always())).await;
         scene.set("two");
         // At once, and once the task has seen that all had left.
         for _ in 0..2 {
             let began = now();
-            let mut events = live.events();
+            let mut events = live.events(always());
             while !next(&mut events).await.contains("two") {}
             assert!(now().duration_since(began) <= LOOK_EVERY);
             drop(events);
@@ -265,12 +282,26 @@ mod tests {
     async fn after_a_panic_the_next_that_comes_is_told_again() {
         let scene = Scene::default();
         let live = scene.live();
-        let mut early = live.events();
+        let mut early = live.events(always());
         next(&mut early).await;
         scene.set("panic");
         tokio::time::sleep(LOOK_EVERY * 2).await;
         scene.set("after");
-        assert!(next(&mut live.events()).await.contains("after"));
+        assert!(next(&mut live.events(always())).await.contains("after"));
         assert!(next(&mut early).await.contains("after"));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_may_not_see_it_any_more_is_told_nothing_more() {
+        let scene = Scene::default();
+        let live = scene.live();
+        let may = Arc::new(AtomicBool::new(true));
+        let asked = Arc::clone(&may);
+        let mut events = live.events(Box::new(move || asked.load(Ordering::SeqCst)));
+        next(&mut events).await;
+        may.store(false, Ordering::SeqCst);
+        scene.set("secret");
+        let end = tokio::time::timeout(WAIT, events.recv()).await.unwrap();
+        assert!(end.is_none(), "{end:?}");
     }
 }

@@ -16,6 +16,7 @@ use http::{HeaderValue, Method, Request, Response};
 
 use super::gate::May;
 use crate::body::ResponseBody;
+use crate::config::AdminConfig;
 use crate::session::Sessions;
 use live::Live;
 
@@ -48,11 +49,24 @@ const FILES: [(&str, &str, &str); 9] = [
 pub(super) struct Lives {
     act: Arc<Live>,
     look: Arc<Live>,
+    sessions: Arc<Sessions>,
 }
 
 impl Lives {
     pub(super) fn of(sessions: &Arc<Sessions>) -> Self {
-        Self { act: Live::of(sessions, May::Act), look: Live::of(sessions, May::Look) }
+        let (act, look) = (Live::of(sessions, May::Act), Live::of(sessions, May::Look));
+        Self { act, look, sessions: Arc::clone(sessions) }
+    }
+
+    /// The answer to one that was let in just now. It ends when the tokens are others.
+    fn answer(&self, may: May) -> Response<ResponseBody> {
+        let sessions = Arc::clone(&self.sessions);
+        let tokens = move || {
+            let AdminConfig { token, read_token, .. } = &sessions.shared.config().admin;
+            (token.clone(), read_token.clone())
+        };
+        let then = tokens();
+        self.of_who(may).answer(Box::new(move || tokens() == then))
     }
 
     fn of_who(&self, may: May) -> &Arc<Live> {
@@ -70,7 +84,7 @@ pub(super) fn answer<B>(
     request: &Request<B>,
 ) -> Option<Response<ResponseBody>> {
     if request.uri().path() == LIVE {
-        return (*request.method() == Method::GET).then(|| lives.of_who(may).answer());
+        return (*request.method() == Method::GET).then(|| lives.answer(may));
     }
     if !is_read(request) {
         return None;

@@ -50,7 +50,7 @@ pub(super) fn of(sessions: &Sessions, may: May, now: Instant) -> Value {
     let working = sessions.clients.working();
     let known = working.len();
     let held = Held::among(sessions, &working);
-    let backends = backends(sessions, &held, work_of(&working, now), now);
+    let backends = backends(sessions, &held, work_of(&working, may, now), now);
     let ended = ended(sessions, may, now);
     json!({
         "may": may.as_str(),
@@ -97,13 +97,13 @@ fn is_same_trouble(before: &Value, after: &Value) -> bool {
     letters(before) == letters(after)
 }
 
-fn work_of(clients: &[Arc<Client>], now: Instant) -> HashMap<BackendId, Work> {
+fn work_of(clients: &[Arc<Client>], may: May, now: Instant) -> HashMap<BackendId, Work> {
     let mut work: HashMap<BackendId, Work> = HashMap::new();
     for client in clients {
         for doing in client.doing() {
             let there = work.entry(doing.backend).or_default();
             if there.doing.len() < DOING_SHOWN {
-                there.doing.push(shown_doing(client, &doing, now));
+                there.doing.push(shown_doing(client, &doing, may, now));
             }
         }
         client.inspect(|core, _| {
@@ -123,10 +123,10 @@ fn work_of(clients: &[Arc<Client>], now: Instant) -> HashMap<BackendId, Work> {
     work
 }
 
-fn shown_doing(client: &Client, doing: &Doing, now: Instant) -> Value {
+fn shown_doing(client: &Client, doing: &Doing, may: May, now: Instant) -> Value {
     let steps = doing.steps.as_ref();
     json!({
-        "prompt_id": doing.prompt.to_string(),
+        "prompt_id": may.prompt(&doing.prompt),
         "client": mask(&client.id).to_string(),
         "node": doing.node,
         "value": steps.map(|it| it.value),
@@ -172,14 +172,14 @@ fn clients(sessions: &Sessions, working: &[Arc<Client>], may: May, now: Instant)
     most.sort_by_key(|(pending, client)| (Reverse(*pending), &client.id));
     let one = |(_, client): &(usize, &Arc<Client>)| {
         let summary = may.see(report::summary(&sessions.shared, client, now));
-        json!({ "client": summary, "prompts": oldest(sessions, client, now) })
+        json!({ "client": summary, "prompts": oldest(sessions, client, may, now) })
     };
     most.iter().take(CLIENTS_SHOWN).map(one).collect()
 }
 
 /// The oldest prompts of a client, always in the same order. Its events wait for this, so no more
 /// is done for each of all its prompts than to compare it.
-fn oldest(sessions: &Sessions, client: &Client, now: Instant) -> Vec<PendingReport> {
+fn oldest(sessions: &Sessions, client: &Client, may: May, now: Instant) -> Vec<PendingReport> {
     let age = |it: &(&PromptId, &Pending)| (it.1.since, it.0.clone());
     client.inspect(|core, _| {
         let mut pending: Vec<(&PromptId, &Pending)> = core.pending().iter().collect();
@@ -188,7 +188,9 @@ fn oldest(sessions: &Sessions, client: &Client, now: Instant) -> Vec<PendingRepo
             pending.truncate(PROMPTS_SHOWN);
         }
         pending.sort_by_cached_key(age);
-        let report = |(prompt, pending)| report::pending(&sessions.shared, prompt, pending, now);
+        let report = |(prompt, pending)| {
+            may.see_prompt(report::pending(&sessions.shared, prompt, pending, now))
+        };
         pending.into_iter().map(report).collect()
     })
 }
@@ -210,7 +212,7 @@ fn ended(sessions: &Sessions, may: May, now: Instant) -> Vec<Value> {
     let age = |at| age(at, now);
     let one = |it: &Listed| {
         json!({
-            "prompt_id": it.prompt.to_string(),
+            "prompt_id": may.prompt(&it.prompt),
             "client": it.by.client.as_ref().map(|client| may.name(client)),
             "backend": it.backend.map(|id| sessions.shared.fleet.get(id).name().to_string()),
             "end": it.end.reason(),
