@@ -24,6 +24,7 @@ use crate::admin;
 use crate::audit::Sink;
 use crate::config::{Config, ServerConfig, StateDir};
 use crate::discovery::{Discoveries, Pod};
+use crate::front::operators::Operators;
 use crate::front::{Annex, Front, FrontService};
 use crate::journal::disk::Disk;
 use crate::journal::record::Saved;
@@ -151,7 +152,7 @@ pub async fn start(
         writers,
     };
     let (admin_door, admin_mover) = Door::new(admin);
-    let service = admin::Admin::new(Arc::clone(&sessions), reloads.clone());
+    let service = admin::Admin::new(Arc::clone(&sessions), reloads.clone(), Operators::of(&front));
     let terms = terms_of(&shared, |config| &config.admin_tls);
     let accepting = accept(ADMIN_LISTENER, admin_door, service, terms, tasks.clone());
     tasks.spawn_critical(ADMIN_LISTENER, accepting);

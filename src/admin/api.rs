@@ -14,9 +14,9 @@ use http::{HeaderMap, Method, StatusCode, Uri};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::Peer;
 use super::audited::{Asked, backend_of};
 use super::gate::{May, Told};
+use super::sender::Sender;
 use crate::fleet::devices;
 use crate::masked::mask;
 use crate::metrics::{ByBackend, Exposition};
@@ -201,9 +201,9 @@ struct StateBody {
 }
 
 impl StateBody {
-    fn change(&self, state: AdminState, peer: Peer) -> Result<StateChange, BadText> {
+    fn change(&self, state: AdminState, sender: &Sender) -> Result<StateChange, BadText> {
         let by = state_change::text("by", self.by.as_deref(), state_change::BY_MAX)?;
-        let by = by.map_or_else(|| peer.0.to_string(), |by| format!("{by} ({})", peer.0));
+        let by = sender.name(by);
         let why = state_change::text("why", self.why.as_deref(), state_change::WHY_MAX)?;
         Ok(StateChange {
             state,
@@ -218,17 +218,17 @@ impl StateBody {
 async fn set_state(
     State(sessions): Shared,
     Path(name): Path<String>,
-    Extension(peer): Extension<Peer>,
+    Extension(sender): Extension<Sender>,
     body: Bytes,
 ) -> Reply {
     let before = backend_of(&sessions, &name);
-    let asked = Asked { peer, what: "backend.state", on: json!(name), before };
-    let reply = change_state(&sessions, &name, peer, &body).await;
+    let reply = change_state(&sessions, &name, &sender, &body).await;
+    let asked = Asked { sender, what: "backend.state", on: json!(name), before };
     asked.note(&sessions, reply.0, backend_of(&sessions, &name));
     reply
 }
 
-async fn change_state(sessions: &Arc<Sessions>, name: &str, peer: Peer, body: &[u8]) -> Reply {
+async fn change_state(sessions: &Arc<Sessions>, name: &str, sender: &Sender, body: &[u8]) -> Reply {
     // The content type is ignored, because `curl -d` sends that of a form.
     let body: StateBody = match serde_json::from_slice(body) {
         Ok(body) => body,
@@ -245,7 +245,7 @@ async fn change_state(sessions: &Arc<Sessions>, name: &str, peer: Peer, body: &[
         return (StatusCode::BAD_REQUEST, Json(json!({ "error": message })));
     };
     let force = if body.force { Force::Forced } else { Force::Safe };
-    let change = match body.change(state, peer) {
+    let change = match body.change(state, sender) {
         Ok(change) => change,
         Err(bad) => {
             return (StatusCode::BAD_REQUEST, Json(json!({ "error": bad.to_string() })));
@@ -307,13 +307,13 @@ async fn release(
     State(sessions): Shared,
     Path(id): Path<String>,
     Query(query): Query<ReleaseQuery>,
-    Extension(peer): Extension<Peer>,
+    Extension(sender): Extension<Sender>,
 ) -> Reply {
     let found = sessions.clients.named_by_operator(&id);
     let Some(client) = found else { return not_found(&format!("no client is named {id}")) };
     let force = if query.force { Force::Forced } else { Force::Safe };
     let (on, before) = (json!(mask(&client.id).to_string()), json!({ "forced": query.force }));
-    let asked = Asked { peer, what: "client.release", on, before };
+    let asked = Asked { sender, what: "client.release", on, before };
     let reply = release_client(&sessions, &client, force);
     asked.note(&sessions, reply.0, reply.1.0.clone());
     reply

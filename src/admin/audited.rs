@@ -3,15 +3,15 @@
 use http::StatusCode;
 use serde_json::{Value, json};
 
-use super::Peer;
-use crate::audit::{Entry, Who};
+use super::sender::Sender;
+use crate::audit::Entry;
 use crate::fleet::backend::Backend;
 use crate::session::Sessions;
 
 /// What was asked, and of what.
 #[derive(Debug)]
 pub(super) struct Asked {
-    pub(super) peer: Peer,
+    pub(super) sender: Sender,
     pub(super) what: &'static str,
     pub(super) on: Value,
     pub(super) before: Value,
@@ -20,9 +20,9 @@ pub(super) struct Asked {
 impl Asked {
     /// Notes what came of it: `after` counts only if it was done.
     pub(super) fn note(self, sessions: &Sessions, status: StatusCode, after: Value) {
-        let Self { peer, what, on, before } = self;
+        let Self { sender, what, on, before } = self;
         sessions.shared.audit.note(|| {
-            let who = Who::at(peer.0);
+            let who = sender.who();
             match status.is_success() {
                 true => Entry { before, after, ..Entry::done(who, what, on) },
                 false => Entry { before, ..Entry::refused(who, what, on, &status.to_string()) },

@@ -13,9 +13,9 @@ use serde_json::{Value, json};
 use tokio::sync::Semaphore;
 use tokio::time::timeout;
 
-use super::Peer;
 use super::api::{Reply, not_found};
 use super::audited::{Asked, backend_of};
+use super::sender::Sender;
 use crate::config::{self, BackendConfig, Problems};
 use crate::fleet::backend::Backend;
 use crate::fleet::wanted::{Put, Unwanted};
@@ -56,17 +56,22 @@ pub(super) fn router(sessions: Arc<Sessions>) -> Router {
 async fn add(
     State(sessions): Shared,
     Path(name): Path<String>,
-    Extension(peer): Extension<Peer>,
+    Extension(sender): Extension<Sender>,
     body: Bytes,
 ) -> Reply {
     let before = backend_of(&sessions, &name);
-    let asked = Asked { peer, what: "backend.put", on: json!(name), before };
-    let reply = put_backend(&sessions, name.clone(), peer, &body).await;
+    let reply = put_backend(&sessions, name.clone(), &sender, &body).await;
+    let asked = Asked { sender, what: "backend.put", on: json!(name), before };
     asked.note(&sessions, reply.0, backend_of(&sessions, &name));
     reply
 }
 
-async fn put_backend(sessions: &Arc<Sessions>, name: String, peer: Peer, body: &[u8]) -> Reply {
+async fn put_backend(
+    sessions: &Arc<Sessions>,
+    name: String,
+    sender: &Sender,
+    body: &[u8],
+) -> Reply {
     let Ok(given) = serde_json::from_slice::<Value>(body) else {
         return bad_request("the body is not JSON");
     };
@@ -74,7 +79,7 @@ async fn put_backend(sessions: &Arc<Sessions>, name: String, peer: Peer, body: &
         Ok(settings) => settings,
         Err(problems) => return unprocessable(&problems),
     };
-    let record = AddedRecord::new(given, peer.0.to_string().into(), unix_millis());
+    let record = AddedRecord::new(given, sender.name(None::<&str>).into(), unix_millis());
     let put = match sessions.add_backend(settings, record) {
         Ok(put) => put,
         Err(why) => return not_changed(&why),
@@ -130,11 +135,11 @@ async fn remove(
     State(sessions): Shared,
     Path(name): Path<String>,
     Query(query): Query<RemoveQuery>,
-    Extension(peer): Extension<Peer>,
+    Extension(sender): Extension<Sender>,
 ) -> Reply {
     let before = backend_of(&sessions, &name);
-    let asked = Asked { peer, what: "backend.remove", on: json!(name), before };
-    let reply = remove_backend(&sessions, &name, &query, peer).await;
+    let reply = remove_backend(&sessions, &name, &query, &sender).await;
+    let asked = Asked { sender, what: "backend.remove", on: json!(name), before };
     asked.note(&sessions, reply.0, backend_of(&sessions, &name));
     reply
 }
@@ -143,14 +148,14 @@ async fn remove_backend(
     sessions: &Arc<Sessions>,
     name: &str,
     query: &RemoveQuery,
-    peer: Peer,
+    sender: &Sender,
 ) -> Reply {
     let is_forced = query.drain.as_deref() == Some("force");
     let wait = match wait_of(query.drain.as_deref().filter(|_| !is_forced)) {
         Ok(wait) => wait,
         Err(BadWait) => return bad_request(&format!("`drain` is `force`, or {A_WAIT}")),
     };
-    let backend = match sessions.remove_backend(name, &peer.0.to_string()) {
+    let backend = match sessions.remove_backend(name, &sender.name(None::<&str>)) {
         Ok(Some(backend)) => backend,
         Ok(None) => return kept(sessions, StatusCode::NO_CONTENT, Value::Null).await,
         Err(why) => return not_changed(&why),
@@ -223,7 +228,7 @@ async fn drain(
     State(sessions): Shared,
     Path(name): Path<String>,
     Query(query): Query<DrainQuery>,
-    Extension(peer): Extension<Peer>,
+    Extension(sender): Extension<Sender>,
     method: Method,
 ) -> Reply {
     if method == Method::HEAD {
@@ -239,12 +244,12 @@ async fn drain(
         Ok(wait) => wait.unwrap_or_default(),
         Err(BadWait) => return bad_request(&format!("`wait` is {A_WAIT}")),
     };
-    let word = match drained_by(&query, wait, peer) {
+    let word = match drained_by(&query, wait, &sender) {
         Ok(word) => word,
         Err(bad) => return bad_request(&bad),
     };
     let asked = Asked {
-        peer,
+        sender,
         what: "backend.drain",
         on: json!(name),
         before: backend_of(&sessions, &name),
@@ -268,10 +273,10 @@ async fn drain(
     }
 }
 
-fn drained_by(query: &DrainQuery, wait: Duration, peer: Peer) -> Result<StateChange, String> {
+fn drained_by(query: &DrainQuery, wait: Duration, sender: &Sender) -> Result<StateChange, String> {
     let text = |what, text, max| state_change::text(what, text, max).map_err(|it| it.to_string());
     let by = text("by", query.by.as_deref(), state_change::BY_MAX)?;
-    let by = by.map_or_else(|| peer.0.to_string(), |by| format!("{by} ({})", peer.0)).into();
+    let by = sender.name(by).into();
     let why = text("why", query.why.as_deref(), state_change::WHY_MAX)?.map(Into::into);
     let (state, at) = (AdminState::Draining, unix_millis());
     let holds = match query.until.as_deref() {

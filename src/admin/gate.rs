@@ -3,12 +3,16 @@
 //! Its own dashboard is the only page that may. A page of any other origin could otherwise call a
 //! loopback port, and DNS rebinding gives a page the gateway's own origin.
 
+use std::sync::Arc;
+
 use http::header::{AUTHORIZATION, HOST, ORIGIN, VARY, WWW_AUTHENTICATE};
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode};
 
 use super::{dashboard, refusal};
+use crate::auth::{Pass, Refusal, User};
 use crate::body::ResponseBody;
-use crate::config::{AdminConfig, Secret, ServerConfig};
+use crate::config::{AdminConfig, ServerConfig};
+use crate::front::operators::Found;
 use crate::masked::{mask, mask_prompt};
 use crate::report::{ClientSummary, PendingReport};
 use crate::routing::ids::{ClientId, PromptId};
@@ -17,12 +21,12 @@ use crate::session::Sessions;
 
 /// What decides here whether and what somebody is answered, besides the address.
 const VARIES: &str = "accept, authorization, host, origin, sec-fetch-dest, sec-fetch-mode, \
-                      sec-fetch-site";
+                      sec-fetch-site, x-api-key";
 
 /// What whoever asks may do. It is an extension of the request.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(super) enum May {
-    /// Change things: the token was sent, or none is configured.
+    /// Change things: the token was sent, or none is configured, or an operator was found.
     Act,
     /// Look, and see hashes in place of clientIds and ids of prompts: the token for that was sent.
     /// Or no token, to what needs none.
@@ -83,16 +87,46 @@ pub(super) enum Told {
 }
 
 impl Told {
-    pub(super) fn of<B>(sessions: &Sessions, request: &Request<B>) -> Self {
-        let config = sessions.shared.config();
-        let AdminConfig { token, read_token, .. } = &config.admin;
-        let has = |token: &Secret| has_token(request.headers(), token.reveal());
-        // Without a token, foreign names are refused.
-        let may = token.as_ref().is_none_or(has) || read_token.as_ref().is_some_and(has);
-        match may || is_for_us(&config.server, request) {
-            true => Self::Everything,
-            false => Self::InAWord,
+    pub(super) fn of<B>(sessions: &Sessions, by: &By, request: &Request<B>) -> Self {
+        let is_for_us = || is_for_us(&sessions.shared.config().server, request);
+        match by {
+            By::Token | By::Operator(_) => Self::Everything,
+            // Without a token, foreign names were refused.
+            By::Nothing if is_for_us() => Self::Everything,
+            By::Nothing => Self::InAWord,
         }
+    }
+}
+
+/// What has let somebody in.
+#[derive(Clone, Debug)]
+pub(super) enum By {
+    /// The admin token, or that to look.
+    Token,
+    /// A user with the role `operator`.
+    Operator(Pass),
+    /// What was asked for needs nothing.
+    Nothing,
+}
+
+/// Somebody who was let in.
+#[derive(Clone, Debug)]
+pub(super) struct Admitted {
+    pub(super) may: May,
+    pub(super) by: By,
+}
+
+/// Somebody who was not.
+#[derive(Debug)]
+pub(super) struct Refused {
+    /// Who it is, if that is known.
+    pub(super) user: Option<Arc<User>>,
+    pub(super) answer: Response<ResponseBody>,
+}
+
+impl Refused {
+    fn with(status: StatusCode, message: &str) -> Box<Self> {
+        Box::new(Self { user: None, answer: refusal(status, message) })
     }
 }
 
@@ -101,59 +135,89 @@ pub(super) fn mark(response: &mut Response<ResponseBody>) {
     response.headers_mut().insert(VARY, HeaderValue::from_static(VARIES));
 }
 
-/// Refuses pages of others, and requests without the token if one is configured. Health is open to
-/// everybody, because a kubelet has no token. So are the files of the dashboard: they show nothing
-/// before they have asked with the token. Metrics are if the operator says so.
+/// Refuses pages of others, and requests without the token if one is configured, unless an operator
+/// was found. Health is open to everybody, because a kubelet has no token. So are the files of the
+/// dashboard: they show nothing before they have asked with the token. Metrics are if the operator
+/// says so.
 ///
 /// # Errors
 /// The refusal.
 pub(super) fn admit<B>(
     sessions: &Sessions,
+    found: Found,
     request: &Request<B>,
-) -> Result<May, Box<Response<ResponseBody>>> {
+) -> Result<Admitted, Box<Refused>> {
     if is_of_foreign_page(request) {
         let message = "only the gateway's own dashboard may use the admin listener from a page";
-        return Err(Box::new(refusal(StatusCode::FORBIDDEN, message)));
+        return Err(Refused::with(StatusCode::FORBIDDEN, message));
     }
     let path = request.uri().path();
     let config = sessions.shared.config();
     let AdminConfig { token, read_token, open_metrics, .. } = &config.admin;
+    if let Found::Operator(pass) = found {
+        return Ok(Admitted { may: May::Act, by: By::Operator(pass) });
+    }
     // RFC 9110 section 15.5.20. With a token this is not needed, because no foreign page has it.
     let if_for_us = |may| match is_for_us(&config.server, request) {
-        true => Ok(may),
-        false => Err(Box::new(refusal(StatusCode::MISDIRECTED_REQUEST, FOREIGN_NAME))),
+        true => Ok(Admitted { may, by: By::Nothing }),
+        false => Err(Refused::with(StatusCode::MISDIRECTED_REQUEST, FOREIGN_NAME)),
     };
     let Some(token) = token else { return if_for_us(May::Act) };
     let is_open = matches!(path, "/livez" | "/readyz") || dashboard::is_file(request);
     if has_token(request.headers(), token.reveal()) {
-        return Ok(May::Act);
+        return Ok(Admitted { may: May::Act, by: By::Token });
     }
     if read_token.as_ref().is_some_and(|it| has_token(request.headers(), it.reveal())) {
         return looks(request);
     }
     if is_open {
-        return Ok(May::Look);
+        return Ok(Admitted { may: May::Look, by: By::Nothing });
     }
     if path == "/metrics" && *open_metrics {
         return if_for_us(May::Look);
     }
-    let mut response = refusal(StatusCode::UNAUTHORIZED, "a bearer token is needed");
-    response.headers_mut().insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
-    Err(Box::new(response))
+    Err(not_let_in(found))
 }
+
+/// The answer to one who needs the token and has not sent it.
+fn not_let_in(found: Found) -> Box<Refused> {
+    let of = |user, message| {
+        Box::new(Refused { user: Some(user), ..*Refused::with(StatusCode::FORBIDDEN, message) })
+    };
+    match found {
+        Found::Other(user) => of(user, NO_OPERATOR),
+        Found::PageUnsaid(user) => of(user, PAGE_UNSAID),
+        Found::Nobody(Refusal::NoRole) => Refused::with(StatusCode::FORBIDDEN, NO_OPERATOR),
+        Found::Nobody(Refusal::NoKeys) => {
+            let message = "no key is known yet that could have signed the token: try again";
+            Refused::with(StatusCode::SERVICE_UNAVAILABLE, message)
+        }
+        Found::Operator(_) | Found::Nobody(_) => {
+            let mut refused = Refused::with(StatusCode::UNAUTHORIZED, "a bearer token is needed");
+            let bearer = HeaderValue::from_static("Bearer");
+            refused.answer.headers_mut().insert(WWW_AUTHENTICATE, bearer);
+            refused
+        }
+    }
+}
+
+const NO_OPERATOR: &str = "this user has not the role operator";
+
+const PAGE_UNSAID: &str = "the request does not say which page it comes from (`Sec-Fetch-Site` or \
+                           `Origin`), and a proxy names its user";
 
 const FOREIGN_NAME: &str = "without a token, the admin listener accepts only a loopback name, an \
                             address, or a name that is listed whole in server.hosts";
 
 /// Lets in who may only look, unless the request changes something.
-fn looks<B>(request: &Request<B>) -> Result<May, Box<Response<ResponseBody>>> {
+fn looks<B>(request: &Request<B>) -> Result<Admitted, Box<Refused>> {
     let reads = matches!(*request.method(), Method::GET | Method::HEAD);
     if reads && !is_acting_read(request) {
-        return Ok(May::Look);
+        return Ok(Admitted { may: May::Look, by: By::Token });
     }
     let message = "this token may only look (`admin.read_token`): to change something, send \
                    `admin.token`";
-    Err(Box::new(refusal(StatusCode::FORBIDDEN, message)))
+    Err(Refused::with(StatusCode::FORBIDDEN, message))
 }
 
 /// True for what a page of another origin asks. A picture in a page has no `Origin`, but browsers

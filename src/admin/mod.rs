@@ -8,6 +8,7 @@ mod gate;
 mod prompts;
 mod reload;
 mod scaling;
+mod sender;
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -21,13 +22,15 @@ use hyper::body::Incoming;
 use serde_json::Value;
 use tower::Service as _;
 
-use crate::audit::{Entry, Who};
+use crate::audit::Entry;
 use crate::body::ResponseBody;
+use crate::front::operators::Operators;
 use crate::reload::Reloads;
 use crate::server::{ConnectionEvent, ConnectionLimits, NoPassthrough, Refusal, Service};
 use crate::session::Sessions;
 use dashboard::Lives;
-use gate::Told;
+use gate::{By, Told};
+use sender::Sender;
 
 /// Answers operators.
 #[derive(Clone, Debug)]
@@ -35,24 +38,21 @@ pub(crate) struct Admin {
     sessions: Arc<Sessions>,
     router: Router,
     lives: Lives,
+    operators: Operators,
 }
 
 impl Admin {
     #[must_use]
-    pub(crate) fn new(sessions: Arc<Sessions>, reloads: Reloads) -> Self {
+    pub(crate) fn new(sessions: Arc<Sessions>, reloads: Reloads, operators: Operators) -> Self {
         let router = api::router(Arc::clone(&sessions))
             .merge(backends::router(Arc::clone(&sessions)))
             .merge(prompts::router(Arc::clone(&sessions)))
             .merge(scaling::router(Arc::clone(&sessions)))
             .merge(reload::router(reloads));
-        let lives = Lives::of(&sessions);
-        Self { sessions, router, lives }
+        let lives = Lives::of(&sessions, &operators);
+        Self { sessions, router, lives, operators }
     }
 }
-
-/// Where a request to the admin listener came from.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Peer(pub IpAddr);
 
 impl Service for Admin {
     type Passthrough = NoPassthrough;
@@ -93,23 +93,29 @@ impl Admin {
         peer: IpAddr,
         mut request: Request<Incoming>,
     ) -> Response<ResponseBody> {
-        let may = match gate::admit(&self.sessions, &request) {
-            Ok(may) => may,
-            Err(refusal) => {
-                let status = refusal.status();
+        let found = self.operators.find(peer, &request).await;
+        let admitted = match gate::admit(&self.sessions, found, &request) {
+            Ok(admitted) => admitted,
+            Err(refused) => {
+                let (user, answer) = (refused.user, refused.answer);
+                let status = answer.status();
                 self.sessions.shared.audit.note_refusal(|| {
-                    let who = Who::at(peer);
+                    let who = Sender { address: peer, user }.who();
                     Entry::refused(who, "listener.refused", Value::Null, &status.to_string())
                 });
-                return *refusal;
+                return answer;
             }
         };
-        if let Some(answer) = dashboard::answer(&self.lives, may, &request) {
+        if let Some(answer) = dashboard::answer(&self.lives, &admitted, &request) {
             return answer;
         }
-        request.extensions_mut().insert(may);
-        request.extensions_mut().insert(Peer(peer));
-        let told = Told::of(&self.sessions, &request);
+        let user = match &admitted.by {
+            By::Operator(pass) => Some(Arc::clone(&pass.user)),
+            By::Token | By::Nothing => None,
+        };
+        let told = Told::of(&self.sessions, &admitted.by, &request);
+        request.extensions_mut().insert(admitted.may);
+        request.extensions_mut().insert(Sender { address: peer, user });
         request.extensions_mut().insert(told);
         let mut router = self.router.clone();
         let Ok(response) = router.call(request.map(Body::new)).await;

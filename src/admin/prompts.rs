@@ -9,9 +9,9 @@ use http::StatusCode;
 use serde_json::{Value, json};
 use tokio::sync::oneshot;
 
-use super::Peer;
 use super::api::{Reply, not_found};
 use super::audited::Asked;
+use super::sender::Sender;
 use crate::masked::mask;
 use crate::routing::ids::PromptId;
 use crate::session::Sessions;
@@ -24,24 +24,24 @@ pub(super) fn router(sessions: Arc<Sessions>) -> Router {
 async fn cancel_prompt(
     State(sessions): State<Arc<Sessions>>,
     Path(id): Path<String>,
-    Extension(peer): Extension<Peer>,
+    Extension(sender): Extension<Sender>,
 ) -> Reply {
     let Ok(prompt) = PromptId::parse(&id) else { return not_found("no such prompt is known") };
     let (tell, told) = oneshot::channel();
     // Whoever asked may leave: it is done to its end and noted.
     sessions.clone().shared.tasks.spawn(async move {
-        let _ = tell.send(cancelled(&sessions, &prompt, peer).await);
+        let _ = tell.send(cancelled(&sessions, &prompt, sender).await);
     });
     told.await.unwrap_or_else(|_stopped| {
         (StatusCode::SERVICE_UNAVAILABLE, Json(json!({ "error": "the gateway stops" })))
     })
 }
 
-async fn cancelled(sessions: &Arc<Sessions>, prompt: &PromptId, peer: Peer) -> Reply {
+async fn cancelled(sessions: &Arc<Sessions>, prompt: &PromptId, sender: Sender) -> Reply {
     let owner = sessions.shared.records.prompt(prompt).and_then(|record| record.by.client);
     let on = json!(prompt.to_string());
     let before = json!({ "client": owner.map(|client| mask(&client).to_string()) });
-    let asked = Asked { peer, what: "prompt.cancel", on, before };
+    let asked = Asked { sender, what: "prompt.cancel", on, before };
     let (status, body) = answer(&cancel::cancel(sessions, prompt).await);
     asked.note(sessions, status, body.clone());
     (status, Json(body))

@@ -6,16 +6,16 @@ use axum::{Extension, Json, Router};
 use http::StatusCode;
 use serde_json::json;
 
-use super::Peer;
 use super::api::Reply;
+use super::sender::Sender;
 use crate::reload::{By, NotReloaded, Reloaded, Reloads};
 
 pub(super) fn router(reloads: Reloads) -> Router {
     Router::new().route("/api/v1/reload", post(reload)).with_state(reloads)
 }
 
-async fn reload(State(reloads): State<Reloads>, Extension(peer): Extension<Peer>) -> Reply {
-    match reloads.reload(By::Operator(peer.0)).await {
+async fn reload(State(reloads): State<Reloads>, Extension(sender): Extension<Sender>) -> Reply {
+    match reloads.reload(By::Operator(sender.who())).await {
         Ok(Reloaded { applied, need_restart, warnings }) => {
             let mut body = json!({ "applied": applied, "need_restart": need_restart });
             if !warnings.is_empty() {

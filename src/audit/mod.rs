@@ -59,6 +59,11 @@ impl Who {
     }
 
     #[must_use]
+    pub fn user(name: &str, role: &'static str, address: IpAddr) -> Self {
+        Self { user: Some(name.to_owned()), role: Some(role), ..Self::at(address) }
+    }
+
+    #[must_use]
     pub fn by(by: &str) -> Self {
         Self { by: Some(by.to_owned()), ..Self::default() }
     }

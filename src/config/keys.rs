@@ -153,7 +153,8 @@ sections! { PLAIN_SECTIONS, PLAIN_KEYS:
     ["admin"] RawAdmin admin {
         /// Where operators, metrics and health checks connect. `off` opens no such listener.
         listen: ListenOrOff = "127.0.0.1:8181", Live;
-        /// Operators send it as `Authorization: Bearer`. It is needed if other hosts can connect.
+        /// Operators send it as `Authorization: Bearer`, or the key of a user with the role
+        /// `operator` instead. It is needed if other hosts can connect.
         token: Token = "", Live;
         /// A file that contains the token, so that it is not in the configuration.
         token_file: SecretFile = "", ByValue;

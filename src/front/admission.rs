@@ -48,7 +48,7 @@ const LOOK_AGAIN: Duration = Duration::from_mins(1);
 /// The users and rules that are in effect.
 #[derive(Debug)]
 pub struct Admission {
-    guests: ArcSwap<Guests>,
+    pub(super) guests: ArcSwap<Guests>,
     /// Signs sessions if the configuration has no key for that.
     own_signer: CookieSigner,
     /// How often the rules have changed.

@@ -15,7 +15,7 @@ use crate::routing::realm::Realm;
 
 /// A user at an address.
 fn user_at(user: &User, address: IpAddr) -> Who {
-    Who { user: Some(user.name.to_string()), role: Some(user.role.as_str()), ..Who::at(address) }
+    Who::user(user.name.as_str(), user.role.as_str(), address)
 }
 
 /// A user by his name. Where no file has him, a proxy has named him, and his role is unknown.

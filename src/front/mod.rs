@@ -81,6 +81,7 @@ pub mod lists;
 pub mod login;
 pub mod names;
 pub mod nodes;
+pub mod operators;
 pub mod own_cookies;
 mod own_folder;
 pub mod packs;

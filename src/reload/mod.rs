@@ -15,7 +15,7 @@ pub mod watch;
 mod within;
 
 use std::fmt;
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 use serde_json::{Value, json};
@@ -91,10 +91,10 @@ enum What {
 }
 
 /// Who wants a reload.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[derive(Clone, Debug, Eq, PartialEq)]
 pub enum By {
-    /// An operator at this address.
-    Operator(IpAddr),
+    /// An operator.
+    Operator(Who),
     /// SIGHUP.
     Signal,
     /// The files have changed.
@@ -104,7 +104,7 @@ pub enum By {
 impl By {
     fn who(self) -> Who {
         match self {
-            Self::Operator(address) => Who::at(address),
+            Self::Operator(who) => who,
             Self::Signal => Who::by("SIGHUP"),
             Self::Files => Who::by("files"),
         }

@@ -203,11 +203,11 @@ test("with a token it asks for it once in a tab, and shows nothing before", DEAD
   try {
     const tab = await open(locked.admin);
     const { page } = tab;
-    const dialog = page.getByRole("dialog", { name: "Admin token" });
+    const dialog = page.getByRole("dialog", { name: "Token or key" });
     await dialog.waitFor();
     assert.equal(await page.getByRole("article").count(), 0);
     await isAccessible(tab, "the login");
-    const tries = [["“s3cret”", /of ASCII/], ["wrong", /was not accepted/], ["s3cret", null]];
+    const tries = [["“s3cret”", /of ASCII/], ["wrong", /not accepted/], ["s3cret", null]];
     await page.keyboard.press("Escape");
     for (const [token, after] of tries) {
       await dialog.getByLabel("Token").fill(token);

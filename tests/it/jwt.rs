@@ -1,7 +1,7 @@
 //! Who is let in under `auth.mode = "jwt"`: whom a token names that is signed by one of the keys,
 //! and nobody else.
 
-mod forge;
+pub(crate) mod forge;
 
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -28,7 +28,7 @@ const BOTH_WAYS: [&str; 2] = ["/system_stats?x=1", "/embeddings?filename=x"];
 
 const OWN_PAGE: (&str, &str) = ("sec-fetch-site", "same-origin");
 
-fn config(config: &mut Config, keys: &Value) {
+pub(crate) fn config(config: &mut Config, keys: &Value) {
     config.auth.mode = AuthMode::Jwt;
     let jwt = &mut config.auth.jwt;
     jwt.issuer = ISSUER.to_owned();

@@ -25,7 +25,7 @@ const VIEWER: &str = "key-of-vic";
 
 const BOTH_WAYS: [OnOff; 2] = [OnOff::On, OnOff::Off];
 
-fn user(name: &str, role: Role, key: &str) -> User {
+pub(crate) fn user(name: &str, role: Role, key: &str) -> User {
     let key = KeyHash::of(key.as_bytes());
     User { name: name.parse().unwrap(), role, generation: 1, key, password: None }
 }

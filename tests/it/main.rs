@@ -66,6 +66,7 @@ mod metered;
 mod mixed;
 mod named_by_proxy;
 mod observed;
+mod operators;
 mod own;
 mod own_files;
 mod owners;

@@ -91,8 +91,8 @@ const ROOMS: &[(&str, &[&str])] = &[
     (
         "admin",
         &[
-            "audit", "body", "config", "fleet", "journal", "masked", "metrics", "net", "reload",
-            "report", "routing", "server", "session", "tasks",
+            "audit", "auth", "body", "config", "fleet", "front", "journal", "masked", "metrics",
+            "net", "reload", "report", "routing", "server", "session", "tasks",
         ],
     ),
     (

@@ -32,7 +32,7 @@ const AGAIN_EVERY: Duration = Duration::from_secs(4);
 /// A look may take one part in so many of a core's time.
 const SHARE: u32 = 50;
 
-/// Whether one that watches may still see it. Asked before each event: tokens change by a reload.
+/// Whether one that watches may still see it. Asked before each event: tokens and users change.
 pub(super) type MaySee = Box<dyn Fn() -> bool + Send + Sync>;
 
 /// What all that watch are told.

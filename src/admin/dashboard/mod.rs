@@ -14,11 +14,12 @@ use http::header::{
 };
 use http::{HeaderValue, Method, Request, Response};
 
-use super::gate::May;
+use super::gate::{Admitted, By, May};
 use crate::body::ResponseBody;
 use crate::config::AdminConfig;
+use crate::front::operators::Operators;
 use crate::session::Sessions;
-use live::Live;
+use live::{Live, MaySee};
 
 /// Nothing but files of this listener. No page can hold this one in a frame.
 const POLICY: &str = "default-src 'self'; base-uri 'none'; form-action 'self'; \
@@ -50,23 +51,37 @@ pub(super) struct Lives {
     act: Arc<Live>,
     look: Arc<Live>,
     sessions: Arc<Sessions>,
+    operators: Operators,
 }
 
 impl Lives {
-    pub(super) fn of(sessions: &Arc<Sessions>) -> Self {
+    pub(super) fn of(sessions: &Arc<Sessions>, operators: &Operators) -> Self {
         let (act, look) = (Live::of(sessions, May::Act), Live::of(sessions, May::Look));
-        Self { act, look, sessions: Arc::clone(sessions) }
+        let operators = operators.clone();
+        Self { act, look, sessions: Arc::clone(sessions), operators }
     }
 
-    /// The answer to one that was let in just now. It ends when the tokens are others.
-    fn answer(&self, may: May) -> Response<ResponseBody> {
+    /// The answer to one that was let in just now. It ends when the tokens are others, or when the
+    /// user is no operator any more.
+    fn answer(&self, Admitted { may, by }: &Admitted) -> Response<ResponseBody> {
+        let live = self.of_who(*may);
+        match by {
+            By::Operator(pass) => {
+                let (operators, pass) = (self.operators.clone(), pass.clone());
+                live.answer(Box::new(move || operators.still_has(&pass)))
+            }
+            By::Token | By::Nothing => live.answer(self.while_tokens_are_the_same()),
+        }
+    }
+
+    fn while_tokens_are_the_same(&self) -> MaySee {
         let sessions = Arc::clone(&self.sessions);
         let tokens = move || {
             let AdminConfig { token, read_token, .. } = &sessions.shared.config().admin;
             (token.clone(), read_token.clone())
         };
         let then = tokens();
-        self.of_who(may).answer(Box::new(move || tokens() == then))
+        Box::new(move || tokens() == then)
     }
 
     fn of_who(&self, may: May) -> &Arc<Live> {
@@ -80,11 +95,11 @@ impl Lives {
 /// Answers a request for the dashboard; `None` if it is for something else.
 pub(super) fn answer<B>(
     lives: &Lives,
-    may: May,
+    admitted: &Admitted,
     request: &Request<B>,
 ) -> Option<Response<ResponseBody>> {
     if request.uri().path() == LIVE {
-        return (*request.method() == Method::GET).then(|| lives.answer(may));
+        return (*request.method() == Method::GET).then(|| lives.answer(admitted));
     }
     if !is_read(request) {
         return None;

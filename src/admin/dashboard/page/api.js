@@ -50,7 +50,8 @@ const reason = (answer, told) =>
 
 /**
  * Follows what the gateway tells, for ever. `told` gets each snapshot. `state` gets each change:
- * "live", "away" with a reason, or "locked": then it is asked again when `state` has a token.
+ * "live", "away" with a reason, or "locked", perhaps with a reason: then it is asked again when
+ * `state` has a token.
  */
 export async function follow({ told, state }) {
   let pause = 250;
@@ -67,6 +68,11 @@ export async function follow({ told, state }) {
       const answer = await within(stop, ask("/api/v1/live", { signal: stop.signal }));
       if (answer.status === 401) {
         await state("locked");
+        continue;
+      }
+      // Another token or key may do.
+      if (answer.status === 403 && hasToken()) {
+        await state("locked", reason(answer, await answer.json().catch(() => ({}))));
         continue;
       }
       if (!answer.ok) why = reason(answer, await answer.json().catch(() => ({})));

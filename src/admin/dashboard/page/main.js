@@ -122,11 +122,11 @@ async function detail({ name, hash }) {
   byId("detail").showModal();
 }
 
-/** Resolves when there is a token to try. */
-function askForToken() {
+/** Resolves when there is a token or key to try. `why` says what was wrong with the last one. */
+function askForToken(why) {
   const dialog = byId("login");
   const field = byId("token");
-  if (hasToken()) say(byId("login-why"), "The token was not accepted.");
+  if (hasToken()) say(byId("login-why"), why || "It was not accepted.");
   keepToken(null);
   field.value = "";
   return new Promise((resolve) => {
@@ -140,7 +140,7 @@ function askForToken() {
         return;
       }
       event.preventDefault();
-      say(byId("login-why"), "A token has only letters, digits and signs of ASCII, and no spaces.");
+      say(byId("login-why"), "It has only letters, digits and signs of ASCII, and no spaces.");
     };
     dialog.onclose = () => { if (!hasToken()) dialog.showModal(); };
     dialog.showModal();
@@ -174,6 +174,6 @@ follow({
     whyAway = why;
     if (isLive) heard = Date.now();
     drawConnection();
-    if (state === "locked") await askForToken();
+    if (state === "locked") await askForToken(why);
   },
 });
