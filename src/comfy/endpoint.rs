@@ -82,9 +82,9 @@ pub enum Endpoint {
     Subgraph,
     /// Assets and their tags.
     Assets(assets::AssetRequest),
-    /// A method or a path below the routes of prompts and files that ComfyUI does not have today. A
-    /// newer one may have it: it goes to the client's backend, but not for a user, because nothing
-    /// says whose prompts it is about.
+    /// A method or a path below the routes of prompts, files and assets that ComfyUI does not have
+    /// today. A newer one may have it: it goes to the client's backend, but not for a user, because
+    /// nothing says whose things it is about.
     Unserved,
     /// Everything else; it goes to the client's backend.
     Other,
@@ -149,7 +149,18 @@ pub fn classify(method: &Method, raw_path: &str) -> Endpoint {
         _ if is_user_data(bare) => Endpoint::UserData,
         _ => Endpoint::Other,
     };
-    if found == Endpoint::Other && is_of_prompts(bare) { Endpoint::Unserved } else { found }
+    let is_owned = || is_of_prompts(bare) || is_of_assets(&path);
+    if found == Endpoint::Other && is_owned() { Endpoint::Unserved } else { found }
+}
+
+/// True for what begins like a route of assets, which have the prefix.
+fn is_of_assets(path: &str) -> bool {
+    let Some(mut rest) = path.strip_prefix("/api") else { return false };
+    while let Some(below) = rest.strip_prefix("/api") {
+        rest = below;
+    }
+    let first = rest.strip_prefix('/').map_or("", first_segment);
+    first == "assets" || first == "tags"
 }
 
 /// True for routes about prompts, and those that store and show files.
@@ -426,8 +437,9 @@ mod tests {
         check("POST /x/..%2ffree", Endpoint::Guarded);
         check("PUT /api/FREE;x", Endpoint::Free);
         check("GET /free", Endpoint::Other);
-        let scan = assets::AssetRequest::Scan("//api/assets/%2573eed".to_owned());
-        check("POST //api/assets/%2573eed", Endpoint::Assets(scan));
+        let scan = assets::AssetRequest::Scan("/api/assets/%2573eed".to_owned());
+        check("POST /api/assets/%2573eed", Endpoint::Assets(scan));
+        check("POST //api/assets/%2573eed", Endpoint::Guarded);
         check("GET /assets/seed", Endpoint::Asset);
     }
 
@@ -443,6 +455,12 @@ mod tests {
         check("GET /-/whoami", Endpoint::Own("/-/whoami".into()));
         check("GET /assets/index-abc.js", Endpoint::Asset);
         check("GET /api/%61ssets", Endpoint::Assets(assets::AssetRequest::List));
-        check("GET /api/assets/x", Endpoint::Other);
+        for path in
+            ["/api/assets/x", "/api/assets/", "/api/tags/x", "/api/api/assets", "/api/%74ags/"]
+        {
+            check(&format!("GET {path}"), Endpoint::Unserved);
+        }
+        check("PATCH /api/assets", Endpoint::Unserved);
+        check("GET /api/assetsx", Endpoint::Other);
     }
 }

@@ -58,8 +58,10 @@ pub enum Event<'a> {
     Logs,
     /// Progress of a scan for assets (ComfyUI 0.33 `app/assets/seeder.py`): several texts to every
     /// socket with each load of a page and each end of a prompt. A page needs only the end of a
-    /// scan, and that is [`Event::Other`].
+    /// scan, and that is [`Event::Seeded`].
     Seeding,
+    /// A scan for assets has ended; it says how many files were found, whoever's they are.
+    Seeded,
     Other,
 }
 
@@ -78,9 +80,12 @@ impl Event<'_> {
             Self::Executing { prompt, .. }
             | Self::Progress { prompt }
             | Self::ProgressState { prompt } => prompt.as_deref(),
-            Self::Status { .. } | Self::FeatureFlags | Self::Logs | Self::Seeding | Self::Other => {
-                None
-            }
+            Self::Status { .. }
+            | Self::FeatureFlags
+            | Self::Logs
+            | Self::Seeding
+            | Self::Seeded
+            | Self::Other => None,
         }
     }
 }
@@ -143,7 +148,7 @@ fn of_kind<'a>(kind: &[u8], text: &'a [u8]) -> Event<'a> {
         b"execution_interrupted" => named(text, |prompt| Event::Interrupted { prompt }),
         b"feature_flags" => Event::FeatureFlags,
         b"logs" => Event::Logs,
-        b"assets.seed.fast_complete" | b"assets.seed.completed" => Event::Other,
+        b"assets.seed.fast_complete" | b"assets.seed.completed" => Event::Seeded,
         _ if kind.starts_with(b"assets.seed.") => Event::Seeding,
         _ => Event::Other,
     }
@@ -269,6 +274,7 @@ pub fn executed_node(text: &[u8]) -> Option<String> {
         | Event::FeatureFlags
         | Event::Logs
         | Event::Seeding
+        | Event::Seeded
         | Event::Other => None,
     }
 }
@@ -403,7 +409,7 @@ mod tests {
     #[test]
     fn of_a_scan_for_assets_only_the_ends_are_passed_on() {
         for end in ["fast_complete", "completed"] {
-            check(&format!(r#"{{"type": "assets.seed.{end}", "data": {{}}}}"#), Event::Other);
+            check(&format!(r#"{{"type": "assets.seed.{end}", "data": {{}}}}"#), Event::Seeded);
         }
         for noise in ["started", "progress", "enrich_complete", "paused", "a_new_one", ""] {
             check(&format!(r#"{{"type":"assets.seed.{noise}","data":{{}}}}"#), Event::Seeding);

@@ -15,6 +15,9 @@ pub const AT_LEAST: &str = r#"{"supports_preview_metadata": true, "max_upload_si
 /// texts have no id. A page that was told of the feature would read every text as garbage.
 const HIDDEN: &str = "supports_progress_text_metadata";
 
+/// The switch for assets (ComfyUI 0.33 `comfy_api/feature_flags.py`).
+const ASSETS: &str = "assets";
+
 /// The features in common; each item is JSON as its backend sent it.
 #[must_use]
 pub fn in_common<'a>(all: impl IntoIterator<Item = &'a str>) -> String {
@@ -23,6 +26,15 @@ pub fn in_common<'a>(all: impl IntoIterator<Item = &'a str>) -> String {
     let mut told = told.unwrap_or_else(|| parsed(AT_LEAST));
     told.remove(HIDDEN);
     Value::Object(told).to_string()
+}
+
+/// The same features without assets, as of a server that was started without them. `None` if it has
+/// none.
+#[must_use]
+pub fn without_assets(told: &str) -> Option<String> {
+    let mut told: Map<String, Value> = serde_json::from_str(told).ok()?;
+    let has_assets = told.insert(ASSETS.to_owned(), Value::Bool(false));
+    has_assets.is_some_and(|has| has != false).then(|| Value::Object(told).to_string())
 }
 
 fn both(ours: &Map<String, Value>, theirs: &Map<String, Value>) -> Map<String, Value> {
@@ -71,6 +83,16 @@ mod tests {
         let all: Vec<String> = all.iter().map(ToString::to_string).collect();
         let told: Value = serde_json::from_str(&in_common(all.iter().map(String::as_str))).unwrap();
         assert_eq!(&told, expected, "{all:?}");
+    }
+
+    #[test]
+    fn assets_can_be_left_out() {
+        let off = |told| without_assets(told);
+        let told = off(r#"{"assets": true, "max_upload_size": 9}"#).unwrap();
+        assert_eq!(told, r#"{"assets":false,"max_upload_size":9}"#);
+        for told in [r#"{"max_upload_size": 9}"#, r#"{"assets": false}"#, AT_LEAST] {
+            assert_eq!(off(told), None, "{told}");
+        }
     }
 
     #[test]

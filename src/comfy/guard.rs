@@ -68,7 +68,8 @@ const LISTS: [&[&str]; 10] = [
 
 /// The first segments of routes that Mooring answers by what it knows of clients and prompts. A
 /// path that only another reader takes for one of them would go past that.
-const OURS: [&str; 8] = ["ws", "view", "jobs", "queue", "prompt", "upload", "history", "interrupt"];
+const OURS: [&str; 10] =
+    ["ws", "tags", "view", "jobs", "queue", "assets", "prompt", "upload", "history", "interrupt"];
 
 /// Names of routes that install something or stop the server: `/easyuse/reboot`,
 /// `/mixlab/re_start`, `/restart-button/restart`, `/model_manager/install_model`.
@@ -344,15 +345,7 @@ mod tests {
     #[test]
     fn what_acts_on_a_whole_server_is_known_in_every_spelling() {
         check(&["/free", "/api/free", "/FREE/", "/%66ree", "/free;x"], Area::Memory);
-        check(
-            &[
-                "/api/assets/seed",
-                "/assets/seed/cancel",
-                "/api/api/Assets//prune",
-                "/assets%2Fseed",
-            ],
-            Area::Scan,
-        );
+        check(&["/api/assets/seed", "/assets/seed/cancel", "/api/assets//prune"], Area::Scan);
         check(&["/free/x", "/freed", "/x/free", "/assets/seed/status", "/assets/x"], Area::Open);
     }
 
@@ -361,6 +354,9 @@ mod tests {
         check(
             &[
                 "/manager/..%2Finternal/logs",
+                "/api/api/Assets//prune",
+                "/assets%2Fseed",
+                "//api/tags",
                 "/internal/logs/../../free",
                 "/x/..;/manager/reboot",
                 "/customnode/versions/..%5c..%5cmanager%5creboot",

@@ -159,7 +159,7 @@ sections! { PLAIN_SECTIONS, PLAIN_KEYS:
         /// A file that contains the token, so that it is not in the configuration.
         token_file: SecretFile = "", ByValue;
         /// Who sends this instead may only look: reads, events, the dashboard without actions, with
-        /// hashes in place of clientIds.
+        /// hashes in place of clientIds and ids of prompts.
         read_token: Token = "", Live;
         /// A file that contains that token, so that it is not in the configuration.
         read_token_file: SecretFile = "", ByValue;

@@ -231,6 +231,7 @@ impl Watch {
                 | Event::FeatureFlags
                 | Event::Logs
                 | Event::Seeding
+                | Event::Seeded
                 | Event::Other => {}
             },
             Opcode::Binary => self.backend.worker_lives(),

@@ -3,7 +3,7 @@
 //! A request with an id goes to the backend that has the asset. Lists and tags of several backends
 //! are merged; they contain the caller's assets and those without an owner. A hash is looked up on
 //! all backends. For the caller, another client's asset does not exist. A server that does not know
-//! the caller's user is not asked (`servers`).
+//! the caller's user is not asked (`servers`). Where users are asked for, assets are off for them.
 //!
 //! - `servers`: the backends that can be asked
 //! - `lists`: merges assets and tags of several backends
@@ -60,6 +60,9 @@ pub async fn answer(
     if matches!(asked, AssetRequest::Scan(_)) && !may_scan(front, caller) {
         return Err(GatewayError::Closed(Closed::Operators));
     }
+    if are_off(front, caller, &asked) {
+        return servers::NoServer::Disabled.answer();
+    }
     let said = (request.headers(), request.extensions());
     let session = Session::of(front, caller, said);
     route(&session, asked, request).await.or_else(|Done(answer)| *answer)
@@ -67,6 +70,15 @@ pub async fn answer(
 
 fn may_scan(front: &Front, caller: &Caller) -> bool {
     front.shared.config().server.allow_asset_scans && caller.is_operator
+}
+
+/// True if the caller gets the answer of a server without assets. Where users are asked for, a
+/// server's database does not keep them apart: uploads of the same content and name share an entry,
+/// it gives content to whoever knows its hash, and outputs belong to nobody. So users have no
+/// assets. What concerns a whole server is left to operators.
+fn are_off(front: &Front, caller: &Caller, asked: &AssetRequest) -> bool {
+    let is_of_server = matches!(asked, AssetRequest::Scan(_) | AssetRequest::ScanStatus);
+    caller.realm != Realm::Everybody && !(is_of_server && may_scan(front, caller))
 }
 
 async fn route(session: &Session<'_>, asked: AssetRequest, request: Request<Incoming>) -> Settled {

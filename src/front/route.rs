@@ -7,7 +7,7 @@
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use http::Request;
+use http::{Request, Response};
 use hyper::body::Incoming;
 
 use super::Front;
@@ -20,6 +20,7 @@ use super::{
     Answer, assets, cancel, commands, done, failover, headers, history, home, jobs, limits, lists,
     nodes, packs, page, self_service, static_files, submit, tunnel, upgrade, user_data, view,
 };
+use crate::body::ResponseBody;
 use crate::comfy::endpoint::{Endpoint, classify};
 use crate::comfy::guard;
 use crate::comfy::messages;
@@ -75,7 +76,7 @@ pub async fn route(front: &Arc<Front>, peer: IpAddr, mut request: Request<Incomi
             Err(Closed::Logs.into())
         }
         Endpoint::SubscribeLogs => commands::subscribe_logs(front, &caller, request).await,
-        Endpoint::Features => Ok(super::json(front.shared.fleet.features().1.to_string())),
+        Endpoint::Features => Ok(features(front, &caller)),
         Endpoint::QueueLength => queue_length(front, &caller, request).await,
         Endpoint::Page => marked(front, page::page(front, &caller, request).await),
         Endpoint::Asset => marked(front, static_files::asset(front, caller.address, request).await),
@@ -108,6 +109,11 @@ pub async fn route(front: &Arc<Front>, peer: IpAddr, mut request: Request<Incomi
         },
         Endpoint::Start(read) => failover::read(front, &caller, Some(read), request).await,
     }
+}
+
+/// The features of the fleet, as this caller has them.
+fn features(front: &Front, caller: &Caller) -> Response<ResponseBody> {
+    super::json(front.shared.fleet.features().told(caller.realm.user()).to_owned())
 }
 
 /// A socket that is not ComfyUI's own.

@@ -201,7 +201,9 @@ impl Relay<'_> {
             Event::Progress { prompt } => self.progress(prompt, Kept::Progress, frame),
             Event::ProgressState { prompt } => self.progress(prompt, Kept::ProgressState, frame),
             Event::Seeding => {}
-            Event::Logs | Event::Other => self.push(Class::Lasting, &frame),
+            // Users have no assets, and its numbers are of everybody's files.
+            Event::Seeded if self.turn.client().id.user().is_some() => {}
+            Event::Seeded | Event::Logs | Event::Other => self.push(Class::Lasting, &frame),
         }
     }
 

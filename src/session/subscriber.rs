@@ -154,7 +154,7 @@ impl Client {
     /// The socket sent its features; it is answered with those of the fleet.
     pub(super) fn negotiate(&self, shared: &Shared, key: SocketKey, flags: &[u8]) {
         let metadata = event::wants_preview_metadata(flags);
-        let (edition, features) = shared.fleet.features();
+        let features = shared.fleet.features();
         let mut state = self.state();
         let notice = state.notice(shared);
         let Some(subscriber) = state.sockets.iter_mut().find(|subscriber| subscriber.key == key)
@@ -162,7 +162,7 @@ impl Client {
             return;
         };
         subscriber.previews = if metadata { Previews::WithMetadata } else { Previews::Plain };
-        subscriber.tell_features(edition, &features);
+        subscriber.tell_features(features.edition, features.told(self.id.user()));
         if let Some(notice) = notice {
             subscriber.push(Class::Lasting, &notice);
         }
@@ -208,7 +208,7 @@ impl State {
 
     /// Sends the features again to sockets that were told others: the first backend has come up,
     /// one has changed its version, or one was switched off.
-    pub(super) fn tell_features_again(&mut self, (edition, features): (Edition, &str)) {
+    pub(super) fn tell_features_again(&mut self, edition: Edition, features: &str) {
         for subscriber in &mut self.sockets {
             if subscriber.told.is_some_and(|told| told != edition) {
                 subscriber.tell_features(edition, features);

@@ -9,7 +9,7 @@ use tracing::info;
 
 use super::{Client, Sessions};
 use crate::fleet::dial_limiter::Haste;
-use crate::fleet::features::Edition;
+use crate::fleet::features::ToldFeatures;
 use crate::masked::mask;
 use crate::net::{now, sleep};
 use crate::routing::ids::BackendId;
@@ -43,9 +43,9 @@ pub(super) async fn sweep(sessions: Arc<Sessions>) {
         }
         let now = now();
         turn = turn.wrapping_add(1);
-        let (edition, features) = sessions.shared.fleet.features();
+        let features = sessions.shared.fleet.features();
         for client in sessions.clients.to_look_after(turn) {
-            client.maintain(&sessions, (edition, &features), now);
+            client.maintain(&sessions, &features, now);
         }
         sessions.maintain_backends(now);
     }
@@ -83,12 +83,7 @@ enum Care {
 }
 
 impl Client {
-    fn maintain(
-        self: &Arc<Self>,
-        sessions: &Arc<Sessions>,
-        features: (Edition, &str),
-        now: Instant,
-    ) {
+    fn maintain(self: &Arc<Self>, sessions: &Arc<Sessions>, features: &ToldFeatures, now: Instant) {
         self.wait_no_longer(sessions, now);
         match self.care(sessions, features, now) {
             Care::Nothing => {}
@@ -106,7 +101,7 @@ impl Client {
     fn care(
         self: &Arc<Self>,
         sessions: &Arc<Sessions>,
-        features: (Edition, &str),
+        features: &ToldFeatures,
         now: Instant,
     ) -> Care {
         let config = sessions.shared.config();
@@ -116,7 +111,7 @@ impl Client {
         {
             state.log.forget_before(oldest);
         }
-        state.tell_features_again(features);
+        state.tell_features_again(features.edition, features.told(self.id.user()));
         state.shed(&sessions.queues);
         let is_away = state.core.is_forgotten(config.affinity.lease, now);
         if is_away && sessions.tunnels.backends_of(&self.id).is_empty() {

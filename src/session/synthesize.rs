@@ -71,6 +71,7 @@ impl State {
                 | Event::FeatureFlags
                 | Event::Logs
                 | Event::Seeding
+                | Event::Seeded
                 | Event::Other => continue,
             };
             self.tell(prompt, kept, made_up);

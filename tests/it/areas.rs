@@ -13,7 +13,7 @@ const ROLES: [(&str, Role); 3] =
     [("vic", Role::Viewer), ("ada", Role::Artist), ("root", Role::Operator)];
 
 /// A request of an area, and the status for who may not make it.
-const AREAS: [(Method, &str, u16); 12] = [
+const AREAS: [(Method, &str, u16); 13] = [
     (Method::GET, "/manager/reboot?mark", 403),
     (Method::POST, "/manager/queue/install?mark", 403),
     (Method::POST, "/api/v2/manager/queue/start?mark", 403),
@@ -27,6 +27,8 @@ const AREAS: [(Method, &str, u16); 12] = [
     (Method::POST, "/api/assets/seed", 403),
     (Method::POST, "/api/assets/seed/cancel", 403),
     (Method::POST, "/api/assets/prune", 403),
+    // As of a server without assets: users have none.
+    (Method::GET, "/api/assets/seed/status", 503),
 ];
 
 fn users() -> AuthConfig {

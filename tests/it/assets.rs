@@ -42,7 +42,7 @@ async fn get(world: &World, client: &str, path: &str) -> Answer {
 }
 
 /// The form of `POST /api/assets`.
-fn asset_form(filename: &str, picture: &[u8], fields: &[(&str, &str)]) -> Bytes {
+pub(crate) fn asset_form(filename: &str, picture: &[u8], fields: &[(&str, &str)]) -> Bytes {
     let body = form(filename, picture, fields);
     let named = b"name=\"image\"";
     let at = body.windows(named.len()).position(|it| it == named).unwrap();

@@ -317,11 +317,22 @@ async fn a_page_of_a_user_learns_nothing_of_others_and_makes_nobody() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn who_cannot_be_made_at_a_server_is_told_to_wait() {
-    const BROKEN: &str = "HTTP/1.1 500 Oh\r\nContent-Length: 2\r\n\r\n{}";
-    let acts = [("/users", Act::Answer(vec![BROKEN.to_owned()]))];
+    for passthrough in [OnOff::On, OnOff::Off] {
+        told_to_wait(passthrough).await;
+    }
+}
+
+async fn told_to_wait(passthrough: OnOff) {
+    let users = r#"{"storage": "server", "users": {"bob_1": "bob"}}"#;
+    let broken = format!(
+        "HTTP/1.1 500 bob_1\r\nX-Users: bob_1\r\nContent-Length: {}\r\n\r\n{users}",
+        users.len()
+    );
+    let acts = [("/users", Act::Answer(vec![broken]))];
     let (world, _puppet) = puppet_world(&acts, |config| {
         config.auth = keys();
         config.auth.comfy_user = OnOff::On;
+        config.server.passthrough = passthrough;
     })
     .await;
     let body = json!({ "client_id": "x", "prompt": quick(7) }).to_string();
@@ -334,6 +345,7 @@ async fn who_cannot_be_made_at_a_server_is_told_to_wait() {
         let answer = ask(&world, "key-of-ada", method, path, body).await;
         let told = (answer.status, answer.header("mooring-error"), answer.header("retry-after"));
         assert_eq!(told, (503, "no_user_there", "2"), "{path}: {}", answer.text());
+        assert!(!format!("{answer:?}").contains("bob_1"), "{path}: {answer:?}");
         assert_eq!(answer.json()["error"]["type"], "no_user_there", "{path}: {}", answer.text());
     }
     let queue = get(&world, "key-of-ada", "/queue").await.json();
@@ -384,16 +396,16 @@ async fn a_server_with_a_configured_user_is_not_asked_for_others() {
     }
 }
 
+/// A server that tells users apart still shows each what belongs to nobody, such as all outputs.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn assets_are_asked_for_in_the_name_of_their_user() {
+async fn no_server_is_asked_about_assets_for_a_user() {
     let world = mapping(vec![server("a", true).await, server("b", true).await], OnOff::On).await;
-    for path in ["/api/assets", "/api/tags"] {
+    for path in ["/api/assets", "/api/tags", "/api/assets/tags/refine"] {
         let list = get(&world, "key-of-ada", path).await;
-        assert_eq!(list.status, 200, "{path}: {}", list.text());
-    }
-    for sim in &world.sims {
-        let ada = users_of(sim).await["ada"].clone();
-        let told = named(sim, "/api/assets");
-        assert!(!told.is_empty() && told.iter().all(|it| it.as_ref() == Some(&ada)), "{told:?}");
+        assert_eq!(list.status, 503, "{path}: {}", list.text());
+        assert_eq!(list.json()["error"]["code"], "SERVICE_DISABLED");
+        for sim in &world.sims {
+            assert_eq!(named(sim, path), [None; 0]);
+        }
     }
 }

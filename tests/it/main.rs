@@ -68,6 +68,7 @@ mod named_by_proxy;
 mod observed;
 mod operators;
 mod own;
+mod own_assets;
 mod own_files;
 mod owners;
 mod packs;

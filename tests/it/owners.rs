@@ -10,6 +10,7 @@ use mooring::comfy::assets::AssetRequest;
 use mooring::comfy::endpoint::{Endpoint, classify};
 use mooring::config::OnOff;
 use mooring::routing::user_folder::UserFolder;
+use mooring::sim::{Options, Sim};
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
@@ -29,6 +30,11 @@ const LOADED: &str = "loaded-by-ada-alone.png";
 
 /// An id that nobody has, in the form that ComfyUI's cancelling asks for.
 const NO_SUCH: &str = "00000000-0000-4000-8000-000000000000";
+
+/// The hash of a content that nobody has.
+fn no_such_hash() -> String {
+    format!("blake3:{}", "0a".repeat(32))
+}
 
 /// Stands in the graphs of ada's prompts and in no other.
 const SECRET: &str = "a secret of ada";
@@ -92,6 +98,19 @@ struct Things {
     socket: Socket,
     /// The file that the first has made.
     made: String,
+    /// What the servers keep of her files (`--enable-assets`), as they list it.
+    assets: Vec<Value>,
+}
+
+/// The assets of all servers, as they list them to whoever asks.
+async fn assets_of(world: &World) -> Vec<Value> {
+    let mut all = Vec::new();
+    for sim in &world.sims {
+        let list = send(sim.addr(), Method::GET, "/api/assets?limit=500", &[], "").await.json();
+        all.extend(list["assets"].as_array().unwrap().iter().cloned());
+    }
+    all.retain(|asset| !asset["tags"].as_array().unwrap().contains(&json!("models")));
+    all
 }
 
 impl Things {
@@ -106,7 +125,24 @@ impl Things {
         let running = ada.submit(TAB, &secret(slow(500, 120.0))).await;
         socket.until("progress").await;
         let waiting = ada.submit(TAB, &secret(quick(2))).await;
-        Self { ended, running, waiting, socket, made }
+        Self { ended, running, waiting, socket, made, assets: Vec::new() }
+    }
+
+    /// The same, with the assets that are hers.
+    async fn and_assets(mut self, world: &World) -> Self {
+        self.assets = assets_of(world).await;
+        let of = |tag: &str| {
+            let has = |asset: &&Value| asset["tags"].as_array().unwrap().contains(&json!(tag));
+            self.assets.iter().filter(has).count()
+        };
+        assert!(0 < of("input") && 0 < of("output"), "{:?}", self.assets);
+        self
+    }
+
+    /// True while every asset is as it was.
+    async fn are_listed_as_before(&self, world: &World) -> bool {
+        let listed = assets_of(world).await;
+        self.assets.iter().all(|asset| listed.contains(asset))
     }
 
     fn ids(&self) -> [&str; 3] {
@@ -114,9 +150,20 @@ impl Things {
     }
 
     /// What somebody else must not be told.
-    fn secrets(&self) -> [&str; 6] {
-        let made = &self.made;
-        [&self.ended, &self.running, &self.waiting, SECRET, LOADED, made]
+    fn secrets(&self) -> Vec<&str> {
+        let mut secrets = vec![&*self.ended, &self.running, &self.waiting, SECRET, LOADED];
+        secrets.push(&self.made);
+        let of_assets = self.assets.iter().flat_map(|asset| [&asset["id"], &asset["hash"]]);
+        secrets.extend(of_assets.filter_map(Value::as_str));
+        secrets
+    }
+
+    /// A part of one of her assets; another one for each id.
+    fn of_asset(&self, part: &str, id: &str) -> Option<&str> {
+        let at = self.ids().iter().position(|it| *it == id)?;
+        let having: Vec<&str> =
+            self.assets.iter().filter_map(|asset| asset[part].as_str()).collect();
+        having.get(at % having.len().max(1)).copied()
     }
 
     /// The text with the names of these things in it, or with such that nobody has.
@@ -124,7 +171,11 @@ impl Things {
         let folder = UserFolder::of("ada");
         let of_her = id != NO_SUCH;
         let or = |hers: &str, nobodys: &str| (if of_her { hers } else { nobodys }).to_owned();
+        let asset = self.of_asset("id", id).unwrap_or(NO_SUCH);
+        let hash = self.of_asset("hash", id).map_or_else(no_such_hash, str::to_owned);
         text.replace("{id}", id)
+            .replace("{asset}", asset)
+            .replace("{hash}", &hash)
             .replace("{made}", &or(&self.made, "none_00001_.png"))
             .replace("{loaded}", &or(LOADED, "none.png"))
             .replace("{folder}", &or(folder.as_str(), "mooring-of-0123456789ab"))
@@ -146,7 +197,12 @@ impl Things {
 }
 
 pub(crate) async fn world(passthrough: OnOff) -> World {
-    let world = World::with(2, |config| {
+    let mut sims = Vec::new();
+    for name in ["a", "b"] {
+        let options = Options { assets: true, ..Options::named(name) };
+        sims.push(Sim::start(network(), options).await.unwrap());
+    }
+    let world = World::over(sims, |config| {
         config.auth = keys();
         config.server.passthrough = passthrough;
     })
@@ -257,6 +313,8 @@ rows! {
         get("/view?filename={made}&type=output&subfolder=~a"),
         get("/view?filename={made}&type=output&subfolder=~b"),
         (Method::HEAD, "/view?filename={made}", ""),
+        get("/view?filename={hash}"), get("/api/view?filename={hash}&type=input&clientId=tab"),
+        (Method::HEAD, "/view?filename={hash}&type=output", ""),
         get("/view?filename={loaded}&type=input"), get("/view?filename={loaded}&clientId=tab"),
         get("/view?filename={loaded}&type=input&subfolder={folder}"),
         get("/view?filename={loaded}&type=input&subfolder={folder}/"),
@@ -299,11 +357,32 @@ rows! {
         | AssetRequest::Content(_) | AssetRequest::Change(_) | AssetRequest::Delete(_)
         | AssetRequest::EditTags(_) | AssetRequest::Hash(_) | AssetRequest::FromHash
         | AssetRequest::Upload | AssetRequest::ScanStatus | AssetRequest::Scan(_)
-    ) => Row::NotYet("files");
+    ) => Row::Nothing(vec![
+        get("/api/assets"), get("/api/assets?limit=500&sort=name&order=asc&clientId=tab"),
+        get("/api/assets?name_contains={made}"), get("/api/assets?include_tags=input,uploaded"),
+        (Method::HEAD, "/api/assets", ""), get("/%61pi/%61ssets"),
+        get("/api/tags"), get("/api/tags?prefix=in&include_zero=true"),
+        get("/api/assets/tags/refine"), get("/api/assets/tags/refine?name_contains={loaded}"),
+        get("/api/assets/{asset}"), get("/api/assets/{asset}?clientId=tab"),
+        get("/api/%61ssets/{asset}"), (Method::HEAD, "/api/assets/{asset}", ""),
+        get("/api/assets/{asset}/content"), get("/api/assets/{asset}/content?disposition=inline"),
+        (Method::HEAD, "/api/assets/{asset}/content?clientId=tab", ""),
+        (Method::PUT, "/api/assets/{asset}", r#"{"name": "x", "user_metadata": {"by": "bob"}}"#),
+        post("/api/assets/{asset}/tags", r#"{"tags": ["taken"]}"#),
+        (Method::DELETE, "/api/assets/{asset}/tags", r#"{"tags": ["input", "uploaded"]}"#),
+        (Method::DELETE, "/api/assets/{asset}", ""),
+        (Method::HEAD, "/api/assets/hash/{hash}", ""),
+        post("/api/assets/from-hash", r#"{"hash": "{hash}", "name": "x", "tags": ["input"]}"#),
+        // Forms are in `own_assets`.
+        post("/api/assets", ""), get("/api/assets/seed/status"), post("/api/assets/seed", "{}"),
+        post("/api/assets/seed/cancel", ""), post("/api/assets/prune?clientId=tab", ""),
+    ]);
     Endpoint::Unserved => Row::Nothing(vec![
         (Method::DELETE, "/api/jobs/{id}", ""), (Method::PUT, "/history", r#"{"clear": true}"#),
         (Method::DELETE, "/api/history/{id}", ""), get("/api/jobs/{id}/more"), get("/interrupt"),
         (Method::PATCH, "/queue", r#"{"delete": ["{id}"]}"#), get("/prompt/{id}"),
+        get("/api/assets/{asset}/more"), (Method::PATCH, "/api/assets/{asset}", "{}"),
+        get("/api/tags/{id}"), get("/api/assets/"), post("/api/api/assets/{asset}/tags", "{}"),
     ]);
     Endpoint::Other => Row::General(
         "of node packs",
@@ -325,7 +404,7 @@ async fn for_another_user_nothing_is_there_and_nothing_happens_on_any_route() {
     for passthrough in [OnOff::On, OnOff::Off] {
         let world = world(passthrough).await;
         let (ada, bob) = both(world.front);
-        let things = Things::of(&ada).await;
+        let things = Things::of(&ada).await.and_assets(&world).await;
         let mut asked = 0;
         for (endpoint, row) in rows() {
             let (requests, general) = match row {
@@ -338,8 +417,8 @@ async fn for_another_user_nothing_is_there_and_nothing_happens_on_any_route() {
             };
             assert!(!requests.is_empty(), "{endpoint} has no request");
             for (method, path, body) in requests {
-                let bare = path.split('?').next().unwrap();
-                let classified = name_of(&classify(&method, bare));
+                let bare = things.named(path.split('?').next().unwrap(), things.ids()[0]);
+                let classified = name_of(&classify(&method, &bare));
                 assert!(classified == endpoint || general.is_some(), "{path} is {classified}");
                 for id in things.ids() {
                     let (at, with) = (things.named(path, id), things.named(body, id));
@@ -364,6 +443,7 @@ async fn for_another_user_nothing_is_there_and_nothing_happens_on_any_route() {
                     }
                 }
                 assert!(things.are_untouched(&ada).await, "{method} {path} {body}");
+                assert!(things.are_listed_as_before(&world).await, "{method} {path} {body}");
             }
         }
         for id in things.ids() {

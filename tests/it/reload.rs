@@ -349,14 +349,40 @@ fn write(folder: &TempDir, text: &str) {
     fs::rename(folder.path().join("new"), folder.path().join("mooring.toml")).unwrap();
 }
 
+/// The audit log has for each reload who asked for it, and whether it was refused.
+fn say_who_asked(noted: &str) {
+    let lines = noted.lines().map(|line| serde_json::from_str::<Value>(line).unwrap());
+    let told = lines.map(|line| {
+        assert_eq!(line["what"], "configuration.reload", "{line}");
+        let who = &line["who"];
+        let who = who["by"].as_str().or(who["address"].as_str()).unwrap().to_owned();
+        (who, line["result"].as_str().unwrap().starts_with("refused: "))
+    });
+    let expected = [
+        ("127.0.0.1", false),
+        ("SIGHUP", false),
+        ("127.0.0.1", true),
+        ("SIGHUP", true),
+        ("127.0.0.1", true),
+        ("127.0.0.1", false),
+    ];
+    let expected = expected.map(|(who, is_refused)| (who.to_owned(), is_refused));
+    assert_eq!(told.collect::<Vec<_>>(), expected);
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_signal_and_a_command_read_the_file_again_and_a_bad_one_changes_nothing() {
     let sim = Sim::start(network(), Options::named("a")).await.unwrap();
     let folder = tempfile::tempdir().unwrap();
     write(&folder, "");
     let config = folder.path().join("mooring.toml").display().to_string();
-    let set = ["--config", &config, "--set", "prompts.max_body=1MiB"];
+    let audit = "log.audit=./audit.log";
+    let set = ["--config", &config, "--set", "prompts.max_body=1MiB", "--set", audit];
     let daemon = Daemon::start_with(&sim, &folder, &set);
+    let noted = || fs::read_to_string(folder.path().join("audit.log")).unwrap();
+    let are_noted = |count: usize| {
+        until("reloads are in the audit log", move || count <= noted().lines().count())
+    };
     let mut socket = Socket::open(daemon.front, "/ws?clientId=ada").await;
     socket.until("status").await;
     let admin = format!("http://{}", daemon.admin);
@@ -374,6 +400,7 @@ async fn a_signal_and_a_command_read_the_file_again_and_a_bad_one_changes_nothin
         false => daemon.says("The configuration was reloaded."),
     };
     assert!(!line.contains("max_body"), "{line}");
+    are_noted(2).await;
     write(&folder, "[affinity]\nlease = \"soon\"\n[prompt]\n");
     let (code, out, err) = reload();
     assert_eq!((code, out.as_str()), (Some(78), ""));
@@ -384,6 +411,7 @@ async fn a_signal_and_a_command_read_the_file_again_and_a_bad_one_changes_nothin
     assert_eq!(daemon.metric("mooring_config_last_reload_success").await, 0);
     daemon.signal("-HUP");
     daemon.says("The configuration was not reloaded: the old one stays.");
+    are_noted(4).await;
     fs::remove_file(&config).unwrap();
     assert_eq!(reload().0, Some(78), "a file that is gone is a problem");
     write(&folder, "");
@@ -392,6 +420,8 @@ async fn a_signal_and_a_command_read_the_file_again_and_a_bad_one_changes_nothin
     let body = json!({ "client_id": "ada", "prompt": quick(1) }).to_string();
     let answer = send(daemon.front, Method::POST, "/prompt", &[], &body).await;
     socket.until_end(&answer.prompt_id()).await;
+    are_noted(6).await;
+    say_who_asked(&noted());
 }
 
 #[tokio::test]

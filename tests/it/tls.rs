@@ -12,8 +12,10 @@ use mooring::net::Stream;
 use mooring::net::tls::client::{ClientTls, Trust};
 use mooring::sim::{Options, Sim};
 use mooring::ws::Opcode;
+use serde_json::Value;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
+use crate::audit::{AuditLog, said};
 use crate::certificates::{Authority, Pair, dial, long_over, read};
 use crate::passthrough::{Act, world};
 use crate::pictures::{RED, color, form, inverse, invert, png, value};
@@ -239,6 +241,7 @@ async fn a_renewed_pair_is_shown_and_one_that_is_none_changes_nothing() {
     let authority = Authority::new();
     let shown = authority.issue("gw");
     let world = secured(&shown, OnOff::On).await;
+    let log = AuditLog::of(&world);
     let kept = authority.issue("kept");
     shown.replaces(&kept);
     let mut open: Stream = dial(&authority.client(), world.front).await.unwrap();
@@ -271,6 +274,16 @@ async fn a_renewed_pair_is_shown_and_one_that_is_none_changes_nothing() {
     let mut told = String::new();
     open.read_to_string(&mut told).await.unwrap();
     assert!(told.starts_with("HTTP/1.1 200 "), "{told}");
+
+    // Each reading is noted.
+    let text = log.end().await;
+    assert!(!text.contains("PRIVATE KEY"), "{text}");
+    let lines: Vec<Value> = text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    assert!(lines.iter().all(|line| line["who"]["by"] == "files"), "{text}");
+    for told in ["done", "refused: 1 problems", "done"] {
+        let is_told = |line: &Value| said(line) == ("certificates.reload", told);
+        assert!(lines.iter().any(is_told), "{told}: {text}");
+    }
 }
 
 #[tokio::test]

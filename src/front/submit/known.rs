@@ -146,7 +146,11 @@ pub(super) struct Known {
 
 impl Known {
     pub(super) fn of(shared: &Shared, asked: &[Lookup], askers: &[Maker]) -> Self {
-        let inputs = Self::of_hashes(shared, asked);
+        let inputs = match user_of(askers) {
+            // Nothing says whose a content is.
+            Some(_) => vec![None; asked.len()],
+            None => Self::of_hashes(shared, asked),
+        };
         let shard = |(asked, input): (&Lookup, &Option<Input>)| match (input, asked.of_hash) {
             (Some(Input::At(at)), _) => Some(shared.records.shard_of(at.file.path())),
             (_, None) => Some(shared.records.shard_of(&asked.path)),
