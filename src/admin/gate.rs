@@ -11,8 +11,8 @@ use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode};
 use super::{dashboard, refusal};
 use crate::auth::{Pass, Refusal, User};
 use crate::body::ResponseBody;
-use crate::config::{AdminConfig, ServerConfig};
-use crate::front::operators::Found;
+use crate::config::{AdminConfig, Secret, ServerConfig};
+use crate::front::operators::{Found, Operators};
 use crate::masked::{mask, mask_prompt};
 use crate::report::{ClientSummary, PendingReport};
 use crate::routing::ids::{ClientId, PromptId};
@@ -142,9 +142,9 @@ pub(super) fn mark(response: &mut Response<ResponseBody>) {
 ///
 /// # Errors
 /// The refusal.
-pub(super) fn admit<B>(
+pub(super) async fn admit<B: Sync>(
     sessions: &Sessions,
-    found: Found,
+    operators: &Operators,
     request: &Request<B>,
 ) -> Result<Admitted, Box<Refused>> {
     if is_of_foreign_page(request) {
@@ -153,46 +153,61 @@ pub(super) fn admit<B>(
     }
     let path = request.uri().path();
     let config = sessions.shared.config();
-    let AdminConfig { token, read_token, open_metrics, .. } = &config.admin;
-    if let Found::Operator(pass) = found {
-        return Ok(Admitted { may: May::Act, by: By::Operator(pass) });
+    if let Some(admitted) = by_token(&config.admin, request) {
+        return admitted;
     }
-    // RFC 9110 section 15.5.20. With a token this is not needed, because no foreign page has it.
+    // RFC 9110 section 15.5.20. Who sends a token or a key is no foreign page.
     let if_for_us = |may| match is_for_us(&config.server, request) {
         true => Ok(Admitted { may, by: By::Nothing }),
         false => Err(Refused::with(StatusCode::MISDIRECTED_REQUEST, FOREIGN_NAME)),
     };
-    let Some(token) = token else { return if_for_us(May::Act) };
-    let is_open = matches!(path, "/livez" | "/readyz") || dashboard::is_file(request);
-    if has_token(request.headers(), token.reveal()) {
-        return Ok(Admitted { may: May::Act, by: By::Token });
+    // A key for a user may have to be fetched. Nothing that needs none waits for that.
+    let is_anybodys = path == "/livez" || dashboard::is_file(request);
+    let found = match is_anybodys {
+        true => Found::Nobody(Refusal::Missing),
+        false => operators.find(request).await,
+    };
+    let AdminConfig { token, open_metrics, .. } = &config.admin;
+    match (token, found) {
+        (_, Found::Operator(pass)) => Ok(Admitted { may: May::Act, by: By::Operator(pass) }),
+        (None, _) => if_for_us(May::Act),
+        (Some(_), _) if is_anybodys || path == "/readyz" => {
+            Ok(Admitted { may: May::Look, by: By::Nothing })
+        }
+        (Some(_), _) if path == "/metrics" && *open_metrics => if_for_us(May::Look),
+        (Some(_), Found::Nobody(why)) => Err(nobody(why)),
+        (Some(_), Found::Other(user)) => {
+            let refused = *Refused::with(StatusCode::FORBIDDEN, NO_OPERATOR);
+            Err(Box::new(Refused { user: Some(user), ..refused }))
+        }
     }
-    if read_token.as_ref().is_some_and(|it| has_token(request.headers(), it.reveal())) {
-        return looks(request);
-    }
-    if is_open {
-        return Ok(Admitted { may: May::Look, by: By::Nothing });
-    }
-    if path == "/metrics" && *open_metrics {
-        return if_for_us(May::Look);
-    }
-    Err(not_let_in(found))
 }
 
-/// The answer to one who needs the token and has not sent it.
-fn not_let_in(found: Found) -> Box<Refused> {
-    let of = |user, message| {
-        Box::new(Refused { user: Some(user), ..*Refused::with(StatusCode::FORBIDDEN, message) })
-    };
-    match found {
-        Found::Other(user) => of(user, NO_OPERATOR),
-        Found::PageUnsaid(user) => of(user, PAGE_UNSAID),
-        Found::Nobody(Refusal::NoRole) => Refused::with(StatusCode::FORBIDDEN, NO_OPERATOR),
-        Found::Nobody(Refusal::NoKeys) => {
+/// What one of the two tokens says; `None` if neither was sent.
+fn by_token<B>(
+    AdminConfig { token, read_token, .. }: &AdminConfig,
+    request: &Request<B>,
+) -> Option<Result<Admitted, Box<Refused>>> {
+    let has = |token: &Secret| has_token(request.headers(), token.reveal());
+    if token.as_ref().is_some_and(has) {
+        return Some(Ok(Admitted { may: May::Act, by: By::Token }));
+    }
+    read_token.as_ref().is_some_and(has).then(|| looks(request))
+}
+
+/// The answer to somebody who needs the token and has not sent it.
+fn nobody(why: Refusal) -> Box<Refused> {
+    match why {
+        Refusal::NoRole => Refused::with(StatusCode::FORBIDDEN, NO_OPERATOR),
+        Refusal::NoKeys => {
             let message = "no key is known yet that could have signed the token: try again";
             Refused::with(StatusCode::SERVICE_UNAVAILABLE, message)
         }
-        Found::Operator(_) | Found::Nobody(_) => {
+        Refusal::Missing
+        | Refusal::Unknown
+        | Refusal::Ambiguous
+        | Refusal::OnlyReads
+        | Refusal::BadName => {
             let mut refused = Refused::with(StatusCode::UNAUTHORIZED, "a bearer token is needed");
             let bearer = HeaderValue::from_static("Bearer");
             refused.answer.headers_mut().insert(WWW_AUTHENTICATE, bearer);
@@ -202,9 +217,6 @@ fn not_let_in(found: Found) -> Box<Refused> {
 }
 
 const NO_OPERATOR: &str = "this user has not the role operator";
-
-const PAGE_UNSAID: &str = "the request does not say which page it comes from (`Sec-Fetch-Site` or \
-                           `Origin`), and a proxy names its user";
 
 const FOREIGN_NAME: &str = "without a token, the admin listener accepts only a loopback name, an \
                             address, or a name that is listed whole in server.hosts";

@@ -93,8 +93,7 @@ impl Admin {
         peer: IpAddr,
         mut request: Request<Incoming>,
     ) -> Response<ResponseBody> {
-        let found = self.operators.find(peer, &request).await;
-        let admitted = match gate::admit(&self.sessions, found, &request) {
+        let admitted = match gate::admit(&self.sessions, &self.operators, &request).await {
             Ok(admitted) => admitted,
             Err(refused) => {
                 let (user, answer) = (refused.user, refused.answer);

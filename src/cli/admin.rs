@@ -35,7 +35,10 @@ pub(super) enum Failure {
     Off,
     #[error("the gateway at {admin} does not answer: {source}")]
     Ask { admin: String, source: AskError },
-    #[error("the gateway requires its token: give --token or MOORING_ADMIN__TOKEN")]
+    #[error(
+        "the gateway requires its token, or the key of an operator: give --token or \
+             MOORING_ADMIN__TOKEN"
+    )]
     Unauthorized,
     #[error("the gateway refused: {message} ({status})")]
     Refused { status: StatusCode, message: String },

@@ -62,7 +62,7 @@ pub(super) fn gateway(
         sources.file = None;
     }
     let given = args.token.as_deref().filter(|token| !token.is_empty());
-    let given = given.map(Secret::parse).transpose().map_err(NotFound::Token)?;
+    let given = given.map(Secret::to_send).transpose().map_err(NotFound::Token)?;
     if given.is_some() {
         sources.env.retain(|(name, _)| !name.starts_with("MOORING_ADMIN__TOKEN"));
     }

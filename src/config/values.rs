@@ -32,8 +32,20 @@ impl Secret {
     /// # Errors
     /// What is wrong with it, without showing it.
     pub fn parse(text: &str) -> Result<Self, String> {
-        if text.is_empty() || Self::LEN_MAX < text.len() {
-            return Err(format!("has {} bytes, expected 1 to {}", text.len(), Self::LEN_MAX));
+        Self::of_at_most(Self::LEN_MAX, text)
+    }
+
+    /// The same for what is only sent, such as a JWT: up to 16,384 bytes.
+    ///
+    /// # Errors
+    /// What is wrong with it, without showing it.
+    pub fn to_send(text: &str) -> Result<Self, String> {
+        Self::of_at_most(16 << 10, text)
+    }
+
+    fn of_at_most(max: usize, text: &str) -> Result<Self, String> {
+        if text.is_empty() || max < text.len() {
+            return Err(format!("has {} bytes, expected 1 to {max}", text.len()));
         }
         if !text.bytes().all(|byte| byte.is_ascii_graphic()) {
             return Err(

@@ -1,18 +1,18 @@
 //! Users with the role `operator`, for the admin listener.
 //!
-//! They show there what lets them in at the front: a key, a token in `Authorization`, or the name
-//! that a trusted proxy gives. A session does not count, and neither does a token in a cookie: a
-//! browser sends cookies to every port of a host, whichever page asks.
+//! They show there a key, or a token in `Authorization`. What a browser sends by itself does not
+//! count, whichever page asks: no session and no cookie. Neither does the name that a proxy gives:
+//! the proxy is trusted at the front, where the front's own rules prove who it is.
 
-use std::net::IpAddr;
 use std::sync::Arc;
 
-use http::{Method, Request};
+use http::header::AUTHORIZATION;
+use http::{HeaderName, Method, Request};
 
 use super::guests::Guests;
-use super::{Front, cors, token_keys};
+use super::{Front, token_keys};
 use crate::auth::jwt::place::Cookies;
-use crate::auth::{Asked, Pass, Refusal, Role, User, judge, proxy};
+use crate::auth::{Asked, Pass, Refusal, Role, User, judge};
 use crate::config::AuthMode;
 
 /// Knows the users of the front.
@@ -26,8 +26,6 @@ pub enum Found {
     Nobody(Refusal),
     /// A user with another role.
     Other(Arc<User>),
-    /// A proxy names an operator, but whose page has made his browser send this is not said.
-    PageUnsaid(Arc<User>),
     Operator(Pass),
 }
 
@@ -38,12 +36,15 @@ impl Operators {
     }
 
     /// Finds the user who sends a request. Keys of tokens that are not known yet are fetched first.
-    pub async fn find<B: Sync>(&self, peer: IpAddr, request: &Request<B>) -> Found {
+    pub async fn find<B: Sync>(&self, request: &Request<B>) -> Found {
+        const API_KEY: HeaderName = HeaderName::from_static("x-api-key");
+        if ![AUTHORIZATION, API_KEY].iter().any(|name| request.headers().contains_key(name)) {
+            return Found::Nobody(Refusal::Missing);
+        }
         token_keys::know_keys(&self.0, request).await;
-        match shown(&self.0.admission.guests.load(), peer, request) {
+        match shown(&self.0.admission.guests.load(), request) {
             Err(refusal) => Found::Nobody(refusal),
             Ok(pass) if pass.user.role != Role::Operator => Found::Other(pass.user),
-            Ok(pass) if is_unsaid(&pass, request) => Found::PageUnsaid(pass.user),
             Ok(pass) => Found::Operator(pass),
         }
     }
@@ -53,41 +54,30 @@ impl Operators {
     pub fn still_has(&self, pass: &Pass) -> bool {
         let guests = self.0.admission.guests.load();
         let is_one = match guests.mode {
-            AuthMode::Off => false,
+            AuthMode::Off | AuthMode::Header => false,
             AuthMode::Keys => {
                 let now = guests.users.get(&pass.user.name);
                 now.is_some_and(|user| user.role == Role::Operator)
             }
-            // The pass ends with the rules that gave the role.
-            AuthMode::Header | AuthMode::Jwt => true,
+            // The token says the role for as long as it holds.
+            AuthMode::Jwt => true,
         };
         is_one && guests.may_stay(Some(pass))
     }
 }
 
-fn shown<B>(guests: &Guests, peer: IpAddr, request: &Request<B>) -> Result<Pass, Refusal> {
+fn shown<B>(guests: &Guests, request: &Request<B>) -> Result<Pass, Refusal> {
     let lines = request.headers().iter().map(|(name, value)| (name.as_str(), value.as_bytes()));
     // What he may do here depends on his role alone, so that is asked for as for a read.
     let method = &Method::GET;
     match guests.mode {
-        AuthMode::Off => Err(Refusal::Missing),
+        AuthMode::Off | AuthMode::Header => Err(Refusal::Missing),
         AuthMode::Keys => {
             let asked = Asked { method, path: "/", query: "", session: None };
             judge(&guests.users, asked, lines).map(|admitted| admitted.pass)
-        }
-        AuthMode::Header => {
-            let rules = guests.proxies.believes(peer).ok_or(Refusal::Missing)?;
-            proxy::judge(rules, method, lines)
         }
         AuthMode::Jwt => {
             guests.tokens.judge(Cookies::Ignored, method, lines).map(|carrier| carrier.pass)
         }
     }
-}
-
-/// True if the user came in by what his browser has at the proxy, and the request may change
-/// something that another page wants.
-fn is_unsaid<B>(pass: &Pass, request: &Request<B>) -> bool {
-    let reads = matches!(*request.method(), Method::GET | Method::HEAD);
-    pass.proxy.is_some() && !reads && !cors::says_its_page(request.headers())
 }

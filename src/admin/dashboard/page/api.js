@@ -66,13 +66,11 @@ export async function follow({ told, state }) {
     let why = "";
     try {
       const answer = await within(stop, ask("/api/v1/live", { signal: stop.signal }));
-      if (answer.status === 401) {
-        await state("locked");
-        continue;
-      }
-      // Another token or key may do.
-      if (answer.status === 403 && hasToken()) {
-        await state("locked", reason(answer, await answer.json().catch(() => ({}))));
+      // With a token, 403 is about its user, and 503 says that nobody can check it now: another
+      // may do.
+      if (answer.status === 401 || (hasToken() && [403, 503].includes(answer.status))) {
+        const said = answer.status === 401 ? "" : reason(answer, await answer.json().catch(() => ({})));
+        await state("locked", said);
         continue;
       }
       if (!answer.ok) why = reason(answer, await answer.json().catch(() => ({})));
