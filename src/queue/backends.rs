@@ -53,6 +53,7 @@ impl Queue {
         for client in self.clients.clients.values_mut() {
             client.last = client.last.filter(|last| *last != slot);
             client.bound = client.bound.filter(|bound| *bound != slot);
+            client.held = client.held.filter(|held| *held != slot);
         }
         depending.into_iter().for_each(|client| self.relist(client, at));
     }

@@ -22,7 +22,12 @@ pub(super) struct Prompt {
     /// Attempts that were made.
     pub(super) attempts: u8,
     pub(super) at: Option<At>,
+    /// It waits and is not to be handed over for the moment, nor what comes after it.
+    pub(super) is_aside: bool,
 }
+
+/// The slot of no backend.
+pub(super) const NOWHERE: u16 = u16::MAX;
 
 /// Where a prompt is that was handed over.
 #[derive(Debug)]
@@ -59,6 +64,10 @@ pub(super) struct Client {
     pub(super) bound: Option<u16>,
     /// The backend that it had before, for ties.
     pub(super) last: Option<u16>,
+    /// The backend where something else holds it; it goes nowhere else.
+    pub(super) held: Option<u16>,
+    /// Nothing of it is handed over for the moment.
+    pub(super) is_paused: bool,
     pub(super) head: Option<Head>,
 }
 
@@ -74,7 +83,8 @@ pub(super) struct Head {
 
 impl Client {
     pub(super) fn new(last: Option<u16>) -> Self {
-        Self { waiting: BTreeSet::new(), at: SmallVec::new(), bound: None, last, head: None }
+        let (waiting, at) = (BTreeSet::new(), SmallVec::new());
+        Self { waiting, at, bound: None, last, held: None, is_paused: false, head: None }
     }
 
     pub(super) fn is_drained(&self) -> bool {

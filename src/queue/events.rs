@@ -6,9 +6,9 @@ use smallvec::SmallVec;
 
 use crate::routing::ids::BackendId;
 
-use super::clients::{At, Client, Prompt};
+use super::clients::{At, Client, NOWHERE, Prompt};
 use super::ids::{ClientKey, Number, PromptKey, ShapeId, SharerKey};
-use super::{Queue, Refused, Spent, Submission};
+use super::{Aside, Queue, Refused, Spent, Submission};
 
 impl Queue {
     /// A prompt is to wait; `schedule` says when it is to be handed over, which may be at once.
@@ -26,6 +26,20 @@ impl Queue {
         if self.settings.waiting_max_of_one <= self.waiting_of(it.sharer) {
             return Err(Refused::SharerFull { retry_after: self.room_after(Some(it.sharer), at) });
         }
+        self.admit(it, at);
+        Ok(())
+    }
+
+    /// The same for a prompt that waited before, in an earlier process or before it was found to be
+    /// nowhere: no limit applies. One that is here already is unchanged.
+    pub fn restored(&mut self, it: Submission, now: Duration) {
+        let at = self.advance(now);
+        if !self.clients.prompts.contains_key(&it.prompt) {
+            self.admit(it, at);
+        }
+    }
+
+    fn admit(&mut self, it: Submission, at: f64) {
         self.submissions += 1;
         let prompt = Prompt {
             client: it.client,
@@ -37,6 +51,7 @@ impl Queue {
             not: SmallVec::new(),
             attempts: 0,
             at: None,
+            is_aside: false,
         };
         self.shares.arrives(it.sharer, it.weight);
         self.order.rekey(it.sharer, self.shares.key(it.sharer));
@@ -48,7 +63,6 @@ impl Queue {
         client.waiting.insert(prompt.own(it.prompt));
         self.clients.prompts.insert(it.prompt, prompt);
         self.relist(it.client, at);
-        Ok(())
     }
 
     /// A prompt that waits does not any more: it was deleted, or has waited too long. False if it
@@ -94,6 +108,61 @@ impl Queue {
         }
         self.relist(key, at);
         true
+    }
+
+    /// A prompt that waits is not handed over for the moment, or may be again. What its client has
+    /// submitted after it waits with it.
+    pub fn sets_aside(&mut self, prompt: PromptKey, aside: Aside, now: Duration) {
+        let at = self.advance(now);
+        let Some(it) = self.clients.prompts.get_mut(&prompt) else { return };
+        it.is_aside = aside == Aside::Yes;
+        let client = it.client;
+        self.relist(client, at);
+    }
+
+    /// A prompt that waits is not tried at these backends before they turn up anew.
+    pub fn excludes(&mut self, prompt: PromptKey, not: &[BackendId], now: Duration) {
+        let at = self.advance(now);
+        let slots: SmallVec<[u16; 2]> = not.iter().filter_map(|it| self.fleet.slot(*it)).collect();
+        let Some(it) = self.clients.prompts.get_mut(&prompt) else { return };
+        for slot in slots {
+            if !it.not.contains(&slot) {
+                it.not.push(slot);
+            }
+        }
+        let client = it.client;
+        self.relist(client, at);
+    }
+
+    /// A prompt that waits may be tried at this backend again.
+    pub fn allows(&mut self, prompt: PromptKey, backend: BackendId, now: Duration) {
+        let at = self.advance(now);
+        let Some(slot) = self.fleet.slot(backend) else { return };
+        let Some(it) = self.clients.prompts.get_mut(&prompt) else { return };
+        it.not.retain(|not| *not != slot);
+        let client = it.client;
+        self.relist(client, at);
+    }
+
+    /// Nothing more of the client is handed over for the moment, or it may be again.
+    pub fn pauses(&mut self, client: ClientKey, pause: Aside, now: Duration) {
+        let at = self.advance(now);
+        if let Some(it) = self.clients.clients.get_mut(&client) {
+            it.is_paused = pause == Aside::Yes;
+            self.relist(client, at);
+        }
+    }
+
+    /// Something that the queue does not know holds the client at this backend, or nothing does.
+    pub fn holds(&mut self, client: ClientKey, held: Option<BackendId>, now: Duration) {
+        let at = self.advance(now);
+        // A backend that the queue does not know holds it as well: it may go nowhere then.
+        let slot = held.map(|held| self.fleet.slot(held).unwrap_or(NOWHERE));
+        let Some(it) = self.clients.clients.get_mut(&client).filter(|it| it.held != slot) else {
+            return;
+        };
+        it.held = slot;
+        self.relist(client, at);
     }
 
     /// A prompt began at its backend. Told twice, the first counts.
@@ -169,6 +238,12 @@ impl Queue {
     /// Time has passed; returns it in seconds. To be called first in every event.
     pub(super) fn advance(&mut self, now: Duration) -> f64 {
         self.shares.advance(now.as_secs_f64(), self.fleet.speed(), self.clients.waiting != 0)
+    }
+
+    /// About when one more prompt of this sharer may wait, if too many do.
+    #[must_use]
+    pub fn retry_after(&self, sharer: SharerKey, now: Duration) -> Duration {
+        self.room_after(Some(sharer), now.as_secs_f64())
     }
 
     /// About when one more prompt may wait: when the next is handed over, or the next of a sharer.

@@ -3,7 +3,7 @@
 use std::cmp::Reverse;
 
 use super::Queue;
-use super::clients::{Client, Head, Prompt};
+use super::clients::{Client, Head, NOWHERE, Prompt};
 use super::ids::{ClientKey, Number, PromptKey};
 use super::order::{Listed, Rank, Scope};
 
@@ -67,6 +67,13 @@ impl Queue {
     /// goes to one of them; with a spread of 1 it stays where it is bound until it has drained, but
     /// for a backend that takes nothing and has nothing of it.
     pub(super) fn scopes(&self, client: &Client, prompt: &Prompt) -> Vec<Scope> {
+        if prompt.is_aside || client.is_paused {
+            return Vec::new();
+        }
+        if let Some(held) = client.held {
+            let is_open = held != NOWHERE && !prompt.not.contains(&held);
+            return if is_open { vec![Scope::At(held)] } else { Vec::new() };
+        }
         let own: Option<Vec<u16>> = match self.settings.spread {
             0 => None,
             1 => client
@@ -137,7 +144,7 @@ impl Queue {
                 let prompt = &self.clients.prompts[&own.prompt];
                 !prompt.not.is_empty() || self.shapes.get(prompt.shape).is_picky()
             });
-            picky || client.bound == Some(slot) || client.is_at(slot)
+            picky || client.held == Some(slot) || client.bound == Some(slot) || client.is_at(slot)
         };
         let clients = self.clients.clients.iter();
         let mut keys: Vec<ClientKey> =

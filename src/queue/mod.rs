@@ -6,8 +6,9 @@
 //! (`shares`); models are kept where they are loaded, within bounds (`schedule`); what prompts take
 //! is learned (`learned`, `warm`). What is told once is enough: the queue asks nobody.
 //!
-//! **The gateway does not use it yet.** Prompts still go to a backend's own queue the moment that
-//! they are submitted. `make bench-placement` runs this core against simulated fleets.
+//! The gateway uses it if `queue.depth` is not 0 (`session::waiting`). It does not tell it yet what
+//! prompts need, so all are of one shape. `make bench-placement` runs this core against simulated
+//! fleets.
 //!
 //! Time is the duration since a moment that the caller has chosen once. It never goes back; an
 //! earlier time than one that was told before is taken for that one.
@@ -90,6 +91,13 @@ pub enum Refused {
     Known,
 }
 
+/// Whether a prompt that waits may be handed over.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Aside {
+    Yes,
+    No,
+}
+
 /// What a run that ended took, but for the time from its start to its end.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Spent {
@@ -134,6 +142,26 @@ impl Queue {
     pub fn place(&self, prompt: PromptKey) -> Option<BackendId> {
         let at = self.clients.prompts.get(&prompt)?.at.as_ref()?;
         self.fleet.get(at.slot).map(|backend| backend.id)
+    }
+
+    /// True if the prompt is here and waits.
+    #[must_use]
+    pub fn has_waiting(&self, prompt: PromptKey) -> bool {
+        self.clients.prompts.get(&prompt).is_some_and(|it| it.at.is_none())
+    }
+
+    /// How many prompts were handed over to this backend and have not ended.
+    #[must_use]
+    pub fn there(&self, backend: BackendId) -> u32 {
+        let slot = self.fleet.slot(backend).and_then(|slot| self.fleet.get(slot));
+        slot.map_or(0, |it| u32::try_from(it.there.len()).unwrap_or(u32::MAX))
+    }
+
+    /// True if some backend may be given one more now.
+    #[must_use]
+    pub fn has_room(&self, now: Duration) -> bool {
+        let (now, lead) = (now.as_secs_f64(), self.settings.lead.as_secs_f64());
+        self.fleet.all().any(|it| it.room_in(now, lead).is_some_and(|room| room <= 0.0))
     }
 
     /// Fair time in seconds: what each sharer of weight 1 could have had by now.
