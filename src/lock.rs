@@ -141,6 +141,12 @@ pub mod rank {
         CONNECTION_LIMITS = 53, Shared;
         /// What the service manager has still to be told.
         SERVICE_MANAGER = 54, Shared;
+        /// Prompts that wait in the gateway.
+        QUEUE = 55, Shared;
+        /// Who is still to be told what became of a submission that waits.
+        ASKERS = 56, Shared;
+        /// Graphs that a backend has found valid.
+        KNOWN_GOOD = 57, Shared;
     }
 }
 

@@ -24,6 +24,7 @@ mod labels;
 mod limits;
 mod process;
 mod prompts;
+mod queue;
 mod times;
 
 use crate::net::now;
@@ -42,6 +43,7 @@ use limits::LimitMetrics;
 use process::ProcessMetrics;
 use prompts::BackendMetrics;
 pub use prompts::EndedPrompt;
+use queue::QueueMetrics;
 use times::Times;
 
 /// The classes of statuses (RFC 9110 section 15), in their order.
@@ -94,6 +96,7 @@ pub struct Metrics {
     pub assets: AssetMetrics,
     pub guests: GuestMetrics,
     pub limits: LimitMetrics,
+    pub queue: QueueMetrics,
     pub certificates: CertificateMetrics,
     pub log_bytes: Gauge,
     pub journal_failing: Gauge,
@@ -148,6 +151,7 @@ impl Default for Metrics {
             assets: AssetMetrics::default(),
             guests: GuestMetrics::default(),
             limits: LimitMetrics::default(),
+            queue: QueueMetrics::default(),
             certificates: CertificateMetrics::default(),
             log_bytes: Gauge::default(),
             journal_failing: Gauge::default(),
@@ -173,6 +177,7 @@ impl Default for Metrics {
         metrics.assets.register(&mut metrics.registry);
         metrics.guests.register(&mut metrics.registry);
         metrics.limits.register(&mut metrics.registry);
+        metrics.queue.register(&mut metrics.registry);
         metrics.certificates.register(&mut metrics.registry);
         metrics.discoveries.register(&mut metrics.registry);
         metrics

@@ -144,8 +144,9 @@ pub(crate) struct CandidateReport {
 #[derive(Debug, Serialize)]
 pub(crate) struct PendingReport {
     pub prompt_id: String,
-    pub backend: String,
-    /// sending, queued, running or ending.
+    /// `None` while it waits in the gateway.
+    pub backend: Option<String>,
+    /// waiting, sending, queued, running or ending.
     pub state: &'static str,
     pub age_ms: u64,
     /// Since when nothing was heard of it.
@@ -338,7 +339,7 @@ pub(crate) fn pending(
 ) -> PendingReport {
     PendingReport {
         prompt_id: prompt.to_string(),
-        backend: shared.fleet.get(pending.backend).name().to_string(),
+        backend: pending.backend().map(|id| shared.fleet.get(id).name().to_string()),
         state: pending.phase.as_str(),
         age_ms: age(pending.since, now),
         silent_ms: age(pending.heard, now),

@@ -198,6 +198,12 @@ async fn open_journal(
         None => disk(&config.state.dir)?,
     };
     let Some(mut home) = home else {
+        if config.queue.is_used() {
+            warn!(
+                "Prompts wait in Mooring (`queue.depth`), and there is no journal: a restart \
+                   forgets them, and their clients are not told."
+            );
+        }
         return Ok((Journal::in_memory(), Saved::default()));
     };
     let mut saved = home.load().map_err(io::Error::other)?;

@@ -161,6 +161,11 @@ fn refresh(sessions: &Sessions) {
     metrics.log_bytes.set(count(sessions.logs.used()));
     metrics.task_panics.inner().store(sessions.shared.tasks.panics(), Ordering::Relaxed);
     metrics.journal_failing.set(i64::from(!sessions.shared.records.journal.is_well()));
+    let waiting = sessions.waiting.now();
+    metrics.queue.waiting.set(count(waiting.prompts));
+    metrics.queue.bytes.set(i64::try_from(waiting.bytes).unwrap_or(i64::MAX));
+    let oldest = waiting.oldest.map_or(0, |oldest| oldest.as_secs());
+    metrics.queue.oldest_seconds.set(i64::try_from(oldest).unwrap_or(i64::MAX));
     metrics.journal_waiting.set(count(sessions.shared.records.journal.waiting()));
     let config = sessions.shared.config();
     for (listener, tls) in [("front", &config.server_tls), ("admin", &config.admin_tls)] {
@@ -315,6 +320,8 @@ async fn release(
     let (on, before) = (json!(mask(&client.id).to_string()), json!({ "forced": query.force }));
     let asked = Asked { sender, what: "client.release", on, before };
     let reply = release_client(&sessions, &client, force);
+    // A prompt that waited must not wait again after a kill.
+    let _said_by_the_journal_itself = sessions.settled().await;
     asked.note(&sessions, reply.0, reply.1.0.clone());
     reply
 }

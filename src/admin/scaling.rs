@@ -14,7 +14,7 @@ use serde_json::json;
 use super::api::Reply;
 use crate::net::now;
 use crate::routing::ids::BackendId;
-use crate::routing::pending::Phase;
+use crate::routing::pending::{Pending, Phase};
 use crate::session::Sessions;
 
 /// How long a submission that found no backend counts as a wish for one.
@@ -78,7 +78,7 @@ fn work(sessions: &Sessions) -> Work {
             work.pending += core.pending().len();
             let is_running = |phase| matches!(phase, Phase::Running | Phase::Ending(_));
             work.running += core.pending().values().filter(|it| is_running(it.phase)).count();
-            work.busy.extend(core.pending().values().map(|it| it.backend));
+            work.busy.extend(core.pending().values().filter_map(Pending::backend));
             work.held += usize::from(core.is_held());
         });
     }

@@ -312,6 +312,24 @@ pub fn accepted(body: &[u8]) -> Option<(String, Option<f64>)> {
     Some((answer.prompt_id, answer.number.and_then(|number| number.as_f64())))
 }
 
+/// The errors at nodes that an answer to an accepted submission names.
+#[must_use]
+pub fn node_errors(body: &[u8]) -> serde_json::Value {
+    #[derive(Deserialize)]
+    struct Answer {
+        #[serde(default)]
+        node_errors: serde_json::Map<String, serde_json::Value>,
+    }
+    let errors = serde_json::from_slice::<Answer>(body).map(|it| it.node_errors);
+    serde_json::Value::Object(errors.unwrap_or_default())
+}
+
+/// True if there are none.
+#[must_use]
+pub fn has_no_node_errors(body: &[u8]) -> bool {
+    node_errors(body).as_object().is_some_and(serde_json::Map::is_empty)
+}
+
 /// Reads the answer of `GET /api/jobs/{id}`. `None` if it is not in ComfyUI's format: a fork
 /// without the route, or a failure of the server.
 #[must_use]

@@ -72,6 +72,24 @@ pub fn read(body: &[u8]) -> Lacks {
     lacks
 }
 
+/// True if a ComfyUI has written this: it has checked the prompt. Proxies answer with a status 4xx
+/// as well.
+#[must_use]
+pub fn is_verdict(body: &[u8]) -> bool {
+    serde_json::from_slice::<Answer>(body).is_ok()
+}
+
+/// What the answer says, for people.
+#[must_use]
+pub fn message(body: &[u8]) -> String {
+    let Ok(answer) = serde_json::from_slice::<Answer>(body) else {
+        return "The server refused the job.".to_owned();
+    };
+    let of_nodes = answer.node_errors.values().flat_map(|node| &node.errors);
+    let first = of_nodes.map(|error| format!(" {}: {}", error.message, error.details)).next();
+    format!("{}{}", answer.error.message, first.unwrap_or_default())
+}
+
 /// The values that are in no list: one, or several for an input that takes several (0.33).
 fn received(error: &Error) -> Vec<String> {
     match error.extra_info.get("received_value") {

@@ -36,6 +36,15 @@ pub fn queued(prompt: &PromptId, number: Option<f64>) -> Vec<u8> {
         .into_bytes()
 }
 
+/// The same, with the errors at nodes that a backend has named.
+#[must_use]
+pub fn queued_with_errors(prompt: &PromptId, number: Option<f64>, errors: &Value) -> Vec<u8> {
+    let number = number.and_then(integer_or_float).unwrap_or(Value::from(0));
+    json!({ "prompt_id": prompt.as_str(), "number": number, "node_errors": errors })
+        .to_string()
+        .into_bytes()
+}
+
 /// ComfyUI's numbers are integers, unless a client sent another kind.
 #[expect(clippy::cast_possible_truncation, reason = "checked to be whole and small")]
 pub(super) fn integer_or_float(number: f64) -> Option<Value> {

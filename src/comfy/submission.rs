@@ -7,6 +7,7 @@
 //! on unchanged.
 
 mod denied;
+pub mod numbered;
 mod object;
 #[cfg(test)]
 mod tests;

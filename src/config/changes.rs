@@ -155,6 +155,7 @@ mod tests {
             "isolation.nameless" => "all",
             "state.dir" => "/elsewhere",
             "state.on_error" => "refuse",
+            "queue.verdict" => "late",
             "log.format" => "json",
             "log.level" => "debug",
             "log.audit" => "stdout",
@@ -205,7 +206,9 @@ mod tests {
         let expected = ["server.workers", "auth.adopt"].iter().chain(&ledgers);
         let expected = expected.chain(&["files.ledger_age", "files.share_unknown", "files.assets"]);
         let expected = expected.chain(&["state.dir"]);
-        assert!(names.iter().eq(expected.chain(&["log.format", "log.audit"])), "{names:?}");
+        let expected = expected.chain(&["log.format", "log.audit"]).map(|it| (*it).to_owned());
+        let of_queue = KEYS.iter().filter(|key| key.section == "queue").map(Key::full_name);
+        assert!(names.iter().cloned().eq(expected.chain(of_queue)), "{names:?}");
         let old = with(&[]);
         let told = changes(&old, &with(&[("server.workers", "3"), ("affinity.lease", "9m")]));
         let needs: Vec<_> = told.iter().map(|it| (it.key.as_str(), it.needs_restart)).collect();

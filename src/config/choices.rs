@@ -4,7 +4,9 @@ use serde_json::{Value, json};
 
 use super::kinds::{Kind, Shape};
 use super::suggest::nearest;
-use super::{AuthMode, FileTags, LogFormat, Nameless, OnJournalError, OnOff, StatusCounts};
+use super::{
+    AuthMode, FileTags, LogFormat, Nameless, OnJournalError, OnOff, QueueVerdict, StatusCounts,
+};
 
 /// A kind that is defined by its words; everything else follows from them.
 pub(super) trait Choices {
@@ -81,6 +83,15 @@ impl Choices for OnError {
     type Value = OnJournalError;
     const WORDS: &'static [(&'static str, OnJournalError)] =
         &[("serve", OnJournalError::Serve), ("refuse", OnJournalError::Refuse)];
+}
+
+#[derive(Debug)]
+pub(super) struct Verdict;
+
+impl Choices for Verdict {
+    type Value = QueueVerdict;
+    const WORDS: &'static [(&'static str, QueueVerdict)] =
+        &[("backend", QueueVerdict::Backend), ("late", QueueVerdict::Late)];
 }
 
 #[derive(Debug)]

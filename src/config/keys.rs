@@ -6,9 +6,11 @@
 //!
 //! The last column says when a new value takes effect: see [`Applied`].
 
+mod joined;
 mod kept;
 mod limits;
 mod named;
+mod queue;
 
 use super::base_path::Base;
 use super::choices::{Mode, Tags, Toggle};
@@ -27,40 +29,26 @@ use super::tls::PemPath;
 use super::units::{DAY, GIB, H, KIB, MIB, MS, S};
 use super::user::UserText;
 use super::values::{Networks, Origins, Token};
+use joined::{joined, total};
 use kept::{KEPT_KEYS, KEPT_SECTIONS};
 pub(super) use kept::{RawIsolation, RawLog, RawState, isolation, log, state};
 use limits::{LIMIT_KEYS, LIMIT_SECTIONS};
 pub(super) use limits::{RawLimits, limits};
 use named::{NAMED_KEYS, NAMED_SECTIONS};
 pub(super) use named::{RawBackend, RawDiscovery, backend, discovery};
+use queue::{QUEUE_KEYS, QUEUE_SECTIONS};
+pub(super) use queue::{RawQueue, queue};
 
 /// Every section with its description, in the order of the documentation.
-pub const SECTIONS: &[(&str, &str)] =
-    &joined::<
-        {
-            PLAIN_SECTIONS.len() + KEPT_SECTIONS.len() + LIMIT_SECTIONS.len() + NAMED_SECTIONS.len()
-        },
-        _,
-    >([PLAIN_SECTIONS, KEPT_SECTIONS, LIMIT_SECTIONS, NAMED_SECTIONS]);
+pub const SECTIONS: &[(&str, &str)] = &joined::<{ total(ALL_SECTIONS) }, _>(ALL_SECTIONS);
 
 /// Every key, in the order of the documentation.
-pub const KEYS: &[Key] = &joined::<
-    { PLAIN_KEYS.len() + KEPT_KEYS.len() + LIMIT_KEYS.len() + NAMED_KEYS.len() },
-    _,
->([PLAIN_KEYS, KEPT_KEYS, LIMIT_KEYS, NAMED_KEYS]);
+pub const KEYS: &[Key] = &joined::<{ total(ALL_KEYS) }, _>(ALL_KEYS);
 
-/// These lists as one.
-const fn joined<const N: usize, T: Copy>(lists: [&[T]; 4]) -> [T; N] {
-    let (mut all, mut at, mut list, mut index) = ([lists[0][0]; N], 0, 0, 0);
-    while at < N {
-        if index == lists[list].len() {
-            (list, index) = (list + 1, 0);
-        }
-        all[at] = lists[list][index];
-        (at, index) = (at + 1, index + 1);
-    }
-    all
-}
+const ALL_SECTIONS: [&[(&str, &str)]; 5] =
+    [PLAIN_SECTIONS, KEPT_SECTIONS, QUEUE_SECTIONS, LIMIT_SECTIONS, NAMED_SECTIONS];
+
+const ALL_KEYS: [&[Key]; 5] = [PLAIN_KEYS, KEPT_KEYS, QUEUE_KEYS, LIMIT_KEYS, NAMED_KEYS];
 
 sections! { PLAIN_SECTIONS, PLAIN_KEYS:
     /// The listener for clients.

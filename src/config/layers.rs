@@ -140,6 +140,7 @@ impl Layers {
             isolation: keys::isolation("isolation", &mut section),
             state: keys::state("state", &mut section),
             log: keys::log("log", &mut section),
+            queue: keys::queue("queue", &mut section),
             limits: keys::limits("limits", &mut section),
             backends: backends(&self.tables, &mut section),
             discovery: places(&self.tables, &mut section),

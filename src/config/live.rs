@@ -23,6 +23,7 @@ impl Config {
         self.files.ledger_age = before.files.ledger_age;
         self.files.share_unknown = before.files.share_unknown;
         self.files.assets = before.files.assets;
+        self.queue = before.queue;
     }
 }
 

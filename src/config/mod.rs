@@ -45,6 +45,7 @@ mod one;
 mod place;
 mod problems;
 mod proxy;
+mod queue;
 mod raw;
 mod rules;
 mod schema;
@@ -90,6 +91,7 @@ pub use loading::{Checked, Doors, Sources, check, doors, effective, files, load,
 pub use nameless::{Nameless, Place};
 pub use one::{BackendSecrets, SecretFiles, kept_backend, one_backend, unread_backend};
 pub use problems::{Origin, Problem, Problems};
+pub use queue::{QueueConfig, QueueVerdict};
 pub use schema::schema;
 pub use show::Effective;
 pub use template::template;
@@ -117,6 +119,7 @@ pub struct Config {
     pub isolation: IsolationConfig,
     pub state: StateConfig,
     pub log: LogConfig,
+    pub queue: QueueConfig,
     pub limits: LimitsConfig,
     /// In the order of names, which is that of [`crate::routing::ids::BackendId`]. Invariant: at
     /// most [`Config::BACKENDS_MAX`], and no name and no authority twice. There is at least one,

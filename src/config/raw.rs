@@ -7,8 +7,8 @@ use std::collections::BTreeMap;
 
 use super::keys::{
     RawAdmin, RawAdminTls, RawAffinity, RawAuth, RawAuthJwt, RawBackend, RawDiscovery, RawFiles,
-    RawFleet, RawIsolation, RawLimits, RawLog, RawPrompts, RawServer, RawServerTls, RawSockets,
-    RawState,
+    RawFleet, RawIsolation, RawLimits, RawLog, RawPrompts, RawQueue, RawServer, RawServerTls,
+    RawSockets, RawState,
 };
 use super::kinds::Kind;
 use super::problems::{Notes, Origin};
@@ -30,6 +30,7 @@ pub(super) struct RawConfig {
     pub(super) isolation: RawIsolation,
     pub(super) state: RawState,
     pub(super) log: RawLog,
+    pub(super) queue: RawQueue,
     pub(super) limits: RawLimits,
     /// In the order of names.
     pub(super) backends: Vec<RawNamed>,

@@ -112,6 +112,10 @@ fn overlap(a: SocketAddr, b: SocketAddr) -> bool {
 fn limits(config: &Config, notes: &mut Notes) {
     let (one, all) = (config.prompts.max_body, config.prompts.max_bodies_total);
     at_most(notes, ["prompts.max_body", "prompts.max_bodies_total"], [one, all], ShowSize);
+    if config.queue.is_used() {
+        let (one, all) = (config.prompts.max_body, config.queue.bytes);
+        at_most(notes, ["prompts.max_body", "queue.bytes"], [one, all], ShowSize);
+    }
     let (some, critical) = (config.sockets.queue_bytes, config.sockets.queue_critical);
     at_most(notes, ["sockets.queue_bytes", "sockets.queue_critical"], [some, critical], ShowSize);
     let (one, all) = (config.sockets.log_bytes, config.sockets.log_bytes_total);

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
 use http::HeaderValue;
+use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
@@ -41,6 +42,9 @@ pub(super) use leaving::Leaves;
 pub use said::SaidOfItself;
 
 pub(super) use settings::Common;
+
+/// How many prompts are shown to a backend at the same time.
+const TRIALS_MAX: usize = 4;
 
 /// One backend, shared by everything that talks to it.
 #[derive(Debug)]
@@ -78,6 +82,8 @@ pub struct Backend {
     bound: AtomicI32,
     /// How often something was written there through Mooring.
     pub writes: AtomicU64,
+    /// Prompts that are shown to it for its verdict at the same time.
+    pub trials: Arc<Semaphore>,
     /// Cancelled when it leaves the fleet or the process stops: all its tasks end.
     leaving: CancellationToken,
     has_left: AtomicBool,
@@ -164,6 +170,7 @@ impl Backend {
             admin: AtomicU8::new(0),
             bound: AtomicI32::new(0),
             writes: AtomicU64::new(0),
+            trials: Arc::new(Semaphore::new(TRIALS_MAX)),
             going: AtomicBool::new(false),
             leaving: tasks.child_token(),
             has_left: AtomicBool::new(false),

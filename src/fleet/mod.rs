@@ -49,7 +49,7 @@ use crate::config::{BackendConfig, LiveConfig};
 use crate::lock::{Lock, rank};
 use crate::net::{Network, now};
 use crate::routing::ids::{BackendId, ClientId};
-use crate::routing::placement::BackendView;
+use crate::routing::placement::{AdminState, BackendView};
 use crate::tasks::Tasks;
 use backend::{Backend, Common, Going, Leaves};
 use diff::{Applied, BadDiff, Diff, Member};
@@ -304,6 +304,24 @@ impl Fleet {
     #[must_use]
     pub fn views(&self, now: Instant) -> SmallVec<[BackendView; 8]> {
         self.roster.load().members().iter().map(|backend| backend.view(now)).collect()
+    }
+
+    /// The backends that may still run a prompt that waits: their operator lets them, and they are
+    /// up, or were so within this grace.
+    #[must_use]
+    pub fn may_run(&self, grace: Duration, now: Instant) -> SmallVec<[BackendId; 8]> {
+        let roster = self.roster.load();
+        let may = roster.members().iter().filter(|backend| {
+            let down_for = backend.down_for(now);
+            backend.admin() == AdminState::Ready && down_for.is_none_or(|time| time < grace)
+        });
+        may.map(|backend| backend.id).collect()
+    }
+
+    /// The name of a backend; ours for what is at none.
+    #[must_use]
+    pub fn name_of(&self, backend: Option<BackendId>) -> Arc<str> {
+        backend.map_or_else(|| Arc::from("Mooring"), |backend| self.get(backend).name())
     }
 
     /// Work has found no backend that takes any.

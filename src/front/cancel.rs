@@ -13,9 +13,10 @@ use tracing::debug;
 use super::Front;
 use super::broadcast_lookup::Where;
 use super::caller::Caller;
-use super::command_scope::{Actor, Located, named};
+use super::command_scope::{Actor, Meant, named};
 use super::commands::{
-    delete_on, intend_deletion, on_each, small_body, to_its_end, withdraw_deletion,
+    MOVES_MAX, delete_on, delete_on_the_way, end_waiting, intend_deletion, is_deleted, moved_since,
+    on_each, settled, small_body, to_its_end, withdraw_deletion,
 };
 use super::error::GatewayError;
 use super::history::asking_failed;
@@ -66,16 +67,35 @@ pub async fn cancel_jobs(
 }
 
 /// Cancels waiting and running prompts. True if there was one to cancel.
-async fn cancel(sessions: &Arc<Sessions>, prompts: Located) -> Result<bool, GatewayError> {
+async fn cancel(sessions: &Arc<Sessions>, meant: Meant) -> Result<bool, GatewayError> {
     let own = Arc::clone(sessions);
     let cancelled = async move {
         let sessions = &own;
-        let cancelled = on_each(&sessions.shared, prompts, |backend, prompts| {
-            cancel_on(sessions, backend, prompts)
-        });
-        let cancelled = cancelled.await;
+        let Meant { located: mut prompts, waiting } = meant;
+        let (ended, began) = end_waiting(sessions, waiting);
+        prompts.extend(began);
+        let (mut is_any, mut failed) = (ended != 0, Ok(()));
+        for _ in 0..MOVES_MAX {
+            let asked = prompts.clone();
+            delete_on_the_way(sessions, &asked);
+            let cancelled = on_each(&sessions.shared, prompts, |backend, prompts| {
+                cancel_on(sessions, backend, prompts)
+            });
+            let cancelled = cancelled.await;
+            is_any |= cancelled.as_ref().is_ok_and(|all| all.contains(&true));
+            failed = cancelled.map(drop);
+            let is_used = sessions.waiting.is_used();
+            is_any |= is_used && asked.iter().any(|(prompt, _)| is_deleted(sessions, prompt));
+            // One that was handed over meanwhile is cancelled where it went.
+            prompts = moved_since(sessions, asked);
+            if prompts.is_empty() {
+                break;
+            }
+        }
         sessions.reconcile_soon();
-        Ok(cancelled?.contains(&true))
+        failed?;
+        settled(sessions).await?;
+        Ok(is_any)
     };
     to_its_end(&sessions.shared, cancelled).await
 }

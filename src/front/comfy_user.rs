@@ -27,6 +27,15 @@ use crate::shared::Shared;
 pub(super) struct SentFor(Arc<str>);
 
 impl SentFor {
+    /// For a prompt of this user that was submitted before; `None` if servers are not told.
+    #[must_use]
+    pub(super) fn later(config: &AuthConfig, user: &str) -> Option<Self> {
+        match config.comfy_user {
+            OnOff::On => Some(Self(user.into())),
+            OnOff::Off => None,
+        }
+    }
+
     #[must_use]
     pub(super) fn name(&self) -> &str {
         &self.0

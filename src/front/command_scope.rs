@@ -12,7 +12,8 @@ use super::error::GatewayError;
 use super::visible_owners::VisibleOwners;
 use crate::config::Nameless;
 use crate::routing::ids::{BackendId, ClientId, PromptId};
-use crate::routing::ledger::{Listed, Record};
+use crate::routing::ledger::{Listed, Record, State};
+use crate::routing::pending::Pending;
 use crate::routing::realm::Realm;
 use crate::session::{Client, Sessions};
 
@@ -21,6 +22,21 @@ const UNKNOWN_MAX: usize = 16;
 
 /// Prompts with their backends.
 pub type Located = Vec<(PromptId, BackendId)>;
+
+/// Prompts that a command names or means.
+#[derive(Debug, Default)]
+pub struct Meant {
+    pub located: Located,
+    /// Those that wait in the gateway.
+    pub waiting: Vec<PromptId>,
+}
+
+impl Meant {
+    pub fn extend(&mut self, more: Self) {
+        self.located.extend(more.located);
+        self.waiting.extend(more.waiting);
+    }
+}
 
 /// For whom a command acts.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -96,9 +112,9 @@ pub async fn named(
     caller: &Caller,
     (verb, ids): (&'static str, impl IntoIterator<Item = String>),
     place: Where,
-) -> Result<Located, GatewayError> {
+) -> Result<Meant, GatewayError> {
     let persons = VisibleOwners::of(front, caller);
-    let mut located = Located::new();
+    let Meant { mut located, mut waiting } = Meant::default();
     let mut unknown = Vec::new();
     let prompts = ids.into_iter().filter_map(|id| PromptId::parse(&id).ok());
     let prompts: Vec<PromptId> = prompts.collect();
@@ -118,6 +134,7 @@ pub async fn named(
                 audited::not_his(front, caller, (verb, &prompt));
                 debug!(%prompt, "A command on another client's prompt was ignored.");
             }
+            Some(record) if record.waits && record.state == State::Pending => waiting.push(prompt),
             Some(record) => located.extend(record.backend.map(|backend| (prompt, backend))),
             // Nothing shows that it belongs to the caller.
             None if caller.realm != Realm::Everybody => {}
@@ -128,7 +145,7 @@ pub async fn named(
         }
     }
     located.extend(broadcast_lookup::look_for(front, caller.address, unknown, place).await);
-    Ok(located)
+    Ok(Meant { located, waiting })
 }
 
 /// The prompts for a command that names none: everything pending of its caller.
@@ -139,7 +156,7 @@ pub fn own_pending(
     sessions: &Sessions,
     caller: &Caller,
     actor: &Actor,
-) -> Result<Located, GatewayError> {
+) -> Result<Meant, GatewayError> {
     let clients: Vec<Arc<Client>> = match actor {
         Actor::Clients(askers) => askers.iter().filter_map(|id| sessions.clients.get(id)).collect(),
         Actor::Everyone => {
@@ -148,11 +165,21 @@ pub fn own_pending(
         }
         Actor::Nameless | Actor::Nobody => return Err(GatewayError::Nameless),
     };
-    let with_work: Vec<Located> = clients
+    let meant = |pending: Vec<(PromptId, Pending)>| {
+        let mut meant = Meant::default();
+        for (id, pending) in pending {
+            match pending.backend() {
+                Some(backend) => meant.located.push((id, backend)),
+                None => meant.waiting.push(id),
+            }
+        }
+        meant
+    };
+    let with_work: Vec<Meant> = clients
         .iter()
         .map(|client| client.pending())
         .filter(|pending| !pending.is_empty())
-        .map(|pending| pending.into_iter().map(|(id, it)| (id, it.backend)).collect())
+        .map(meant)
         .collect();
     // With only the cookie, such a command is clear if a single tab has something pending. A user
     // who names no client means all of the user's clients.
@@ -165,7 +192,9 @@ pub fn own_pending(
             Err(GatewayError::Nameless)
         }
         Actor::Clients(_) | Actor::Nameless | Actor::Nobody | Actor::Everyone => {
-            Ok(with_work.into_iter().flatten().collect())
+            let mut all = Meant::default();
+            with_work.into_iter().for_each(|meant| all.extend(meant));
+            Ok(all)
         }
     }
 }

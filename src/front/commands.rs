@@ -20,7 +20,7 @@ use tokio::sync::oneshot;
 use super::Front;
 use super::broadcast_lookup::Where;
 use super::caller::Caller;
-use super::command_scope::{self, Actor, Located, named, own_pending};
+use super::command_scope::{self, Actor, Located, Meant, named, own_pending};
 use super::error::GatewayError;
 use super::forward::{send, to_backend};
 use super::history::asking_failed;
@@ -28,15 +28,19 @@ use super::route::of_caller;
 use super::{Answer, bodies, done};
 use crate::body::{CollectLimits, RequestBody};
 use crate::comfy::commands;
+use crate::config::OnJournalError;
 use crate::fleet::backend::Backend;
 use crate::fleet::dial_limiter::Haste;
 use crate::routing::ids::{BackendId, PromptId};
 use crate::routing::ledger::{Listed, State};
-use crate::routing::pending::End;
+use crate::routing::pending::{Course, End, Pending, Phase};
 use crate::session::Sessions;
 use crate::session::interrupts;
 use crate::session::{Client, Wanted};
 use crate::shared::Shared;
+
+/// How often a deletion follows a prompt that is handed over from backend to backend.
+pub(super) const MOVES_MAX: usize = 8;
 
 /// The largest body of a command.
 const BODY_MAX: u64 = 1 << 20;
@@ -53,6 +57,8 @@ pub async fn interrupt(front: &Arc<Front>, caller: &Caller, request: Request<Inc
         Some(prompt) => named(front, &actor, caller, ("interrupt", [prompt]), Where::Queue).await?,
         None => own_pending(&front.sessions, caller, &actor)?,
     };
+    // Those that wait do not run.
+    let prompts = prompts.located;
     let own = Arc::clone(&front.sessions);
     let interrupted = async move {
         let sessions = &own;
@@ -96,7 +102,7 @@ pub async fn edit_history(
     let body = small_body(&front.shared, request).await?;
     let edit = commands::QueueEdit::read(&body)?;
     let actor = Actor::of(front, caller);
-    let mut prompts =
+    let Meant { located: mut prompts, .. } =
         named(front, &actor, caller, ("history.delete", edit.delete), Where::Anywhere).await?;
     if edit.clear {
         prompts.extend(forget_all(front, caller, &actor)?);
@@ -236,14 +242,107 @@ pub(super) async fn to_its_end<T: Send + 'static>(
     told.await.unwrap_or(Err(GatewayError::Stopping))
 }
 
+/// What has ended while it waited must not wait again after a kill: its caller is told when that is
+/// durable.
+///
+/// # Errors
+/// The journal cannot be written, and nothing is done without it.
+pub(super) async fn settled(sessions: &Sessions) -> Result<(), GatewayError> {
+    match (sessions.settled().await, sessions.shared.config().state.on_error) {
+        (Ok(()), _) | (Err(_), OnJournalError::Serve) => Ok(()),
+        (Err(_), OnJournalError::Refuse) => Err(GatewayError::JournalFailed),
+    }
+}
+
+/// Ends prompts that wait in the gateway, and returns those that a backend has meanwhile.
+pub(super) fn end_waiting(sessions: &Arc<Sessions>, waiting: Vec<PromptId>) -> (usize, Located) {
+    let (mut ended, mut located) = (0, Located::new());
+    for prompt in waiting {
+        let Some(client) = owner_of_pending(sessions, &prompt) else { continue };
+        if client.drop_waiting(sessions, &prompt, End::Deleted) {
+            ended += 1;
+        } else if let Some(backend) =
+            client.inspect(|core, _| core.pending().get(&prompt).and_then(Pending::backend))
+        {
+            located.push((prompt, backend));
+        }
+    }
+    (ended, located)
+}
+
 /// Deletes waiting prompts. ComfyUI always answers 200, so the result is checked afterwards.
-async fn delete(sessions: &Arc<Sessions>, prompts: Located) -> Result<(), GatewayError> {
-    let deleted = on_each(&sessions.shared, prompts, |backend, prompts| async move {
-        delete_on(sessions, &backend, &prompts).await
-    });
-    let deleted = deleted.await;
+async fn delete(sessions: &Arc<Sessions>, meant: Meant) -> Result<(), GatewayError> {
+    let Meant { located: mut prompts, waiting } = meant;
+    prompts.extend(end_waiting(sessions, waiting).1);
+    let mut deleted = Ok(Vec::new());
+    for _ in 0..MOVES_MAX {
+        let asked = prompts.clone();
+        let acts = on_each(&sessions.shared, prompts, |backend, prompts| async move {
+            delete_on(sessions, &backend, &prompts).await
+        });
+        deleted = acts.await;
+        // One that was handed over meanwhile is deleted where it went.
+        prompts = moved_since(sessions, asked);
+        if prompts.is_empty() {
+            break;
+        }
+    }
     sessions.reconcile_soon();
-    deleted.map(drop)
+    deleted.map(drop)?;
+    settled(sessions).await
+}
+
+/// Those that are now at another backend than the one that was asked to delete them.
+pub(super) fn moved_since(sessions: &Sessions, asked: Located) -> Located {
+    if !sessions.waiting.is_used() {
+        return Located::new();
+    }
+    let moved = asked.into_iter().filter_map(|(prompt, backend)| {
+        let client = owner_of_pending(sessions, &prompt)?;
+        let now = client.inspect(|core, _| {
+            let pending = core.pending().get(&prompt)?;
+            pending.backend().filter(|_| pending.delete_asked)
+        });
+        now.filter(|now| *now != backend).map(|now| (prompt, now))
+    });
+    moved.collect()
+}
+
+/// True if the prompt has ended because somebody has asked to delete it, or ends when it arrives at
+/// the backend to which it is being handed over.
+pub(super) fn is_deleted(sessions: &Sessions, prompt: &PromptId) -> bool {
+    let record = sessions.shared.records.prompt(prompt);
+    let has_ended = record.is_some_and(|record| record.state == State::Ended(End::Deleted));
+    has_ended || is_on_the_way(sessions, prompt, |it| it.delete_asked)
+}
+
+fn is_on_the_way(sessions: &Sessions, prompt: &PromptId, also: fn(&Pending) -> bool) -> bool {
+    let holds =
+        |it: &Pending| it.phase == Phase::Sending && it.course() == Course::Kept && also(it);
+    let client = owner_of_pending(sessions, prompt);
+    client.is_some_and(|it| it.inspect(|core, _| core.pending().get(prompt).is_some_and(holds)))
+}
+
+/// Those that are being handed over, which their backend may not know yet: they are deleted when
+/// they arrive.
+pub(super) fn delete_on_the_way(sessions: &Arc<Sessions>, prompts: &Located) {
+    if !sessions.waiting.is_used() {
+        return;
+    }
+    let on_the_way = prompts.iter().map(|(prompt, _)| prompt);
+    let on_the_way = on_the_way.filter(|prompt| is_on_the_way(sessions, prompt, |_| true));
+    let on_the_way: Vec<PromptId> = on_the_way.cloned().collect();
+    intend_deletion(sessions, &on_the_way);
+}
+
+/// Deletes a prompt of which nobody is to know any more, wherever it goes.
+pub(super) fn delete_anywhere(sessions: &Arc<Sessions>, client: &Arc<Client>, prompt: &PromptId) {
+    let Some(backend) = client.delete_asked(sessions, prompt) else { return };
+    let (sessions, prompt) = (Arc::clone(sessions), prompt.clone());
+    sessions.clone().shared.tasks.spawn(async move {
+        let meant = Meant { located: vec![(prompt, backend)], waiting: Vec::new() };
+        let _asked_again_by_its_task = delete(&sessions, meant).await;
+    });
 }
 
 pub(super) async fn delete_on(
@@ -270,7 +369,7 @@ pub(super) async fn delete_on(
 pub(super) fn intend_deletion(sessions: &Arc<Sessions>, prompts: &[PromptId]) {
     for prompt in prompts {
         if let Some(client) = owner_of_pending(sessions, prompt) {
-            client.delete_asked(sessions, prompt);
+            let _place = client.delete_asked(sessions, prompt);
         }
     }
 }

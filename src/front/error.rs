@@ -26,6 +26,7 @@ use crate::routing::ids::BadClientId;
 use crate::server::refusal;
 use crate::session::registry::TooManyClients;
 use crate::session::subscriber::TooManySockets;
+use crate::session::waiting::Full;
 use crate::tunnels::TooMany;
 use crate::ws::HandshakeError;
 pub use closed::Closed;
@@ -120,6 +121,8 @@ pub enum GatewayError {
     #[error("too many people are logging in at the moment; try again")]
     LoginsBusy,
     #[error(transparent)]
+    QueueFull(Full),
+    #[error(transparent)]
     LimitReached(#[from] crate::limits::LimitReached),
     #[error("{0}")]
     BadForm(&'static str),
@@ -186,6 +189,7 @@ impl GatewayError {
     pub fn fault(&self) -> Fault {
         match self {
             Self::Refused(refusal) => causes::fault_of(refusal),
+            Self::QueueFull(full) => causes::fault_of_full(full),
             Self::BadClientId(_)
             | Self::Submission(_)
             | Self::PromptIdKnown
@@ -295,11 +299,11 @@ impl GatewayError {
             | Self::UnknownUser => StatusCode::FORBIDDEN,
             Self::StillPending(_) => StatusCode::CONFLICT,
             Self::Handshake(error) => error.status(),
+            Self::QueueFull(full) => causes::status_of_full(full),
             Self::NotFound | Self::FileGone { .. } | Self::OutsideBasePath { .. } => {
                 StatusCode::NOT_FOUND
             }
-            // RFC 9110 section 15.5.20.
-            Self::ForeignHost { .. } => StatusCode::MISDIRECTED_REQUEST,
+            Self::ForeignHost { .. } => StatusCode::MISDIRECTED_REQUEST, // RFC 9110 section 15.5.20
             // RFC 5842 section 7.2.
             Self::Ourselves => StatusCode::LOOP_DETECTED,
             Self::NotAcceptable => StatusCode::NOT_ACCEPTABLE,

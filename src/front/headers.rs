@@ -24,6 +24,8 @@ pub mod table;
 pub const BACKEND: HeaderName = HeaderName::from_static("mooring-backend");
 /// Why this backend was chosen.
 pub const PLACEMENT: HeaderName = HeaderName::from_static("mooring-placement");
+/// Who has said that a submission that waits is valid.
+pub const VERDICT: HeaderName = HeaderName::from_static("mooring-verdict");
 /// The age of a copy that replaces an answer, in seconds.
 pub const STALE: HeaderName = HeaderName::from_static("mooring-stale");
 /// The backends that are missing from a list, because they did not answer in time.

@@ -37,6 +37,8 @@ pub enum Whereabouts {
     On(Arc<Backend>),
     /// No backend has it any more. This is its history entry.
     Lost(Bytes),
+    /// It waits in the gateway.
+    Waits,
     /// It is unknown, or its client deleted it.
     Nowhere,
 }
@@ -58,7 +60,7 @@ pub async fn history_of(
     let backend = match find(front, caller, &prompt).await? {
         Whereabouts::On(backend) => backend,
         // ComfyUI's answer for an unknown id.
-        Whereabouts::Nowhere => return Ok(json("{}")),
+        Whereabouts::Nowhere | Whereabouts::Waits => return Ok(json("{}")),
         Whereabouts::Lost(entry) => return Ok(json(one(&prompt, &entry))),
     };
     let whose = VisibleOwners::of(front, caller);
@@ -133,6 +135,9 @@ pub async fn find(
     // For a user, prompts of other users and prompts without an owner do not exist.
     if !caller.realm.owns(&known.as_ref().map(|it| it.by.clone()).unwrap_or_default()) {
         return Ok(Whereabouts::Nowhere);
+    }
+    if known.as_ref().is_some_and(|it| it.waits && it.state == State::Pending) {
+        return Ok(Whereabouts::Waits);
     }
     let found = match &known {
         // A record without a backend had one that is not configured any more. No other backend is

@@ -53,7 +53,7 @@ pub async fn list(front: &Front, caller: &Caller, raw_query: &str) -> Answer {
     let mut listing = Listing::begin(front, caller).await;
     let (whose, missing) = (&listing.whose, &mut listing.missing);
     let answer = if whose.is_nobody() {
-        positions(&front.shared, listing.address, &query, missing).await
+        positions(&front.sessions, listing.address, &query, missing).await
     } else {
         Ok(own(front, whose, &query, missing).await)
     };
@@ -173,14 +173,15 @@ fn row_of(shared: &Shared, listed: &Listed) -> Option<Row> {
 /// The ids, backends, times and statuses of all prompts that have an owner with a name (promise
 /// R5).
 async fn positions(
-    shared: &Shared,
+    sessions: &Sessions,
     address: IpAddr,
     query: &JobQuery,
     missing: &mut Missing,
 ) -> Answer {
+    let shared = &sessions.shared;
     let mut jobs = Vec::new();
     if query.wants_queued() {
-        let queues = Queues::of_all(shared, missing).await?;
+        let queues = Queues::of_all(sessions, missing).await?;
         jobs = jobs_of(shared, &queues.whole(shared, missing), Job::of_position);
         let shown = shown_at(shared, address, jobs.iter().map(|job| job.row.id.as_str()));
         jobs.retain(|job| shown.contains(&job.row.id));
@@ -210,6 +211,10 @@ pub async fn job(front: &Front, caller: &Caller, prompt: &str) -> Answer {
     let told = Telling { interrupted: told(&front.shared), taken_ms };
     let backend = match history::find(front, caller, &prompt).await {
         Ok(Whereabouts::Nowhere) => return Ok(not_found()),
+        Ok(Whereabouts::Waits) => {
+            let detail = detail_of_known(&front.sessions, &prompt);
+            return Ok(detail.map_or_else(not_found, json));
+        }
         Ok(Whereabouts::Lost(entry)) => {
             let detail = detail_of_entry(&prompt, &entry, told).ok();
             return Ok(detail.map_or_else(not_found, json));
@@ -276,7 +281,7 @@ async fn made_of(
     let queue = backend.read_queue(limit).await;
     let queue = queue.map_err(|error| history::asking_failed(backend, &error))?;
     let mut found = OwnQueue::default();
-    if let Err(error) = found.add(backend.id, &queue, |id| shown_only(prompt, id)) {
+    if let Err(error) = found.add(Some(backend.id), &queue, |id| shown_only(prompt, id)) {
         return Err(history::asking_failed(backend, &error));
     }
     if let Some((status, item)) = found.items().next() {
@@ -296,11 +301,14 @@ fn detail_of_known(sessions: &Sessions, prompt: &PromptId) -> Option<String> {
     if pending.delete_asked {
         return None;
     }
-    let (backend, place) = (pending.backend, place_of(pending.phase));
+    let (backend, place) = (pending.backend(), place_of(pending.phase));
+    let shown = sessions.waiting.shown(std::iter::once(prompt)).remove(prompt);
+    let number = shown.as_ref().map(|it| it.kept.number);
+    let submitted = shown.as_ref().map(|it| (&*it.kept.body, &*it.parts));
     let mut known = OwnQueue::default();
     let taken_ms = taken_ms(&sessions.shared, prompt.as_str());
     let client = None;
-    known.add_known(Known { backend, id: prompt, client, taken_ms, number: None, place });
+    known.add_known(Known { backend, id: prompt, client, taken_ms, number, place, submitted });
     let (status, item) = known.items().next()?;
     detail_of_item(item, status, taken_ms).ok()
 }

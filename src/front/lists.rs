@@ -11,6 +11,7 @@ use std::net::IpAddr;
 
 use bytes::Bytes;
 use futures_util::future::join_all;
+use serde_json::{Value, json};
 use tracing::debug;
 
 use super::Front;
@@ -20,7 +21,7 @@ use super::forward::Target;
 use super::history_cache::{self, Missing};
 use super::route::of_caller;
 use super::visible_owners::VisibleOwners;
-use super::{Answer, headers, json};
+use super::{Answer, headers, json as answer_json};
 use crate::comfy::lists::Positions;
 use crate::comfy::lists::history::{HistoryList, KEPT_MAX, Window, position};
 use crate::comfy::lists::queue::{Known, OwnQueue, Place, Shown};
@@ -92,25 +93,25 @@ pub async fn queue(front: &Front, caller: &Caller) -> Answer {
     let mut listing = Listing::begin(front, caller).await;
     let (whose, missing) = (&listing.whose, &mut listing.missing);
     let answer = if whose.is_nobody() {
-        positions(&front.shared, listing.address, missing).await
+        positions(&front.sessions, listing.address, missing).await
     } else {
         let queues = Queues::of_own(&front.sessions, whose, missing).await;
-        Ok(json(queues.merged(&front.sessions, whose, missing).to_json()))
+        Ok(answer_json(queues.merged(&front.sessions, whose, missing).to_json()))
     };
     listing.end(&front.shared, answer)
 }
 
-async fn positions(shared: &Shared, address: IpAddr, missing: &mut Missing) -> Answer {
-    let queues = Queues::of_all(shared, missing).await?;
+async fn positions(sessions: &Sessions, address: IpAddr, missing: &mut Missing) -> Answer {
+    let shared = &sessions.shared;
+    let queues = Queues::of_all(sessions, missing).await?;
     let mut positions = Positions::default();
     for (backend, body) in &queues.0 {
         if let Err(error) = positions.add(body) {
-            left_out(shared, *backend, &error);
-            missing.add(*backend);
+            left_out(shared, (*backend, missing), &error);
         }
     }
     let shown = shown_at(shared, address, positions.ids());
-    Ok(json(positions.to_json(|id| shown.contains(id))))
+    Ok(answer_json(positions.to_json(|id| shown.contains(id))))
 }
 
 /// The prompts whose existence is shown to a caller without a name. Prompts that were sent without
@@ -161,7 +162,7 @@ pub async fn history(front: &Front, caller: &Caller, raw_query: &str) -> Answer 
     } else {
         own_history(front, whose, window, missing).await
     };
-    listing.end(&front.shared, Ok(json(list)))
+    listing.end(&front.shared, Ok(answer_json(list)))
 }
 
 async fn own_history(
@@ -210,27 +211,33 @@ pub fn listed(shared: &Shared, whose: &VisibleOwners) -> Vec<Listed> {
     ended
 }
 
-/// The queues of some backends.
+/// The queues of some backends, and of the gateway.
 #[derive(Debug)]
-pub struct Queues(Vec<(BackendId, Bytes)>);
+pub struct Queues(Vec<(Option<BackendId>, Bytes)>);
 
 impl Queues {
     /// Asks the backends where the caller has pending prompts.
     pub async fn of_own(sessions: &Sessions, whose: &VisibleOwners, missing: &mut Missing) -> Self {
         let own = whose.pending(sessions);
-        let backends: BTreeSet<BackendId> = own.values().map(|(_, it)| it.backend).collect();
+        let backends: BTreeSet<BackendId> =
+            own.values().filter_map(|(_, it)| it.backend()).collect();
         Self::read(&sessions.shared, backends, missing).await
     }
 
-    /// Asks all backends.
+    /// Asks all backends. What waits in the gateway is in it without its graphs.
     ///
     /// # Errors
     /// No backend is up.
-    pub async fn of_all(shared: &Shared, missing: &mut Missing) -> Result<Self, GatewayError> {
+    pub async fn of_all(sessions: &Sessions, missing: &mut Missing) -> Result<Self, GatewayError> {
+        let shared = &sessions.shared;
         if !shared.fleet.iter().any(|backend| backend.is_up()) {
             return Err(GatewayError::Refused(NoPlace::NoneReady.into()));
         }
-        Ok(Self::read(shared, shared.fleet.iter().map(|it| it.id), missing).await)
+        // First, so that one that is handed over meanwhile is in one of both.
+        let waiting = positions_of(&sessions.waiting.all());
+        let mut queues = Self::read(shared, shared.fleet.iter().map(|it| it.id), missing).await;
+        queues.0.extend(waiting.map(|waiting| (None, waiting)));
+        Ok(queues)
     }
 
     async fn read(
@@ -251,11 +258,8 @@ impl Queues {
         let mut queues = Vec::new();
         for (id, answer) in join_all(asked).await {
             match answer {
-                Ok(body) => queues.push((id, body)),
-                Err(error) => {
-                    left_out(shared, id, &error);
-                    missing.add(id);
-                }
+                Ok(body) => queues.push((Some(id), body)),
+                Err(error) => left_out(shared, (Some(id), missing), &error),
             }
         }
         Self(queues)
@@ -285,21 +289,24 @@ impl Queues {
                 }
             };
             if let Err(error) = list.add(*backend, body, shown) {
-                left_out(&sessions.shared, *backend, &error);
-                missing.add(*backend);
+                left_out(&sessions.shared, (*backend, missing), &error);
             }
         }
         let unseen = || own.iter().filter(|(id, _)| !seen.contains(*id));
+        let waiting = sessions.waiting.shown(unseen().map(|(id, _)| id));
         let taken = taken_ms_of(&sessions.shared, unseen().map(|(id, _)| id.as_str()));
         for (id, (client, pending)) in unseen() {
-            if pending.delete_asked && self.0.iter().any(|(read, _)| *read == pending.backend) {
+            if pending.delete_asked && self.0.iter().any(|(read, _)| *read == pending.backend()) {
                 // It was deleted. Its end will be noticed in a moment.
                 continue;
             }
-            let (backend, place) = (pending.backend, place_of(pending.phase));
+            let (backend, place) = (pending.backend(), place_of(pending.phase));
+            let shown = waiting.get(id);
+            let number = shown.map(|it| it.kept.number);
+            let submitted = shown.map(|it| (&*it.kept.body, &*it.parts));
             let client = whose.named_client(client);
             let taken_ms = taken.get(id).copied().unwrap_or(0);
-            list.add_known(Known { backend, id, client, taken_ms, number: None, place });
+            list.add_known(Known { backend, id, client, taken_ms, number, place, submitted });
         }
         list
     }
@@ -309,8 +316,7 @@ impl Queues {
         let mut list = OwnQueue::default();
         for (backend, body) in &self.0 {
             if let Err(error) = list.add(*backend, body, |_| Shown::Cleaned) {
-                left_out(shared, *backend, &error);
-                missing.add(*backend);
+                left_out(shared, (*backend, missing), &error);
             }
         }
         list
@@ -321,7 +327,7 @@ impl Queues {
 #[must_use]
 pub fn place_of(phase: Phase) -> Place {
     match phase {
-        Phase::Sending | Phase::Restored | Phase::Queued => Place::Pending,
+        Phase::Waiting | Phase::Sending | Phase::Restored | Phase::Queued => Place::Pending,
         Phase::Running | Phase::Ending(_) => Place::Running,
     }
 }
@@ -345,7 +351,21 @@ pub fn taken_ms_of<'i>(
     known.map(|(prompt, record)| (prompt, shared.records.unix_at(record.made))).collect()
 }
 
-fn left_out(shared: &Shared, backend: BackendId, error: &dyn std::fmt::Display) {
+/// What waits in the gateway, in the form of `GET /queue`: numbers and ids.
+fn positions_of(waiting: &[(PromptId, f64)]) -> Option<Bytes> {
+    let position = |(id, number): &(PromptId, f64)| json!([number, id.as_str(), {}, {}, []]);
+    let pending: Vec<Value> = waiting.iter().map(position).collect();
+    let queue = json!({ "queue_running": [], "queue_pending": pending });
+    (!waiting.is_empty()).then(|| queue.to_string().into())
+}
+
+fn left_out(
+    shared: &Shared,
+    (backend, missing): (Option<BackendId>, &mut Missing),
+    error: &dyn std::fmt::Display,
+) {
+    let Some(backend) = backend else { return };
+    missing.add(backend);
     let backend = &*shared.fleet.get(backend).name();
     debug!(backend, %error, "A queue is left out of the list.");
 }

@@ -110,6 +110,7 @@ mod user_file;
 pub mod users;
 pub mod view;
 pub mod visible_owners;
+mod waiting;
 pub mod writes;
 
 use std::net::IpAddr;

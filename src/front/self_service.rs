@@ -9,6 +9,7 @@ use serde::Serialize;
 
 use super::Front;
 use super::caller::Caller;
+use super::commands::settled;
 use super::error::GatewayError;
 use super::{Answer, json, page};
 use crate::auth::{Pass, Role};
@@ -46,7 +47,7 @@ pub async fn answer(
         (&Method::GET | &Method::HEAD, "/-/explain") => Ok(explain(front, caller, query)),
         (&Method::GET | &Method::HEAD, "/-/console.js") => Ok(console(&front.shared)),
         (&Method::GET | &Method::HEAD, "/-/page.js") => page::script(&front.shared, request),
-        (&Method::POST, "/-/reset") => reset(front, caller, query),
+        (&Method::POST, "/-/reset") => reset(front, caller, query).await,
         (
             _,
             "/-/ready" | "/-/whoami" | "/-/validate" | "/-/explain" | "/-/console.js"
@@ -135,7 +136,9 @@ fn validate(front: &Front, caller: &Caller) -> Validation {
         Ok(Ok(decision)) => Some(decision.backend),
         Ok(Err(_)) | Err(_) => None,
     };
-    let is_astray = |pending: &crate::routing::pending::Pending| Some(pending.backend) != bound;
+    let is_astray = |pending: &crate::routing::pending::Pending| {
+        !pending.is_waiting() && pending.backend() != bound
+    };
     let astray = client.pending().iter().filter(|(_, pending)| is_astray(pending)).count();
     let consistent = astray == 0 && (api.is_none() || api == bound || bound.is_none());
     let name = |id| front.shared.fleet.get(id).name().to_string();
@@ -185,7 +188,7 @@ struct ResetDone {
     cut_off: usize,
 }
 
-fn reset(front: &Arc<Front>, caller: &Caller, query: &str) -> Answer {
+async fn reset(front: &Arc<Front>, caller: &Caller, query: &str) -> Answer {
     let id = caller.asker(front).ok_or(GatewayError::Nameless)?;
     let force = match parameter(query, "force").as_deref() {
         Some("true" | "1") => Force::Forced,
@@ -195,6 +198,7 @@ fn reset(front: &Arc<Front>, caller: &Caller, query: &str) -> Answer {
         return Ok(as_json(&ResetDone { released: false, cut_off: 0 }));
     };
     let cut_off = control::reset(&front.sessions, &client, force)?;
+    settled(&front.sessions).await?;
     Ok(as_json(&ResetDone { released: true, cut_off }))
 }
 

@@ -30,6 +30,9 @@ use super::static_files::press::Press;
 use super::token_keys::{self, KeyFetcher};
 use super::user_data::{READING_MAX, SAVING_EACH_MAX, SAVING_MAX};
 use super::users::Users;
+use super::waiting;
+use super::waiting::askers::Askers;
+use super::waiting::known_good::KnownGood;
 use super::writes::Writes;
 use crate::body::budget::BodyBudget;
 use crate::config::AuthMode;
@@ -103,6 +106,10 @@ pub struct Front {
     pub nodes: NodeInfos,
     /// The users that each server with several users knows.
     pub users: Users,
+    /// Submissions that wait, and whose callers are still to be told something.
+    pub(super) askers: Askers,
+    /// Graphs that a backend has accepted lately.
+    pub(super) known_good: KnownGood,
     /// Set in the demo only.
     pub annex: Option<Arc<dyn Annex>>,
 }
@@ -155,6 +162,8 @@ impl Front {
             copying: Semaphore::new(COPIES_MAX),
             nodes: NodeInfos::default(),
             users: Users::default(),
+            askers: Askers::default(),
+            known_good: KnownGood::default(),
             annex,
             sessions,
             shared,
@@ -204,6 +213,7 @@ impl Front {
         }
         self.shared.tasks.spawn_critical("browsers", browsers::sweep(Arc::clone(self)));
         self.shared.tasks.spawn_critical("token keys", token_keys::run(Arc::clone(self)));
+        self.shared.tasks.spawn_critical("scheduler", waiting::run(Arc::clone(self)));
         self.copies.start(writers);
     }
 }

@@ -7,11 +7,16 @@
 mod acceptance_tee;
 mod attempts;
 mod chosen_id;
+mod decide;
 mod folders;
+pub(super) mod hand_over;
 mod known;
+mod queued;
 mod resolve;
 mod send;
+mod setbacks;
 mod stage_inputs;
+mod trial;
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -24,7 +29,7 @@ use http::{HeaderValue, Request, Response, StatusCode};
 use hyper::body::Incoming;
 use tokio::sync::oneshot;
 use tokio::time::timeout;
-use tracing::{debug, info};
+use tracing::debug;
 
 use super::Front;
 use super::caller::Caller;
@@ -40,7 +45,6 @@ use crate::comfy::labels::Labels;
 use crate::comfy::{reply, submission};
 use crate::config::OnJournalError;
 use crate::fleet::backend::Backend;
-use crate::masked::mask;
 use crate::net::now;
 use crate::routing::files::Maker;
 use crate::routing::ids::{ClientId, PromptId};
@@ -50,9 +54,10 @@ use crate::session::Client;
 use crate::session::completion::{Completion, Expected};
 use crate::session::control;
 use crate::session::link::Link;
-use crate::session::registry::{Known, admit, with_client};
-use crate::session::submissions::{Nearness, Placed, Remembered};
+use crate::session::submissions::{Placed, Remembered};
 use acceptance_tee::AcceptanceTee;
+use decide::{Wish, decide};
+use queued::Wanted;
 use stage_inputs::Inputs;
 
 /// Handles a submission: sends it, and answers with the result.
@@ -98,6 +103,13 @@ pub async fn submit(front: &Arc<Front>, caller: &Caller, request: Request<Incomi
     let account = limits::account(front, caller)?;
     let told = Remembered::of(ready.output_nodes, Labels::of(&body)).counted(account);
     let completion = told.completion();
+    if front.shared.config().queue.is_used() {
+        let has_files = inputs.has_any();
+        drop(inputs);
+        let wanted =
+            Wanted { id, prompt, by, told, met, parts, body, askers, client_of, has_files };
+        return queued::submit(front, caller, wanted).await;
+    }
     let wish = Wish { by: &by, told, near, met };
     let (client, target, Placed { link, expected, .. }) =
         decide(front, caller, &id, &prompt, &wish)?;
@@ -114,6 +126,7 @@ pub async fn submit(front: &Arc<Front>, caller: &Caller, request: Request<Incomi
         inputs,
         askers,
         sent: now(),
+        attempt: None,
         share: Some(share),
         client_of,
     };
@@ -165,54 +178,6 @@ async fn outcome(front: &Arc<Front>, sending: Sending, parts: Parts, body: Bytes
     }
 }
 
-/// What a placement depends on.
-struct Wish<'a> {
-    by: &'a Submitter,
-    told: Remembered,
-    near: &'a Nearness,
-    /// Whether the client was met just now, if that is counted.
-    met: Option<Known>,
-}
-
-/// Places the submission: its id is reserved in the ledger, the prompt is pending, and the client's
-/// link is being opened.
-fn decide(
-    front: &Arc<Front>,
-    caller: &Caller,
-    id: &ClientId,
-    prompt: &PromptId,
-    wish: &Wish<'_>,
-) -> Result<(Arc<Client>, Target, Placed), GatewayError> {
-    let has_come_back = front.sessions.adoption.has(id);
-    if has_come_back {
-        // Checked before the id is reserved, because a prompt with this id may be running already.
-        admit(&front.sessions, id)?;
-    }
-    let reserved = front.shared.records.reserve(prompt, wish.by.clone());
-    reserved.map_err(|_known| GatewayError::PromptIdKnown)?;
-    // It may have been made a moment ago, to be counted.
-    let is_new = wish.met == Some(Known::SinceNow) || front.sessions.clients.get(id).is_none();
-    let waiting = if is_new { front.browsers.take_upload(&caller.spot(), now()) } else { None };
-    let decided = with_client(&front.sessions, id, |client| {
-        if let Some((backend, until)) = waiting {
-            client.reserve(&front.sessions, backend, until);
-        }
-        client.submit(&front.sessions, prompt, wish.told.clone(), wish.near)
-    });
-    let placed = match decided {
-        Ok((client, Ok(placed))) => Ok((client, placed)),
-        Ok((_, Err(refusal))) => Err(GatewayError::from(refusal)),
-        Err(full) => Err(full.into()),
-    };
-    let (client, placed) =
-        placed.inspect_err(|_| front.shared.records.ledger_of(prompt).withdraw(prompt))?;
-    let decision = placed.decision;
-    let backend = front.shared.fleet.get(decision.backend);
-    let (client_hash, placement) = (mask(id), decision.reason.as_str());
-    info!(client = %client_hash, %prompt, backend = %backend.name(), placement, "Prompt placed.");
-    Ok((client, Target { backend, reason: decision.reason }, placed))
-}
-
 /// A submission that is being sent.
 struct Sending {
     front: Arc<Front>,
@@ -229,6 +194,8 @@ struct Sending {
     askers: Vec<Maker>,
     /// When it was sent. A backend process that ended after this does not have it.
     sent: Instant,
+    /// The attempt of a prompt that has waited; `None` for one that did not.
+    attempt: Option<u32>,
     /// Its body counts against the budget until it is sent and answered.
     share: Option<BodyShare>,
     client_of: ClientOf,
@@ -249,6 +216,9 @@ enum ClientOf {
 impl Drop for Sending {
     fn drop(&mut self) {
         if std::thread::panicking() && self.expected.is_open() {
+            if self.attempt.is_some() {
+                return self.is_asked_for();
+            }
             if !self.is_there() {
                 self.revoke_if_lost(self.completion.known());
             }
@@ -352,6 +322,15 @@ impl Sending {
         // Otherwise the refused prompts of strangers would hold a socket each at the backends.
         if self.client_of == ClientOf::ThisPrompt {
             self.client.is_over();
+        }
+    }
+
+    /// The first byte is about to be sent. False if it must not be: the prompt has ended, or this
+    /// attempt is over.
+    fn goes_out(&self) -> bool {
+        match self.attempt {
+            None => self.is_pending(),
+            Some(attempt) => self.client.goes_out(&self.front.sessions, (&self.prompt, attempt)),
         }
     }
 

@@ -5,8 +5,8 @@ use std::hash::Hash;
 use std::sync::Arc;
 
 use super::record::{
-    AddedRecord, AssetRecord, BindingRecord, FileKey, FileRecord, FoundRecord, HomeRecord,
-    MemberRecord, NameRecord, PromptRecord, StateRecord,
+    AddedRecord, AssetRecord, BindingRecord, BodyRecord, FileKey, FileRecord, FoundRecord,
+    HomeRecord, MemberRecord, NameRecord, PromptRecord, StateRecord,
 };
 use crate::routing::ids::{AssetId, ClientId, PromptId};
 
@@ -15,6 +15,8 @@ use crate::routing::ids::{AssetId, ClientId, PromptId};
 pub struct Batch {
     pub clients: Changes<ClientId, BindingRecord>,
     pub prompts: Changes<PromptId, PromptRecord>,
+    /// The bodies of prompts that wait, or that no backend has accepted yet.
+    pub bodies: Changes<PromptId, BodyRecord>,
     pub files: Changes<FileKey, FileRecord>,
     pub assets: Changes<AssetId, AssetRecord>,
     /// By the URL of the backend.
@@ -42,17 +44,19 @@ impl Batch {
 
     #[must_use]
     pub fn len(&self) -> usize {
-        let Self { clients, prompts, files, assets, states, added, found, members, names, home } =
-            self;
-        let many = clients.len() + prompts.len() + files.len() + assets.len() + names.len();
+        let Self { clients, prompts, bodies, files, assets, .. } = self;
+        let Self { states, added, found, members, names, home, .. } = self;
+        let many =
+            clients.len() + prompts.len() + bodies.len() + files.len() + assets.len() + names.len();
         let of_fleet = states.len() + added.len() + found.len() + members.len();
         many + of_fleet + usize::from(home.is_some())
     }
 
     /// Merges an earlier batch that was not committed. Later notes win.
     pub(super) fn put_under(&mut self, earlier: &Self) {
-        let Self { clients, prompts, files, assets, states, added, found, members, names, home } =
-            earlier;
+        let Self { clients, prompts, bodies, files, assets, .. } = earlier;
+        let Self { states, added, found, members, names, home, .. } = earlier;
+        under(&mut self.bodies, bodies);
         under(&mut self.clients, clients);
         under(&mut self.prompts, prompts);
         under(&mut self.files, files);
@@ -79,6 +83,7 @@ fn under<K: Clone + Eq + Hash, R: Clone>(later: &mut Changes<K, R>, earlier: &Ch
 pub struct Saved {
     pub clients: Vec<(ClientId, BindingRecord)>,
     pub prompts: Vec<(PromptId, PromptRecord)>,
+    pub bodies: Vec<(PromptId, BodyRecord)>,
     pub files: Vec<(FileKey, FileRecord)>,
     pub assets: Vec<(AssetId, AssetRecord)>,
     pub states: Vec<(Arc<str>, StateRecord)>,
@@ -103,8 +108,9 @@ impl Saved {
     /// The state after a batch, for stores that keep a list of batches.
     #[must_use]
     pub fn after(mut self, batch: &Batch) -> Self {
-        let Batch { clients, prompts, files, assets, states, added, found, members, names, home } =
-            batch;
+        let Batch { clients, prompts, bodies, files, assets, .. } = batch;
+        let Batch { states, added, found, members, names, home, .. } = batch;
+        over(&mut self.bodies, bodies);
         over(&mut self.clients, clients);
         over(&mut self.prompts, prompts);
         over(&mut self.files, files);

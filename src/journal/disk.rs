@@ -41,6 +41,7 @@ const CACHE_BYTES: usize = 4 << 20;
 const META: TableDefinition<'static, &str, u64> = TableDefinition::new("meta");
 const CLIENTS: TableDefinition<'static, &str, &[u8]> = TableDefinition::new("clients");
 const PROMPTS: TableDefinition<'static, &str, &[u8]> = TableDefinition::new("prompts");
+const BODIES: TableDefinition<'static, &str, &[u8]> = TableDefinition::new("bodies");
 const STATES: TableDefinition<'static, &str, &[u8]> = TableDefinition::new("states");
 pub(super) const ADDED: TableDefinition<'static, &str, &[u8]> = TableDefinition::new("added");
 const FOUND: TableDefinition<'static, &str, &[u8]> = TableDefinition::new("found");
@@ -180,6 +181,7 @@ fn read_all(database: &Database, path: &Path) -> Result<Saved, JournalError> {
         Ok(Saved {
             clients: records(&all, (CLIENTS, "client"), |key| ClientId::parse(key).ok(), masked)?,
             prompts: records(&all, (PROMPTS, "prompt"), |key| PromptId::parse(key).ok(), plain)?,
+            bodies: records(&all, (BODIES, "body"), |key| PromptId::parse(key).ok(), plain)?,
             files: records(&all, (FILES, "file"), FileKey::of_text, FileKey::to_text)?,
             assets: records(&all, (ASSETS, "asset"), AssetId::parse, plain)?,
             states: records(&all, (STATES, "backend"), |key| Some(key.into()), plain)?,
@@ -193,7 +195,7 @@ fn read_all(database: &Database, path: &Path) -> Result<Saved, JournalError> {
     read().map_err(|error| match error {
         ReadError::Storage(error) => failed(path, *error),
         ReadError::Record { kind, name, source: BadRecord::Newer { found } } => {
-            let (found, known) = (u64::from(found), u64::from(super::record::VERSION));
+            let (found, known) = (u64::from(found), u64::from(super::record::NEWEST));
             let what = format!("the record of {kind} {name:?}");
             JournalError::Newer { path: path.to_owned(), what, found, known }
         }
@@ -259,13 +261,14 @@ impl From<redb::Error> for ReadError {
 }
 
 fn write(database: &Database, batch: &Batch, path: &Path) -> Result<(), JournalError> {
-    let Batch { clients, prompts, files, assets, states, added, found, members, names, home } =
-        batch;
+    let Batch { clients, prompts, bodies, files, assets, .. } = batch;
+    let Batch { states, added, found, members, names, home, .. } = batch;
     let write = || -> Result<(), redb::Error> {
         let mut all = database.begin_write()?;
         all.set_durability(Durability::Immediate)?;
         put(&all, CLIENTS, clients, |id| id.as_str().into())?;
         put(&all, PROMPTS, prompts, |id| id.as_str().into())?;
+        put(&all, BODIES, bodies, |id| id.as_str().into())?;
         put(&all, FILES, files, |key| key.to_text().into())?;
         put(&all, ASSETS, assets, |id| id.to_string().into())?;
         put(&all, STATES, states, |url| (&**url).into())?;

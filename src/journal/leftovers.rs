@@ -7,7 +7,7 @@
 use std::collections::HashSet;
 use std::sync::Arc;
 
-use super::record::{MemberRecord, Saved};
+use super::record::{MemberRecord, PromptRecord, Saved};
 use crate::routing::servers::{ServerKey, Servers};
 
 /// A server that is waited for.
@@ -42,7 +42,8 @@ pub fn leftovers(saved: &Saved, fleet: &Servers, unix_millis: u64) -> Vec<Leftov
 /// Where something is waited for, with the server's name at that time.
 fn awaited(saved: &Saved, unix_millis: u64) -> Vec<(ServerKey, Arc<str>)> {
     let pending = saved.prompts.iter().map(|(_, record)| record);
-    let mut pending: Vec<_> = pending.filter(|record| record.ended.is_none()).collect();
+    let is_awaited = |it: &&PromptRecord| it.ended.is_none() && !it.is_waiting();
+    let mut pending: Vec<_> = pending.filter(is_awaited).collect();
     pending.sort_by_key(|record| record.order);
     let pending = pending.into_iter().map(|it| (it.server(), Arc::clone(&it.backend)));
     let bindings = saved.clients.iter().map(|(_, record)| record);
@@ -55,7 +56,7 @@ fn awaited(saved: &Saved, unix_millis: u64) -> Vec<(ServerKey, Arc<str>)> {
 mod tests {
     use serde_json::json;
 
-    use super::super::record::{BindingRecord, PromptRecord, Sent, Told};
+    use super::super::record::{BindingRecord, Sent, Told};
     use super::*;
     use crate::routing::ids::{BackendId, ClientId, PromptId};
     use crate::routing::pending::End;

@@ -6,7 +6,8 @@
 //! Only what is acknowledged waits: a submission before its first byte is sent, and an answer with
 //! a new binding before its head is sent.
 //!
-//! Bodies of prompts are not stored: they can carry API keys.
+//! Bodies of prompts can carry API keys. Only those of prompts that wait in the gateway are stored,
+//! until a backend has accepted them or they have ended.
 //!
 //! - [`record`]: records of clients, prompts and files; `people`: records of their owners
 //! - `batch`: changes that are written together, and the state that results
@@ -30,6 +31,7 @@ pub mod leftovers;
 mod members;
 mod names;
 mod note;
+mod noting;
 mod operators;
 pub mod peek;
 mod people;
@@ -52,13 +54,9 @@ use tracing::{error, info};
 use crate::lock::{Guard, Lock, rank};
 use crate::net::{Boxed, sleep};
 use crate::ordered_watch::{OrderedWatch, Packed};
-use crate::routing::ids::{AssetId, ClientId, PromptId};
 use crate::tasks::Tasks;
 use note::Note;
-use record::{
-    AddedRecord, AssetRecord, Batch, BindingRecord, FileKey, FileRecord, FoundRecord, HomeRecord,
-    MemberRecord, NameRecord, PromptRecord, Saved, StateRecord,
-};
+use record::{Batch, Saved};
 
 /// How long a commit is awaited. A disk that takes longer counts as failing.
 pub const COMMIT_WITHIN: Duration = Duration::from_secs(5);
@@ -198,56 +196,6 @@ impl Journal {
     #[must_use]
     pub fn is_kept(&self) -> bool {
         self.kept.is_some()
-    }
-
-    /// Notes the current binding of a client; `None` if it has none any more.
-    pub fn note_binding(&self, client: &ClientId, record: Option<BindingRecord>) {
-        self.note(|| Note::Binding(client.clone(), record));
-    }
-
-    /// Notes the current state of a prompt; `None` deletes its record.
-    pub fn note_prompt(&self, prompt: &PromptId, record: Option<PromptRecord>) {
-        self.note(|| Note::Prompt(prompt.clone(), record));
-    }
-
-    /// Notes what is known of a file; `None` if it is forgotten.
-    pub fn note_file(&self, key: FileKey, record: Option<FileRecord>) {
-        self.note(|| Note::File(key, record));
-    }
-
-    /// Notes the operator's state for the backend of this URL; `None` if it no longer applies.
-    pub fn note_state(&self, url: Arc<str>, record: Option<StateRecord>) {
-        self.note(|| Note::State(url, record));
-    }
-
-    /// Notes a backend of that name that an operator added; `None` if it was removed.
-    pub fn note_added(&self, name: Arc<str>, record: Option<AddedRecord>) {
-        self.note(|| Note::Added(name, record));
-    }
-
-    /// Notes the backends that a discovery has found; `None` if that discovery no longer exists.
-    pub fn note_found(&self, place: Arc<str>, record: Option<FoundRecord>) {
-        self.note(|| Note::Found(place, record));
-    }
-
-    /// Notes the current record of the backend at this URL; `None` if it has left the fleet.
-    pub fn note_member(&self, url: Arc<str>, record: Option<MemberRecord>) {
-        self.note(|| Note::Member(url, record));
-    }
-
-    /// Notes for which server a name was given out; `None` if it is forgotten.
-    pub fn note_name(&self, name: Arc<str>, record: Option<NameRecord>) {
-        self.note(|| Note::Name(name, record));
-    }
-
-    /// Notes the current home.
-    pub fn note_home(&self, record: HomeRecord) {
-        self.note(|| Note::Home(record));
-    }
-
-    /// Notes what is known of an asset; `None` if it is forgotten.
-    pub fn note_asset(&self, id: AssetId, record: Option<AssetRecord>) {
-        self.note(|| Note::Asset(id, record));
     }
 
     /// Waits until everything that was noted before this call is durable.
@@ -402,8 +350,10 @@ impl<H: Store> Writer<H> {
 mod tests {
     use std::sync::atomic::{AtomicBool, Ordering};
 
+    use super::record::BindingRecord;
     use super::*;
     use crate::net::now;
+    use crate::routing::ids::ClientId;
     use crate::tasks::heartbeat::{LOOKS_MAX, SILENT_AFTER};
 
     /// Keeps batches in memory; fails while it is told to.

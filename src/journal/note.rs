@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use super::record::{
-    AddedRecord, AssetRecord, Batch, BindingRecord, FileKey, FileRecord, FoundRecord, HomeRecord,
-    MemberRecord, NameRecord, PromptRecord, StateRecord,
+    AddedRecord, AssetRecord, Batch, BindingRecord, BodyRecord, FileKey, FileRecord, FoundRecord,
+    HomeRecord, MemberRecord, NameRecord, PromptRecord, StateRecord,
 };
 use crate::routing::ids::{AssetId, ClientId, PromptId};
 
@@ -13,6 +13,7 @@ use crate::routing::ids::{AssetId, ClientId, PromptId};
 pub(super) enum Note {
     Binding(ClientId, Option<BindingRecord>),
     Prompt(PromptId, Option<PromptRecord>),
+    Body(PromptId, Option<Box<BodyRecord>>),
     File(FileKey, Option<FileRecord>),
     State(Arc<str>, Option<StateRecord>),
     Asset(AssetId, Option<AssetRecord>),
@@ -28,6 +29,9 @@ impl Batch {
         match note {
             Note::Binding(client, record) => drop(self.clients.insert(client, record)),
             Note::Prompt(prompt, record) => drop(self.prompts.insert(prompt, record)),
+            Note::Body(prompt, record) => {
+                drop(self.bodies.insert(prompt, record.map(|record| *record)));
+            }
             Note::File(key, record) => drop(self.files.insert(key, record)),
             Note::State(url, record) => drop(self.states.insert(url, record)),
             Note::Asset(id, record) => drop(self.assets.insert(id, record)),

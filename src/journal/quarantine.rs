@@ -49,9 +49,20 @@ pub fn sift<T>(saved: Saved, restore: impl Fn(&Saved) -> T) -> (T, usize) {
         is_good("backend", it.0.to_string(), alone)
     });
     let (added, found, members, names) = (saved.added, saved.found, saved.members, saved.names);
-    let home = saved.home;
-    let rest =
-        Saved { clients, prompts, files, assets, states, added, found, members, names, home };
+    let (bodies, home) = (saved.bodies, saved.home);
+    let rest = Saved {
+        clients,
+        prompts,
+        bodies,
+        files,
+        assets,
+        states,
+        added,
+        found,
+        members,
+        names,
+        home,
+    };
     (restore(&rest), set_aside)
 }
 

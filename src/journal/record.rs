@@ -6,6 +6,7 @@
 //! when records are restored.
 
 mod adopted;
+mod body;
 
 use std::sync::Arc;
 
@@ -21,11 +22,16 @@ use crate::routing::assets::{Asset, Kind};
 use crate::routing::files::{Holder, Place};
 use crate::routing::ids::{ClientId, ContentHash, FileRef, Folder};
 use crate::routing::owners::Person;
-use crate::routing::pending::End;
+use crate::routing::pending::{End, Errand};
 use crate::routing::servers::ServerKey;
+pub use body::{BodyRecord, Kept};
 
-/// The version of records that this Mooring writes, and the newest that it reads.
+/// The version of records that this Mooring writes, except those of prompts that wait.
 pub const VERSION: u32 = 1;
+
+/// The version of records of prompts that wait, and the newest that is read. An older Mooring does
+/// not know such prompts, and must not start: it would lose them.
+pub const NEWEST: u32 = 2;
 
 /// One client's binding.
 #[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
@@ -62,6 +68,9 @@ pub struct PromptRecord {
     /// Nodes whose pictures on the socket are results.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub output_nodes: Vec<String>,
+    /// It went to its server for a verdict only, and is taken back from there.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    trial: bool,
     /// `None` while the prompt is pending.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ended: Option<EndRecord>,
@@ -261,7 +270,20 @@ impl PromptRecord {
         let Sent { backend, url, made, order } = sent;
         let (v, client) = (VERSION, client.to_string());
         let (identity, person, ended) = (None, None, None);
-        Self { v, client, backend, url, identity, made, order, person, output_nodes, ended }
+        let trial = false;
+        Self { v, client, backend, url, identity, made, order, person, output_nodes, trial, ended }
+    }
+
+    /// The same prompt, which goes to its server for a verdict only.
+    #[must_use]
+    pub fn on_trial(self) -> Self {
+        Self { trial: true, ..self }
+    }
+
+    /// What it went to its server for.
+    #[must_use]
+    pub fn errand(&self) -> Errand {
+        if self.trial { Errand::Trial } else { Errand::Run }
     }
 
     /// The same prompt, sent to the server of this identity.
@@ -275,6 +297,25 @@ impl PromptRecord {
     #[must_use]
     pub fn server(&self) -> ServerKey {
         ServerKey::new(Arc::clone(&self.url), self.identity.clone())
+    }
+
+    /// A prompt that waits in the gateway.
+    #[must_use]
+    pub fn waiting(client: &ClientId, (made, order): (u64, u64), nodes: Vec<String>) -> Self {
+        let sent = Sent { backend: "".into(), url: "".into(), made, order };
+        Self { v: NEWEST, ..Self::new(client, sent, nodes) }
+    }
+
+    /// True if it waits in the gateway: it has no server.
+    #[must_use]
+    pub fn is_waiting(&self) -> bool {
+        self.ended.is_none() && self.url.is_empty()
+    }
+
+    /// True if it was at no server when this was written.
+    #[must_use]
+    pub fn has_waited_only(&self) -> bool {
+        self.url.is_empty()
     }
 
     /// The same prompt, owned by this person.
@@ -293,9 +334,10 @@ impl PromptRecord {
     /// The same prompt, ended. Fields that only a pending prompt needs are cleared.
     #[must_use]
     pub fn ended(mut self, end: End, at: u64, told: Told) -> Self {
+        self.v = VERSION;
         let how = end.reason().to_owned();
         self.ended = Some(EndRecord { how, at, told: told == Told::Yes });
-        self.output_nodes = Vec::new();
+        (self.output_nodes, self.trial) = (Vec::new(), false);
         self
     }
 }
@@ -331,7 +373,7 @@ pub fn decode<'a, T: Deserialize<'a>>(bytes: &'a [u8]) -> Result<T, BadRecord> {
         v: u32,
     }
     let Versioned { v } = serde_json::from_slice(bytes).map_err(BadRecord::Malformed)?;
-    if VERSION < v {
+    if NEWEST < v {
         return Err(BadRecord::Newer { found: v });
     }
     serde_json::from_slice(bytes).map_err(BadRecord::Malformed)
@@ -436,9 +478,9 @@ mod tests {
         let added = br#"{"v":1,"backend":"a","url":"h:1","since":3,"mood":"good"}"#;
         let binding = BindingRecord::new("a", "h:1", 3, None);
         assert_eq!(decode::<BindingRecord>(added).unwrap(), binding);
-        let newer = br#"{"v":2,"place":{}}"#;
+        let newer = br#"{"v":3,"place":{}}"#;
         let error = decode::<BindingRecord>(newer).unwrap_err();
-        assert!(matches!(error, BadRecord::Newer { found: 2 }), "{error}");
+        assert!(matches!(error, BadRecord::Newer { found: 3 }), "{error}");
         assert!(decode::<BindingRecord>(b"{").is_err());
     }
 

@@ -17,7 +17,8 @@ use std::time::{Duration, Instant};
 use indexmap::IndexMap;
 
 use super::record::{
-    AssetRecord, BindingRecord, EndRecord, FileKey, FileRecord, PromptRecord, Saved,
+    AssetRecord, BindingRecord, BodyRecord, EndRecord, FileKey, FileRecord, Kept, PromptRecord,
+    Saved,
 };
 use super::renamed::{RenamedFile, renamed};
 use crate::routing::assets::Asset;
@@ -71,6 +72,8 @@ pub struct RestoredClient {
     pub binding: Option<RestoredBinding>,
     pub pending: IndexMap<PromptId, Pending>,
     pub output_nodes: HashMap<PromptId, Vec<String>>,
+    /// What is needed to send those that wait, or that no backend may have, in their order.
+    pub kept: Vec<(PromptId, Kept)>,
     /// Pending prompts that are lost with this restart, and the names of their backends.
     pub lost: Vec<Lost>,
     /// Prompts that ended before the restart, and whose clients may not know it.
@@ -89,7 +92,8 @@ pub struct Lost {
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Undelivered {
     pub prompt: PromptId,
-    pub backend: BackendId,
+    /// `None` if it ended while it waited in the gateway.
+    pub backend: Option<BackendId>,
     pub end: End,
 }
 
@@ -106,6 +110,8 @@ pub fn restore(saved: &Saved, params: RestoreParams<'_>) -> Restored {
         None => (1, 0, record.order),
     });
     let latest_end = prompts.iter().filter_map(|(_, it)| Some(it.ended.as_ref()?.at)).max();
+    let bodies: HashMap<&PromptId, &BodyRecord> =
+        saved.bodies.iter().map(|(id, body)| (id, body)).collect();
     let mut drafts: BTreeMap<ClientId, Draft<'_>> = BTreeMap::new();
     for (id, binding) in &saved.clients {
         drafts.entry(id.clone()).or_default().binding = Some(binding);
@@ -123,7 +129,7 @@ pub fn restore(saved: &Saved, params: RestoreParams<'_>) -> Restored {
     let (with_work, idle): (Vec<_>, Vec<_>) =
         drafts.into_iter().partition(|(_, draft)| !draft.pending.is_empty());
     for (id, draft) in with_work.into_iter().chain(idle) {
-        let client = draft.finish(id, params);
+        let client = draft.finish(id, &bodies, params);
         if client.is_nothing() || params.max_clients <= restored.clients.len() {
             restored.forgotten.push(client.id);
         } else {
@@ -197,23 +203,44 @@ struct Draft<'a> {
 }
 
 impl Draft<'_> {
-    fn finish(self, id: ClientId, params: RestoreParams<'_>) -> RestoredClient {
+    fn finish(
+        self,
+        id: ClientId,
+        bodies: &HashMap<&PromptId, &BodyRecord>,
+        params: RestoreParams<'_>,
+    ) -> RestoredClient {
         let bound = self.bound_to(params);
         let mut client = RestoredClient {
             id,
             binding: bound.map(|backend| self.restored_binding(backend, params)),
             pending: IndexMap::new(),
             output_nodes: HashMap::new(),
+            kept: Vec::new(),
             lost: Vec::new(),
             undelivered: Vec::new(),
         };
         for (prompt, record) in self.pending {
-            let Some(backend) = params.backends.id_of(&record.server()) else {
-                let (backend, loss) = (Arc::clone(&record.backend), Loss::BackendRemoved);
+            let (kept, made) = (bodies.get(prompt), params.at(record.made));
+            let backend = params.backends.id_of(&record.server());
+            let pending = match (backend, kept) {
+                (Some(backend), _) => Some(Pending::restored(backend, made, params.now)),
+                (None, Some(_)) if record.is_waiting() => Some(Pending::waiting(made, params.now)),
+                (None, Some(_) | None) => None,
+            };
+            let Some(pending) = pending else {
+                let (backend, loss) = match record.is_waiting() {
+                    // Its body is forgotten when its end is noted: it was being withdrawn.
+                    true => (Arc::from("Mooring"), Loss::GatewayRestarted),
+                    false => (Arc::clone(&record.backend), Loss::BackendRemoved),
+                };
                 client.lost.push(Lost { prompt: prompt.clone(), backend, loss });
                 continue;
             };
-            let pending = Pending::restored(backend, params.at(record.made), params.now);
+            let pending = match kept {
+                Some(_) => pending.kept().went_for(record.errand()),
+                None => pending,
+            };
+            client.kept.extend(kept.map(|body| (prompt.clone(), body.kept())));
             client.pending.insert(prompt.clone(), pending);
             client.output_nodes.insert(prompt.clone(), record.output_nodes.clone());
         }
@@ -221,7 +248,10 @@ impl Draft<'_> {
         let too_many = self.undelivered.len().saturating_sub(UNDELIVERED_MAX);
         let undelivered =
             self.undelivered.into_iter().skip(too_many).filter_map(|(prompt, record)| {
-                let backend = params.backends.id_of(&record.server())?;
+                let backend = params.backends.id_of(&record.server());
+                if backend.is_none() && !record.has_waited_only() {
+                    return None;
+                }
                 let (prompt, end) = (prompt.clone(), record.ended.as_ref()?.end());
                 Some(Undelivered { prompt, backend, end })
             });
@@ -252,7 +282,10 @@ impl Draft<'_> {
 
 impl RestoredClient {
     fn is_nothing(&self) -> bool {
-        self.binding.is_none() && self.lost.is_empty() && self.undelivered.is_empty()
+        self.binding.is_none()
+            && self.pending.is_empty()
+            && self.lost.is_empty()
+            && self.undelivered.is_empty()
     }
 }
 

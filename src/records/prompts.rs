@@ -18,7 +18,7 @@ use crate::routing::client as core;
 use crate::routing::ids::{BackendId, ClientId, PromptId};
 use crate::routing::ledger::{Entry, Known, Ledger, Listed, Record, State, histories, newest};
 use crate::routing::owners::{Owner, Person, Submitter};
-use crate::routing::pending::End;
+use crate::routing::pending::{End, Errand};
 use crate::routing::shard::Key;
 use crate::routing::unclaimed::Found;
 
@@ -125,6 +125,12 @@ impl Records {
         self.ledger.each().flat_map(|ledger| ledger.presumed_lost(backend)).collect()
     }
 
+    /// How many prompts were submitted, also to earlier processes, as far as the journal goes back.
+    #[must_use]
+    pub fn submitted(&self) -> u64 {
+        self.submissions.load(Ordering::Relaxed)
+    }
+
     /// Restores the prompts from the journal. Ended ones must be in the order of their ends.
     pub fn restore_prompts(&self, entries: Vec<Entry>) {
         let now = now();
@@ -148,8 +154,7 @@ impl Records {
         ledger.count_from(self.submissions.fetch_add(1, Ordering::Relaxed));
     }
 
-    /// The shard of the ledger that has a prompt. Locked for one call, never together with a
-    /// client.
+    /// The shard of the ledger that has a prompt. Locked for one call.
     #[cfg_attr(debug_assertions, track_caller)]
     pub fn ledger_of(&self, prompt: &PromptId) -> Guard<'_, Ledger, { rank::LEDGER }> {
         self.ledger.at(key_of(prompt))
@@ -160,6 +165,36 @@ impl Records {
     pub fn prompt_placed(&self, prompt: &PromptId, backend: BackendId, output_nodes: &[String]) {
         let mut ledger = self.ledger_of(prompt);
         ledger.placed(prompt, backend);
+        self.note_prompt(&mut ledger, prompt, |mut record| {
+            record.output_nodes = output_nodes.to_vec();
+            record
+        });
+    }
+
+    /// Records that a prompt that has waited goes to `backend`. To be called under its client's
+    /// lock, as [`Records::prompt_waits`], so that both always say what its client knows.
+    pub fn prompt_handed_over(
+        &self,
+        prompt: &PromptId,
+        (backend, errand): (BackendId, Errand),
+        output_nodes: &[String],
+    ) {
+        let mut ledger = self.ledger_of(prompt);
+        match errand {
+            Errand::Run => ledger.placed(prompt, backend),
+            Errand::Trial => ledger.on_trial(prompt, backend),
+        }
+        self.note_prompt(&mut ledger, prompt, |mut record| {
+            record.output_nodes = output_nodes.to_vec();
+            record
+        });
+    }
+
+    /// Records that a submission waits in the gateway. The caller makes this durable before the
+    /// submission is answered.
+    pub fn prompt_waits(&self, prompt: &PromptId, output_nodes: &[String]) {
+        let mut ledger = self.ledger_of(prompt);
+        ledger.waits(prompt);
         self.note_prompt(&mut ledger, prompt, |mut record| {
             record.output_nodes = output_nodes.to_vec();
             record
@@ -201,6 +236,14 @@ impl Records {
         let backend = backend.as_deref();
         info!(client, %prompt, backend, end = end.reason(), ms, "Prompt ended.");
         self.settled.notify_waiters();
+    }
+
+    /// The end of a prompt was told, after it was noted.
+    pub fn end_told(&self, prompt: &PromptId, end: End) {
+        let is_same = |known: &Record| known.state == State::Ended(end);
+        if self.ledger_of(prompt).get(prompt, now()).is_some_and(is_same) {
+            let _known = self.note_end(prompt, end, Told::Yes);
+        }
     }
 
     /// Completes when the next prompt after this call is no longer pending. Its client has been
@@ -280,15 +323,22 @@ impl Records {
 
     /// `None` for a prompt without an owner: it can be found again.
     fn record_of(&self, known: &Record) -> Option<PromptRecord> {
+        let client = known.by.client.as_ref()?;
+        let made = self.unix_at(known.made);
+        if known.waits {
+            let record = PromptRecord::waiting(client, (made, known.order), Vec::new());
+            return Some(record.of(known.by.person.as_ref()));
+        }
         let backend = self.fleet.get(known.backend?);
         let sent = Sent {
             backend: backend.name(),
             url: backend.authority.clone(),
-            made: self.unix_at(known.made),
+            made,
             order: known.order,
         };
-        let record = PromptRecord::new(known.by.client.as_ref()?, sent, Vec::new());
-        Some(record.to(backend.identity()).of(known.by.person.as_ref()))
+        let record = PromptRecord::new(client, sent, Vec::new());
+        let record = record.to(backend.identity()).of(known.by.person.as_ref());
+        Some(if known.is_on_trial { record.on_trial() } else { record })
     }
 }
 

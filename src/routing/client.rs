@@ -25,16 +25,18 @@
 
 mod adoption;
 mod binding;
+mod elsewhere;
 mod prompts;
 mod transitions;
 mod uploads;
+mod waiting;
 
 use std::time::{Duration, Instant};
 
 use indexmap::IndexMap;
 use smallvec::SmallVec;
 
-use super::decision::{Decision, Decisions, NotThere, Reason, Refusal, What};
+use super::decision::{Decision, Decisions, Reason, Refusal, What};
 use super::effects::{Effects, Step};
 use super::ids::{BackendId, PromptId};
 use super::pending::Pending;
@@ -43,12 +45,14 @@ use binding::{Binding, Bound};
 use prompts::Prompts;
 pub use transitions::Outcome;
 use uploads::Dialogue;
+pub use waiting::NotNow;
 
 /// One client.
 #[derive(Debug)]
 pub struct Client {
     bound: Bound,
-    /// Invariant: all on the backend that the client is bound to, except adopted ones.
+    /// Invariant: all on the backend that the client is bound to, except adopted ones and those
+    /// that wait in the gateway.
     prompts: Prompts,
     /// Uploads that began under the current binding.
     uploads_in_flight: u32,
@@ -152,34 +156,6 @@ impl Client {
         })
     }
 
-    /// The prompt is provably not at the backend that it was sent to. Places it anew, if nothing
-    /// else holds the client there. `None` leaves everything unchanged.
-    pub fn submit_elsewhere(
-        &mut self,
-        prompt: &PromptId,
-        why: NotThere,
-        fleet: FleetNow<'_>,
-        now: Instant,
-    ) -> Step<Option<Decision>> {
-        Step::of(|effects| {
-            let pending = self.pending().get(prompt)?;
-            // An uploaded picture for this prompt is on that backend, and cannot be fetched from
-            // there.
-            let has_picture = pending.reservation.is_some_and(|until| now < until);
-            if self.work() != 1 || (has_picture && why == NotThere::NeverSent) {
-                return None;
-            }
-            let lifted = self.prompts.lift(prompt)?;
-            let placed = self.bind(fleet, now, effects);
-            let backend = self.bound.backend().unwrap_or(lifted.1.backend);
-            self.prompts.put_back(lifted, backend, effects);
-            self.remember(&placed, now);
-            let decision = placed.ok().filter(|decision| decision.newly_bound)?;
-            effects.routed = Some(decision.reason);
-            Some(decision)
-        })
-    }
-
     /// The prompt was refused by its backend, or provably never sent: it leaves no trace. The
     /// reservation that it used up is restored, so that a corrected prompt finds its picture.
     pub fn withdraw(&mut self, prompt: &PromptId) -> Step<Option<Pending>> {
@@ -241,7 +217,7 @@ impl Client {
     pub fn binding_state(&self, now: Instant) -> &'static str {
         match self.bound.get() {
             None => "none",
-            Some(_) if self.is_held() => "held",
+            Some(_) if self.is_held() || self.has_waiting() => "held",
             Some(bound) if bound.is_reserved(now) => "reserved",
             Some(_) => "idle",
         }
@@ -340,6 +316,10 @@ impl Client {
             let down = Refusal::BackendDown { backend: bound.backend };
             return Some(if serves { Ok(stay(&bound, Reason::Held)) } else { Err(down) });
         }
+        // What waits goes there too, if it can.
+        if self.has_waiting() && own.is_some_and(BackendView::serves_new) {
+            return Some(Ok(stay(&bound, Reason::Held)));
+        }
         (bound.is_reserved(now) && serves).then(|| Ok(stay(&bound, Reason::Reserved)))
     }
 
@@ -384,6 +364,7 @@ impl Client {
     fn remember_if_released(&mut self, now: Instant) {
         if let Some(bound) = self.bound.get().filter(|bound| !bound.is_reserved(now))
             && !self.is_held()
+            && !self.has_waiting()
         {
             self.decisions.remember(Some(bound.backend), What::Released, now);
         }
@@ -400,7 +381,7 @@ mod tests {
     use proptest::collection::vec;
     use proptest::prelude::{Just, Strategy, prop_assert, prop_assert_eq, prop_oneof, proptest};
 
-    use super::super::decision::{DECISIONS_KEPT, Released, StillPending};
+    use super::super::decision::{DECISIONS_KEPT, NotThere, Released, StillPending};
     use super::super::effects::KnownBy;
     use super::super::effects::tests::Mirror;
     use super::super::pending::{End, Loss, Observation, Process, Signal};
@@ -782,7 +763,7 @@ mod tests {
         let mut story = Story::new("Ru0 Ru1");
         story.submit("p").unwrap();
         assert_eq!(elsewhere(&mut story, "p"), Some(1));
-        assert_eq!(story.client.pending()[&id("p")].backend, BackendId::nth(1));
+        assert_eq!(story.client.pending()[&id("p")].backend(), Some(BackendId::nth(1)));
         assert_eq!((story.state(), story.backend()), ("held", Some(1)));
         assert_eq!(elsewhere(&mut story, "p"), None, "there is no other");
 
@@ -1062,7 +1043,7 @@ mod tests {
                 prop_assert!(!story.client.is_held() || story.backend().is_some());
                 prop_assert!(story.client.pending().len() <= PENDING_MAX);
                 for pending in story.client.pending().values() {
-                    prop_assert_eq!(Some(pending.backend.slot()), story.backend());
+                    prop_assert_eq!(pending.backend().map(BackendId::slot), story.backend());
                 }
                 prop_assert_eq!(story.state() == "held", story.client.is_held());
                 prop_assert!(story.client.decisions().iter().count() <= DECISIONS_KEPT);

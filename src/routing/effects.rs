@@ -16,7 +16,7 @@ use std::time::{Duration, Instant};
 
 use super::decision::Reason;
 use super::ids::{BackendId, PromptId};
-use super::pending::End;
+use super::pending::{Course, End, Errand, Pending};
 
 /// The outcome of a transition, and its effects.
 #[derive(Debug)]
@@ -53,6 +53,8 @@ pub struct Effects {
     pub binding: Rebound,
     /// A request was routed by this rule: it is counted.
     pub routed: Option<Reason>,
+    /// What the queue of prompts that wait is told.
+    pub queue: Option<QueueNews>,
     /// A backend has one prompt less, and may not report it yet: its load is adjusted.
     pub freed: Option<BackendId>,
     /// The sockets are told how many prompts are pending.
@@ -69,6 +71,7 @@ impl Effects {
         submission: None,
         binding: Rebound::No,
         routed: None,
+        queue: None,
         freed: None,
         tells_count: false,
         has_begun: false,
@@ -90,12 +93,13 @@ impl Effects {
     // Destructured, so that a new effect must be considered here too. Comparing whole values would
     // take ten times as long.
     fn is_at_most_routed(&self) -> bool {
-        let Self { ended, submission, binding, routed: _, freed, tells_count, has_begun, asks } =
-            self;
+        let Self { ended, submission, binding, routed: _, queue, freed, .. } = self;
+        let Self { tells_count, has_begun, asks, .. } = self;
         matches!(binding, Rebound::No)
             && !(*tells_count || *has_begun || *asks)
             && ended.is_empty()
             && submission.is_none()
+            && queue.is_none()
             && freed.is_none()
     }
 }
@@ -104,8 +108,8 @@ impl Effects {
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Ended {
     pub prompt: PromptId,
-    /// The backend that it was on.
-    pub backend: BackendId,
+    /// The backend that it was on; `None` if it waited.
+    pub backend: Option<BackendId>,
     pub end: End,
     /// When it was first seen to run, if it was.
     pub started: Option<Instant>,
@@ -135,10 +139,54 @@ pub enum KnownBy {
 pub enum Submission {
     /// It is pending from now on, and about to be sent.
     Placed { prompt: PromptId, on: BackendId },
+    /// It waits in the gateway from now on, or again.
+    Waits { prompt: PromptId, how: Waits },
     /// No backend got it, and it is about to be sent to another one.
     Moved { prompt: PromptId, to: BackendId },
+    /// It has waited, and is about to be sent to this backend.
+    HandedOver { prompt: PromptId, to: BackendId, errand: Errand },
     /// No backend has it: its record is removed.
     Withdrawn { prompt: PromptId },
+}
+
+/// Whether a prompt waits for the first time.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Waits {
+    /// It was just submitted.
+    New,
+    /// It was at a backend, or was being sent to one, and no backend has it.
+    Again,
+}
+
+/// What the queue has to know of a client and its prompts.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub enum QueueNews {
+    /// A backend has a prompt that has waited: its body is not needed any more.
+    Accepted(PromptId),
+    /// The same, and the prompt runs.
+    Began(PromptId),
+    /// An upload holds the client, or does not any more.
+    Uploads,
+}
+
+impl QueueNews {
+    /// The news of a prompt, if a backend has it and did not before.
+    pub(super) fn of(prompt: &PromptId, before: Course, now: &Pending) -> Option<Self> {
+        let is_news = before == Course::Kept && now.course() == Course::HandedOver;
+        is_news.then(|| Self::Accepted(prompt.clone()))
+    }
+
+    /// The same, if it may have begun since.
+    pub(super) fn since(
+        prompt: &PromptId,
+        (before, had_started): (Course, bool),
+        now: &Pending,
+    ) -> Option<Self> {
+        match !had_started && now.started().is_some() {
+            true => Some(Self::Began(prompt.clone())),
+            false => Self::of(prompt, before, now),
+        }
+    }
 }
 
 /// What happened to a binding.
@@ -175,7 +223,7 @@ pub(super) mod tests {
         bound: Option<BackendId>,
         /// The binding as it was noted in the journal.
         noted: Option<(BackendId, Instant, Option<Instant>)>,
-        pending: BTreeMap<PromptId, BackendId>,
+        pending: BTreeMap<PromptId, Option<BackendId>>,
         /// Prompts that were reported as ended or withdrawn.
         over: BTreeSet<PromptId>,
     }
@@ -189,12 +237,12 @@ pub(super) mod tests {
             self.submission(effects, client);
             if effects.has_begun && effects.submission.is_none() {
                 // Adopted prompts are known to the code that found them.
-                let found = client.pending().iter().map(|(id, it)| (id.clone(), it.backend));
+                let found = client.pending().iter().map(|(id, it)| (id.clone(), it.backend()));
                 self.pending.extend(found);
             }
             self.binding(effects.binding, client);
-            let pending: BTreeMap<PromptId, BackendId> =
-                client.pending().iter().map(|(id, it)| (id.clone(), it.backend)).collect();
+            let pending: BTreeMap<PromptId, Option<BackendId>> =
+                client.pending().iter().map(|(id, it)| (id.clone(), it.backend())).collect();
             assert_eq!(self.pending, pending, "{effects:?}");
             assert_eq!(self.bound, client.bound().map(|(backend, _)| backend), "{effects:?}");
             assert_eq!(self.noted, binding_of(client), "{effects:?}");
@@ -217,13 +265,22 @@ pub(super) mod tests {
                 None => {}
                 Some(Submission::Placed { prompt, on }) => {
                     assert!(effects.has_begun);
-                    assert_eq!(self.pending.insert(prompt.clone(), *on), None, "{prompt}");
+                    assert_eq!(self.pending.insert(prompt.clone(), Some(*on)), None, "{prompt}");
                     assert!(client.pending().contains_key(prompt));
                     self.over.remove(prompt);
                 }
-                Some(Submission::Moved { prompt, to }) => {
-                    let from = self.pending.insert(prompt.clone(), *to);
-                    assert!(from.is_some_and(|from| from != *to), "{prompt}");
+                Some(Submission::Waits { prompt, how }) => {
+                    let from = self.pending.insert(prompt.clone(), None);
+                    assert_eq!(effects.has_begun, *how == Waits::New);
+                    assert_eq!(from.is_none(), *how == Waits::New, "{prompt}");
+                    assert_ne!(from, Some(None), "{prompt}");
+                    self.over.remove(prompt);
+                }
+                Some(
+                    Submission::Moved { prompt, to } | Submission::HandedOver { prompt, to, .. },
+                ) => {
+                    let from = self.pending.insert(prompt.clone(), Some(*to));
+                    assert!(from.is_some_and(|from| from != Some(*to)), "{prompt}");
                 }
                 Some(Submission::Withdrawn { prompt }) => {
                     let was_pending = self.pending.remove(prompt).is_some();
@@ -255,6 +312,7 @@ pub(super) mod tests {
     enum Does {
         Contact,
         Submit(u8),
+        Waits(Wait),
         Elsewhere(u8, NotThere),
         Accepted(u8),
         Hear(u8, Signal),
@@ -270,6 +328,19 @@ pub(super) mod tests {
         Release,
         Reset,
         After(u64),
+    }
+
+    /// What happens to a prompt that waits.
+    #[derive(Clone, Copy, Debug)]
+    enum Wait {
+        Begins(u8),
+        HandedOver(u8, u16),
+        GoesOut(u8),
+        Again(u8),
+        Dropped(u8),
+        AskedToDelete(u8),
+        LostOnTheWay(u8),
+        ResetPlaced(u16),
     }
 
     const PROMPTS: u8 = 6;
@@ -295,6 +366,19 @@ pub(super) mod tests {
         ]
     }
 
+    fn waits() -> impl Strategy<Value = Wait> {
+        prop_oneof![
+            3 => (0..PROMPTS).prop_map(Wait::Begins),
+            4 => (0..PROMPTS, 0..3_u16).prop_map(|(prompt, to)| Wait::HandedOver(prompt, to)),
+            2 => (0..PROMPTS).prop_map(Wait::GoesOut),
+            1 => (0..PROMPTS).prop_map(Wait::Again),
+            1 => (0..PROMPTS).prop_map(Wait::Dropped),
+            1 => (0..PROMPTS).prop_map(Wait::AskedToDelete),
+            1 => (0..PROMPTS).prop_map(Wait::LostOnTheWay),
+            1 => (0..3_u16).prop_map(Wait::ResetPlaced),
+        ]
+    }
+
     fn does() -> impl Strategy<Value = Does> {
         let why = select(vec![NotThere::NeverSent, NotThere::Refused]);
         let outcome = select(vec![Outcome::Told, Outcome::Untold]);
@@ -302,6 +386,7 @@ pub(super) mod tests {
         prop_oneof![
             1 => Just(Does::Contact),
             4 => (0..PROMPTS).prop_map(Does::Submit),
+            12 => waits().prop_map(Does::Waits),
             1 => (0..PROMPTS, why).prop_map(|(prompt, why)| Does::Elsewhere(prompt, why)),
             1 => (0..PROMPTS).prop_map(Does::Accepted),
             8 => says(),
@@ -347,6 +432,7 @@ pub(super) mod tests {
                 }
                 Does::Contact => outcome(client.contact(fleet, now)).1,
                 Does::Submit(prompt) => outcome(client.submit(id(prompt), 4, fleet, now)).1,
+                Does::Waits(wait) => waited(client, wait, fleet, now),
                 Does::Elsewhere(prompt, why) => {
                     outcome(client.submit_elsewhere(&id(prompt), why, fleet, now)).1
                 }
@@ -386,6 +472,37 @@ pub(super) mod tests {
         }
     }
 
+    fn waited(client: &mut Client, wait: Wait, fleet: FleetNow<'_>, now: Instant) -> Effects {
+        let attempt = |client: &Client, prompt: u8| {
+            client.pending().get(&id(prompt)).map_or(0, Pending::attempt)
+        };
+        match wait {
+            Wait::Begins(prompt) => outcome(client.enqueue(id(prompt), 4, now)).1,
+            Wait::HandedOver(prompt, to) => {
+                let to = (BackendId::nth(to), Errand::Run);
+                let (handed, effects) = outcome(client.hand_over(&id(prompt), to, fleet, now));
+                let at = client.pending().get(&id(prompt)).and_then(Pending::backend);
+                assert!(handed.is_err() || at == Some(to.0));
+                effects
+            }
+            Wait::GoesOut(prompt) => {
+                let attempt = attempt(client, prompt);
+                outcome(client.goes_out(&id(prompt), attempt, now)).1
+            }
+            Wait::Again(prompt) => {
+                let attempt = attempt(client, prompt);
+                outcome(client.wait_again(&id(prompt), attempt, now)).1
+            }
+            Wait::Dropped(prompt) => outcome(client.drop_waiting(&id(prompt), End::Deleted, now)).1,
+            Wait::AskedToDelete(prompt) => outcome(client.delete_asked(&id(prompt), now)).1,
+            Wait::LostOnTheWay(prompt) => {
+                let attempt = attempt(client, prompt);
+                outcome(client.lost_on_the_way(&id(prompt), attempt, now)).1
+            }
+            Wait::ResetPlaced(from) => outcome(client.reset_placed(BackendId::nth(from), now)).1,
+        }
+    }
+
     fn outcome<T>(step: Step<T>) -> (T, Effects) {
         step.split()
     }
@@ -415,6 +532,9 @@ pub(super) mod tests {
                 for prompt in after.difference(&before) {
                     *begun.entry(prompt.clone()).or_default() += 1;
                 }
+                for pending in told.client.pending().values() {
+                    prop_assert_eq!(pending.is_waiting(), pending.backend().is_none());
+                }
                 let gone: BTreeSet<PromptId> = before.difference(&after).cloned().collect();
                 let is_withdrawn = matches!(next, Does::Withdraw(_));
                 prop_assert_eq!(ended.len(), if is_withdrawn { 0 } else { gone.len() });
@@ -440,11 +560,20 @@ pub(super) mod tests {
     fn is_known_by(ended: &Ended, by: Does) -> bool {
         match by {
             Does::Hear(..) => ended.known == KnownBy::Heard,
-            Does::Sight(..) | Does::Settle(_) => ended.known == KnownBy::Found,
-            Does::GiveUp(..) => ended.known == KnownBy::GivenUp,
-            Does::Reset => ended.known == KnownBy::CutOff && ended.end == End::Lost(Loss::Reset),
+            Does::Sight(..)
+            | Does::Settle(_)
+            | Does::Waits(Wait::Dropped(_) | Wait::Again(_) | Wait::AskedToDelete(_)) => {
+                ended.known == KnownBy::Found
+            }
+            Does::GiveUp(..) | Does::Waits(Wait::LostOnTheWay(_)) => {
+                ended.known == KnownBy::GivenUp
+            }
+            Does::Reset | Does::Waits(Wait::ResetPlaced(_)) => {
+                ended.known == KnownBy::CutOff && ended.end == End::Lost(Loss::Reset)
+            }
             Does::Contact
             | Does::Submit(_)
+            | Does::Waits(Wait::Begins(_) | Wait::HandedOver(..) | Wait::GoesOut(_))
             | Does::Elsewhere(..)
             | Does::Accepted(_)
             | Does::Withdraw(_)

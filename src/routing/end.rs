@@ -27,11 +27,15 @@ pub enum Loss {
     GatewayRestarted,
     /// The gateway was restarted with a configuration that does not contain its backend.
     BackendRemoved,
+    /// It was accepted before a backend was asked, and each backend that could run it refused it.
+    Refused,
+    /// It waited in the gateway for longer than `queue.max_wait`.
+    WaitedTooLong,
 }
 
 impl End {
     /// Every end, for the metrics that count them.
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 13] = [
         Self::Succeeded,
         Self::Failed,
         Self::Interrupted,
@@ -43,6 +47,8 @@ impl End {
         Self::Lost(Loss::Reset),
         Self::Lost(Loss::GatewayRestarted),
         Self::Lost(Loss::BackendRemoved),
+        Self::Lost(Loss::Refused),
+        Self::Lost(Loss::WaitedTooLong),
     ];
 
     /// The end that [`End::reason`] names. An unknown word comes from a newer Mooring, which has
@@ -80,6 +86,8 @@ impl End {
             Self::Lost(Loss::Reset) => "reset",
             Self::Lost(Loss::GatewayRestarted) => "gateway_restarted",
             Self::Lost(Loss::BackendRemoved) => "backend_removed",
+            Self::Lost(Loss::Refused) => "refused",
+            Self::Lost(Loss::WaitedTooLong) => "waited_too_long",
         }
     }
 }

@@ -22,6 +22,7 @@ use super::pending::End;
 pub use histories::{Listed, histories, newest};
 use presumed::PresumedLost;
 
+mod found;
 mod histories;
 mod presumed;
 
@@ -56,6 +57,10 @@ pub struct Record {
     pub by: Submitter,
     /// `None` until it is placed.
     pub backend: Option<BackendId>,
+    /// It waits in the gateway, or ended while it did.
+    pub waits: bool,
+    /// It went to its backend for a verdict only.
+    pub is_on_trial: bool,
     pub made: Instant,
     /// Its place among all submissions: ComfyUI works in this order.
     pub order: u64,
@@ -140,7 +145,9 @@ impl Ledger {
         self.owners.began(&by, &prompt);
         let state = State::Pending;
         let (ended, settled, place) = (None, None, None);
-        let record = Record { by, backend, made, order, state, ended, settled, place };
+        let (waits, is_on_trial) = (false, false);
+        let record =
+            Record { by, backend, waits, is_on_trial, made, order, state, ended, settled, place };
         self.prompts.insert(prompt.clone(), record);
         self.next_order = self.next_order.max(order + 1);
         if let Some((end, at)) = end {
@@ -157,7 +164,22 @@ impl Ledger {
     /// The submission goes to `backend`.
     pub fn placed(&mut self, prompt: &PromptId, backend: BackendId) {
         if let Some(record) = self.prompts.get_mut(prompt) {
-            record.backend = Some(backend);
+            (record.backend, record.waits, record.is_on_trial) = (Some(backend), false, false);
+        }
+    }
+
+    /// It goes there for a verdict only.
+    pub fn on_trial(&mut self, prompt: &PromptId, backend: BackendId) {
+        self.placed(prompt, backend);
+        if let Some(record) = self.prompts.get_mut(prompt) {
+            record.is_on_trial = true;
+        }
+    }
+
+    /// The submission is at no backend: it waits in the gateway.
+    pub fn waits(&mut self, prompt: &PromptId) {
+        if let Some(record) = self.prompts.get_mut(prompt) {
+            (record.backend, record.waits, record.is_on_trial) = (None, true, false);
         }
     }
 
@@ -173,34 +195,6 @@ impl Ledger {
         {
             self.owners.settled(&record.by, prompt);
         }
-    }
-
-    /// A prompt that nobody submitted through us was found on `backend`.
-    pub fn learn(&mut self, prompt: &PromptId, backend: BackendId, now: Instant) {
-        if self.get(prompt, now).is_none() {
-            self.insert(prompt, Submitter::default(), now);
-            self.placed(prompt, backend);
-            self.settle(prompt, State::Learned, now);
-        }
-    }
-
-    /// A client's prompt was found on `backend`, where it is pending. False if it is already known
-    /// as pending or ended.
-    pub fn adopt(
-        &mut self,
-        prompt: &PromptId,
-        by: Submitter,
-        (backend, seen): (BackendId, Instant),
-        now: Instant,
-    ) -> bool {
-        match self.get(prompt, now).map(|record| record.state) {
-            Some(State::Pending | State::Ended(_)) => return false,
-            Some(State::Learned) | None => self.insert(prompt, by, now),
-        }
-        if let Some(record) = self.prompts.get_mut(prompt) {
-            (record.backend, record.made) = (Some(backend), seen);
-        }
-        true
     }
 
     /// What is known of a prompt.
@@ -327,7 +321,9 @@ impl Ledger {
         self.next_order += 1;
         self.owners.began(&by, prompt);
         let (backend, ended, settled, place) = (None, None, None, None);
-        let record = Record { by, backend, made: now, order, state, ended, settled, place };
+        let (waits, is_on_trial, made) = (false, false, now);
+        let record =
+            Record { by, backend, waits, is_on_trial, made, order, state, ended, settled, place };
         if let Some(expired) = self.prompts.insert(prompt.clone(), record) {
             unlist(&mut self.owners, &expired);
             self.presumed_lost.forget(prompt, &expired);

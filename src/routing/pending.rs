@@ -1,15 +1,21 @@
 //! One pending prompt: what is known of it, and when it has ended (promises P1, P3, P5, P6).
 //!
-//! A prompt is pending from the moment we decide to send it. A terminal event makes it *ending*. It
+//! A prompt is pending from the moment we decide to send it, or to let it wait until a backend has
+//! room. A terminal event makes it *ending*. It
 //! has *ended* when `executing` null with its id was relayed, when its history entry was seen and
 //! [`HISTORY_SETTLES`] has passed, or when it is gone. Events can be lost with a link, so the
 //! answers of a backend that is asked count as much as events.
+
+mod observation;
+mod waiting;
 
 use std::time::{Duration, Instant};
 
 use super::ids::BackendId;
 
 pub use super::end::{End, Loss};
+pub use observation::{Observation, Process, process_since};
+pub use waiting::{Course, Errand, Settled};
 
 /// How long a prompt's own events may still arrive after its history entry was seen.
 pub const HISTORY_SETTLES: Duration = Duration::from_secs(1);
@@ -21,6 +27,8 @@ pub const ABSENT_LOOKS_APART: Duration = Duration::from_secs(2);
 /// How far a pending prompt is known to be.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Phase {
+    /// It waits in the gateway and is at no backend.
+    Waiting,
     /// Decided and perhaps sent; there is no answer yet.
     Sending,
     /// Pending when the gateway was restarted; its backend was not yet asked about it.
@@ -37,6 +45,7 @@ impl Phase {
     #[must_use]
     pub fn as_str(self) -> &'static str {
         match self {
+            Self::Waiting => "waiting",
             Self::Sending => "sending",
             Self::Restored => "restored",
             Self::Queued => "queued",
@@ -49,8 +58,19 @@ impl Phase {
 /// One entry of a client's map of pending prompts.
 #[derive(Clone, Debug)]
 pub struct Pending {
-    pub backend: BackendId,
-    /// When the gateway decided to send it.
+    /// Where it is or is being sent to. Invariant: `None` exactly while it waits.
+    place: Option<BackendId>,
+    course: Course,
+    /// Rises with each change of its place: what was asked, found or done in an earlier attempt is
+    /// not about this one.
+    attempt: u32,
+    /// When it was sent to its place, or decided to be: a process that is newer does not have it.
+    sent: Instant,
+    /// What it went there for.
+    errand: Errand,
+    /// False while it is certain that no byte of this attempt was sent.
+    is_out: bool,
+    /// When the gateway decided to send it, or to let it wait.
     pub since: Instant,
     /// When it was last seen, in an event or in an answer.
     pub heard: Instant,
@@ -104,40 +124,16 @@ pub enum Signal {
     LastWord,
 }
 
-/// What the backend answered when it was asked.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub enum Observation {
-    Queued,
-    Running,
-    InHistory(End),
-    /// In neither queue nor history, which were read in this order.
-    Absent(Process),
-}
-
-/// Whether the backend's process was replaced since the prompt was sent.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub enum Process {
-    /// It is a new process: the old one's memory is gone.
-    Restarted,
-    /// There is no sign of a new process.
-    MaybeSame,
-}
-
-/// Whether the process was replaced, from when the prompt was sent and when the process is known to
-/// have been new.
-#[must_use]
-pub fn process_since(sent: Instant, restarted: Option<Instant>) -> Process {
-    match restarted {
-        Some(restarted) if sent < restarted => Process::Restarted,
-        Some(_) | None => Process::MaybeSame,
-    }
-}
-
 impl Pending {
     #[must_use]
     pub fn new(backend: BackendId, now: Instant) -> Self {
         Self {
-            backend,
+            place: Some(backend),
+            course: Course::Direct,
+            attempt: 0,
+            sent: now,
+            errand: Errand::Run,
+            is_out: true,
             since: now,
             heard: now,
             phase: Phase::Sending,
@@ -158,7 +154,7 @@ impl Pending {
     #[must_use]
     pub fn restored(backend: BackendId, since: Instant, now: Instant) -> Self {
         let asked_for = Self { phase: Phase::Restored, must_ask: true, ..Self::new(backend, now) };
-        Self { since, decided: None, ..asked_for }
+        Self { since, sent: since, decided: None, ..asked_for }
     }
 
     /// A prompt that was found in its backend's queue and was unknown here. Its backend must be
@@ -170,8 +166,13 @@ impl Pending {
 
     /// The backend accepted it (it answered 200, or the prompt was found there).
     pub fn accepted(&mut self, now: Instant) {
+        if self.is_waiting() {
+            return;
+        }
         self.is_known(now);
+        self.is_there_for_good();
         match self.phase {
+            Phase::Waiting => {}
             Phase::Sending | Phase::Restored => self.phase = Phase::Queued,
             // Its first events may arrive before the answer.
             Phase::Queued | Phase::Running | Phase::Ending(_) => {}
@@ -180,6 +181,10 @@ impl Pending {
 
     /// Applies an event. Returns the end, if this event ends it.
     pub fn on_event(&mut self, heard: Signal, now: Instant) -> Option<End> {
+        if self.is_waiting() {
+            // It is at no backend, so this is about an attempt that is over.
+            return None;
+        }
         self.is_known(now);
         self.spoke = now;
         self.began = (heard == Signal::Started).then_some(self.began.unwrap_or(now));
@@ -189,6 +194,7 @@ impl Pending {
                 None
             }
             (Signal::Terminal(end), _) => {
+                self.is_there_for_good();
                 self.phase = Phase::Ending(end);
                 self.stopped.get_or_insert(now);
                 None
@@ -202,11 +208,15 @@ impl Pending {
         }
     }
 
-    /// Applies an answer. Returns the end, if this answer settles it.
-    pub fn on_probe(&mut self, sighted: Observation, now: Instant) -> Option<End> {
+    /// Applies an answer. Returns what this answer settles.
+    pub fn on_probe(&mut self, sighted: Observation, now: Instant) -> Option<Settled> {
+        if self.is_waiting() {
+            return None;
+        }
         match sighted {
             Observation::Queued => {
                 self.is_there(now);
+                self.is_there_for_good();
                 self.phase = Phase::Queued;
                 None
             }
@@ -223,23 +233,26 @@ impl Pending {
                 };
                 self.finding = Finding::InHistory { end, since };
                 self.stopped.get_or_insert(since);
-                self.settled(now)
+                self.is_there_for_good();
+                self.settled(now).map(Settled::Ended)
             }
             Observation::Absent(process) => self.is_missed(process, now),
         }
     }
 
     /// It is in neither queue nor history.
-    fn is_missed(&mut self, process: Process, now: Instant) -> Option<End> {
+    fn is_missed(&mut self, process: Process, now: Instant) -> Option<Settled> {
         match (process, self.finding) {
-            (Process::Restarted, _) => Some(self.gone(Loss::BackendRestarted)),
+            (Process::Restarted, _) => Some(self.missing(Loss::BackendRestarted)),
             // Its history was cleared meanwhile; how it ended is still known.
-            (Process::MaybeSame, Finding::InHistory { .. }) => self.settled(now),
+            (Process::MaybeSame, Finding::InHistory { .. }) => {
+                self.settled(now).map(Settled::Ended)
+            }
             // It was in the queue when its client asked for the deletion, so one answer is enough.
             (Process::MaybeSame, Finding::Nothing | Finding::Absent { .. })
                 if self.delete_asked =>
             {
-                Some(self.gone(Loss::Vanished))
+                Some(self.missing(Loss::Vanished))
             }
             (Process::MaybeSame, Finding::Nothing) => {
                 self.finding = Finding::Absent { since: now };
@@ -247,7 +260,7 @@ impl Pending {
             }
             (Process::MaybeSame, Finding::Absent { since }) => {
                 let is_proven = ABSENT_LOOKS_APART <= now.duration_since(since);
-                is_proven.then(|| self.gone(Loss::Vanished))
+                is_proven.then(|| self.missing(Loss::Vanished))
             }
         }
     }
@@ -305,7 +318,9 @@ impl Pending {
 
     /// It runs, or has just ended: a backend sends the outcome before it counts the prompt as done.
     fn runs(&mut self, now: Instant) {
+        self.is_there_for_good();
         match self.phase {
+            Phase::Waiting => {}
             Phase::Sending | Phase::Restored | Phase::Queued | Phase::Running => {
                 self.stopped = None;
                 self.started.get_or_insert(now);
@@ -321,7 +336,7 @@ impl Pending {
     pub fn ask_delete(&mut self) {
         match self.phase {
             Phase::Sending | Phase::Restored | Phase::Queued => self.delete_asked = true,
-            Phase::Running | Phase::Ending(_) => {}
+            Phase::Waiting | Phase::Running | Phase::Ending(_) => {}
         }
     }
 
@@ -337,10 +352,11 @@ impl Pending {
     }
 
     /// True if its backend should be asked about it now. A prompt that is being sent is left to its
-    /// submission. One whose `executing` null is overdue has an end that can be found.
+    /// submission, and one that waits is nowhere. One whose `executing` null is overdue has an end
+    /// that can be found.
     #[must_use]
     pub fn wants_asking(&self, silent_after: Duration, now: Instant) -> bool {
-        let is_sent = self.phase != Phase::Sending;
+        let is_sent = !matches!(self.phase, Phase::Waiting | Phase::Sending);
         let is_silent = silent_after <= now.duration_since(self.heard);
         let is_half_found = self.finding != Finding::Nothing || self.delete_asked;
         let is_overdue = matches!(self.phase, Phase::Ending(_))
@@ -360,16 +376,16 @@ impl Pending {
     fn gone(&self, loss: Loss) -> End {
         match (self.finding, self.phase) {
             (Finding::InHistory { end, .. }, _) | (_, Phase::Ending(end)) => end,
-            (_, Phase::Sending | Phase::Restored | Phase::Queued | Phase::Running)
-                if self.delete_asked =>
-            {
-                End::Deleted
-            }
+            (
+                _,
+                Phase::Waiting | Phase::Sending | Phase::Restored | Phase::Queued | Phase::Running,
+            ) if self.delete_asked => End::Deleted,
             // It is no longer known whether it was ever sent.
             (_, Phase::Restored) if loss == Loss::Vanished => End::Lost(Loss::GatewayRestarted),
-            (_, Phase::Sending | Phase::Restored | Phase::Queued | Phase::Running) => {
-                End::Lost(loss)
-            }
+            (
+                _,
+                Phase::Waiting | Phase::Sending | Phase::Restored | Phase::Queued | Phase::Running,
+            ) => End::Lost(loss),
         }
     }
 }
@@ -381,6 +397,48 @@ mod tests {
     use proptest::sample::select;
 
     use super::*;
+
+    impl Pending {
+        /// The end that an answer settles, of a prompt that does not wait again.
+        fn asked(&mut self, sighted: Observation, now: Instant) -> Option<End> {
+            match self.on_probe(sighted, now) {
+                None => None,
+                Some(Settled::Ended(end)) => Some(end),
+                Some(Settled::Waits) => panic!("its body is not kept"),
+            }
+        }
+    }
+
+    #[test]
+    fn what_no_backend_has_waits_again_while_its_body_is_kept() {
+        let t = start();
+        let (absent, gone) =
+            (Observation::Absent(Process::MaybeSame), Observation::Absent(Process::Restarted));
+        let restored = || Pending::restored(BackendId::nth(0), t, t).kept();
+        let mut lost = restored();
+        assert_eq!(lost.on_probe(absent, t), None, "one look proves nothing");
+        assert_eq!(lost.on_probe(absent, at(t, 2000)), Some(Settled::Waits));
+        let restarted = Some(Settled::Ended(End::Lost(Loss::BackendRestarted)));
+        assert_eq!(restored().on_probe(gone, t), restarted, "it may have begun there");
+        let mut deleted = restored();
+        deleted.ask_delete();
+        assert_eq!(deleted.on_probe(absent, t), Some(Settled::Ended(End::Deleted)));
+        let mut taken = restored();
+        assert_eq!(taken.on_probe(Observation::Queued, t), None);
+        assert_eq!(taken.on_probe(gone, t), restarted, "it may have run");
+    }
+
+    #[test]
+    fn nothing_that_is_said_of_a_prompt_that_waits_counts() {
+        let t = start();
+        let mut waiting = Pending::waiting(t, t);
+        assert_eq!(waiting.on_event(Signal::Started, t), None);
+        assert_eq!(waiting.on_event(Signal::Terminal(End::Failed), t), None);
+        assert_eq!(waiting.on_event(Signal::LastWord, t), None);
+        assert_eq!(waiting.on_probe(Observation::InHistory(End::Failed), t), None);
+        assert!(waiting.is_waiting() && waiting.backend().is_none());
+        assert!(!waiting.wants_asking(Duration::ZERO, at(t, 9)));
+    }
 
     fn at(start: Instant, millis: u64) -> Instant {
         start + Duration::from_millis(millis)
@@ -416,12 +474,12 @@ mod tests {
         heard.on_event(Signal::Terminal(End::Succeeded), at(t, 11));
         let between = |from, to| Some(at(t, to).duration_since(at(t, from)));
         assert_eq!(heard.ran(at(t, 99)), between(5, 11), "the last word may come much later");
-        found.on_probe(Observation::Queued, at(t, 3));
+        found.asked(Observation::Queued, at(t, 3));
         assert_eq!(found.ran(at(t, 4)), None);
-        found.on_probe(Observation::Running, at(t, 7));
+        found.asked(Observation::Running, at(t, 7));
         assert_eq!(found.ran(at(t, 9)), between(7, 9), "it still runs");
-        found.on_probe(Observation::InHistory(End::Succeeded), at(t, 20));
-        found.on_probe(Observation::InHistory(End::Succeeded), at(t, 9000));
+        found.asked(Observation::InHistory(End::Succeeded), at(t, 20));
+        found.asked(Observation::InHistory(End::Succeeded), at(t, 9000));
         assert_eq!(found.ran(at(t, 9000)), between(7, 20));
     }
 
@@ -431,7 +489,7 @@ mod tests {
         let mut prompt = pending(t);
         assert_eq!(prompt.on_event(Signal::LastWord, t), None);
         assert!(prompt.wants_asking(Duration::from_secs(30), t));
-        assert_eq!(prompt.on_probe(Observation::InHistory(End::Succeeded), t), None);
+        assert_eq!(prompt.asked(Observation::InHistory(End::Succeeded), t), None);
         assert_eq!(prompt.settled(at(t, 999)), None);
         assert_eq!(prompt.settled(at(t, 1000)), Some(End::Succeeded));
     }
@@ -441,15 +499,11 @@ mod tests {
         let t = start();
         let absent = Observation::Absent(Process::MaybeSame);
         let mut prompt = pending(t);
-        assert_eq!(prompt.on_probe(absent, t), None);
-        assert_eq!(prompt.on_probe(absent, at(t, 1999)), None);
-        assert_eq!(
-            prompt.on_probe(Observation::Running, at(t, 2500)),
-            None,
-            "it was there after all"
-        );
-        assert_eq!(prompt.on_probe(absent, at(t, 3000)), None, "counted anew");
-        assert_eq!(prompt.on_probe(absent, at(t, 5000)), Some(End::Lost(Loss::Vanished)));
+        assert_eq!(prompt.asked(absent, t), None);
+        assert_eq!(prompt.asked(absent, at(t, 1999)), None);
+        assert_eq!(prompt.asked(Observation::Running, at(t, 2500)), None, "it was there after all");
+        assert_eq!(prompt.asked(absent, at(t, 3000)), None, "counted anew");
+        assert_eq!(prompt.asked(absent, at(t, 5000)), Some(End::Lost(Loss::Vanished)));
     }
 
     #[test]
@@ -457,19 +511,19 @@ mod tests {
         let t = start();
         let absent = Observation::Absent(Process::MaybeSame);
         let mut prompt = pending(t);
-        assert_eq!(prompt.on_probe(absent, t), None);
+        assert_eq!(prompt.asked(absent, t), None);
         assert_eq!(prompt.on_event(Signal::Started, at(t, 1000)), None);
-        assert_eq!(prompt.on_probe(absent, at(t, 2500)), None);
+        assert_eq!(prompt.asked(absent, at(t, 2500)), None);
     }
 
     #[test]
     fn absence_after_a_restart_is_loss_at_once_and_after_a_delete_is_deletion() {
         let t = start();
         let restarted = Observation::Absent(Process::Restarted);
-        assert_eq!(pending(t).on_probe(restarted, t), Some(End::Lost(Loss::BackendRestarted)));
+        assert_eq!(pending(t).asked(restarted, t), Some(End::Lost(Loss::BackendRestarted)));
         let mut deleted = pending(t);
         deleted.ask_delete();
-        assert_eq!(deleted.on_probe(restarted, t), Some(End::Deleted));
+        assert_eq!(deleted.asked(restarted, t), Some(End::Deleted));
     }
 
     #[test]
@@ -485,15 +539,15 @@ mod tests {
     fn a_prompt_that_was_seen_in_the_history_is_not_lost_when_the_history_is_cleared() {
         let t = start();
         let mut cleared = pending(t);
-        assert_eq!(cleared.on_probe(Observation::InHistory(End::Failed), t), None);
+        assert_eq!(cleared.asked(Observation::InHistory(End::Failed), t), None);
         let absent = Observation::Absent(Process::MaybeSame);
-        assert_eq!(cleared.on_probe(absent, at(t, 999)), None, "its events may still come");
+        assert_eq!(cleared.asked(absent, at(t, 999)), None, "its events may still come");
         assert!(cleared.wants_asking(Duration::from_secs(30), at(t, 999)));
-        assert_eq!(cleared.on_probe(absent, at(t, 1000)), Some(End::Failed));
+        assert_eq!(cleared.asked(absent, at(t, 1000)), Some(End::Failed));
 
         let mut restarted = pending(t);
-        assert_eq!(restarted.on_probe(Observation::InHistory(End::Succeeded), t), None);
-        let gone = restarted.on_probe(Observation::Absent(Process::Restarted), t);
+        assert_eq!(restarted.asked(Observation::InHistory(End::Succeeded), t), None);
+        let gone = restarted.asked(Observation::Absent(Process::Restarted), t);
         assert_eq!(gone, Some(End::Succeeded), "no event comes from a process that is gone");
     }
 
@@ -506,19 +560,19 @@ mod tests {
         assert_eq!(running.on_event(Signal::Started, t), None);
         running.ask_delete();
         assert!(!running.wants_asking(after, t), "for all the hours that it runs");
-        assert_eq!(running.on_probe(absent, t), None, "so one look is not enough");
+        assert_eq!(running.asked(absent, t), None, "so one look is not enough");
 
         let mut overtaken = pending(t);
         overtaken.ask_delete();
         assert!(overtaken.wants_asking(after, t));
-        assert_eq!(overtaken.on_probe(Observation::Queued, t), None);
+        assert_eq!(overtaken.asked(Observation::Queued, t), None);
         assert!(overtaken.wants_asking(after, t), "the deletion may be on its way");
-        assert_eq!(overtaken.on_probe(Observation::Running, t), None);
+        assert_eq!(overtaken.asked(Observation::Running, t), None);
         assert!(!overtaken.wants_asking(after, t));
 
         let mut waiting = pending(t);
         waiting.ask_delete();
-        assert_eq!(waiting.on_probe(absent, t), Some(End::Deleted));
+        assert_eq!(waiting.asked(absent, t), Some(End::Deleted));
     }
 
     #[test]
@@ -526,12 +580,12 @@ mod tests {
         let t = start();
         let mut prompt = pending(t);
         assert_eq!(prompt.on_event(Signal::Terminal(End::Interrupted), t), None);
-        assert_eq!(prompt.on_probe(Observation::Running, t), None);
+        assert_eq!(prompt.asked(Observation::Running, t), None);
         assert_eq!(prompt.on_event(Signal::LastWord, t), Some(End::Interrupted));
 
         let mut forged = pending(t);
         assert_eq!(forged.on_event(Signal::Terminal(End::Succeeded), t), None);
-        assert_eq!(forged.on_probe(Observation::Queued, t), None, "it has not even begun");
+        assert_eq!(forged.asked(Observation::Queued, t), None, "it has not even begun");
         assert_eq!(forged.on_event(Signal::LastWord, t), None);
     }
 
@@ -543,8 +597,8 @@ mod tests {
         assert_eq!(prompt.on_event(Signal::Terminal(End::Succeeded), t), None);
         assert!(!prompt.wants_asking(after, at(t, 999)));
         assert!(prompt.wants_asking(after, at(t, 1000)));
-        assert_eq!(prompt.on_probe(Observation::InHistory(End::Succeeded), at(t, 1000)), None);
-        let settled = prompt.on_probe(Observation::InHistory(End::Succeeded), at(t, 2000));
+        assert_eq!(prompt.asked(Observation::InHistory(End::Succeeded), at(t, 1000)), None);
+        let settled = prompt.asked(Observation::InHistory(End::Succeeded), at(t, 2000));
         assert_eq!(settled, Some(End::Succeeded), "two seconds after its terminal event");
     }
 
@@ -553,10 +607,10 @@ mod tests {
         let t = start();
         let absent = Observation::Absent(Process::MaybeSame);
         let mut prompt = Pending::new(BackendId::nth(0), t);
-        assert_eq!(prompt.on_probe(absent, t), None);
+        assert_eq!(prompt.asked(absent, t), None);
         prompt.accepted(at(t, 1000));
-        assert_eq!(prompt.on_probe(absent, at(t, 2500)), None);
-        assert_eq!(prompt.on_probe(absent, at(t, 4500)), Some(End::Lost(Loss::Vanished)));
+        assert_eq!(prompt.asked(absent, at(t, 2500)), None);
+        assert_eq!(prompt.asked(absent, at(t, 4500)), Some(End::Lost(Loss::Vanished)));
     }
 
     #[test]
@@ -605,7 +659,7 @@ mod tests {
                 told.push(next);
                 let end = match next {
                     Told::Heard(heard) => prompt.on_event(heard, now),
-                    Told::Observation(sighted) => prompt.on_probe(sighted, now),
+                    Told::Observation(sighted) => prompt.asked(sighted, now),
                     Told::AskedToDelete => {
                         prompt.ask_delete();
                         None
@@ -635,7 +689,9 @@ mod tests {
                         | Loss::BackendWedged
                         | Loss::Reset
                         | Loss::GatewayRestarted
-                        | Loss::BackendRemoved,
+                        | Loss::BackendRemoved
+                        | Loss::Refused
+                        | Loss::WaitedTooLong,
                     ) => false,
                 };
                 prop_assert!(ending, "{end:?} after {told:?}");
@@ -650,14 +706,14 @@ mod tests {
         let absent = Observation::Absent(Process::MaybeSame);
         let mut prompt = Pending::restored(BackendId::nth(0), t, t);
         assert!(prompt.wants_asking(silent, t));
-        assert_eq!(prompt.on_probe(absent, t), None);
-        assert_eq!(prompt.on_probe(absent, at(t, 2000)), Some(End::Lost(Loss::GatewayRestarted)));
+        assert_eq!(prompt.asked(absent, t), None);
+        assert_eq!(prompt.asked(absent, at(t, 2000)), Some(End::Lost(Loss::GatewayRestarted)));
 
         let mut prompt = Pending::restored(BackendId::nth(0), t, t);
-        assert_eq!(prompt.on_probe(Observation::Queued, t), None);
+        assert_eq!(prompt.asked(Observation::Queued, t), None);
         assert!(!prompt.wants_asking(silent, t));
-        assert_eq!(prompt.on_probe(absent, t), None);
-        assert_eq!(prompt.on_probe(absent, at(t, 2000)), Some(End::Lost(Loss::Vanished)));
+        assert_eq!(prompt.asked(absent, t), None);
+        assert_eq!(prompt.asked(absent, at(t, 2000)), Some(End::Lost(Loss::Vanished)));
     }
 
     #[test]

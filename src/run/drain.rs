@@ -62,7 +62,7 @@ fn pending(sessions: &Sessions) -> impl Iterator<Item = (ClientId, PromptId, Arc
     sessions.clients.all().into_iter().flat_map(move |client| {
         let id = client.id.clone();
         client.pending().into_iter().map(move |(prompt, pending)| {
-            (id.clone(), prompt, sessions.shared.fleet.get(pending.backend).name())
+            (id.clone(), prompt, sessions.shared.fleet.name_of(pending.backend()))
         })
     })
 }

@@ -14,20 +14,20 @@ use std::time::Duration;
 use tracing::debug;
 
 use super::completion::Completion;
+use super::ends::Untold;
 use super::submissions::Remembered;
-use super::tombstones::TombstoneReason;
 use super::{Client, Sessions, State, control};
-use crate::journal::record::Told;
+use crate::journal::record::{BodyRecord, Told};
 use crate::limits::Counted;
 use crate::lock::{Guard, rank};
 use crate::masked::mask;
 use crate::metrics::EndedPrompt;
 use crate::net::now;
+use crate::queue::Spent;
 use crate::routing::client as core;
 use crate::routing::decision::Reason;
-use crate::routing::effects::{Effects, Ended, KnownBy, Rebound, Step, Submission};
+use crate::routing::effects::{Effects, QueueNews, Rebound, Step, Submission, Waits};
 use crate::routing::ids::{BackendId, PromptId};
-use crate::routing::pending::End;
 use crate::ws::Frame;
 
 /// The core of a client. Anybody can read it, but only a [`Turn`] can change it.
@@ -73,8 +73,12 @@ pub(super) enum After {
     Ran { payer: Counted, ran: Duration },
     /// A submission goes to a backend: updates the ledger and the journal.
     Placed { prompt: PromptId, on: BackendId, output_nodes: Vec<String> },
+    /// An end that its client is told when it is durable.
+    Tell(Untold),
     /// No backend has a submission: removes it from the ledger and the journal.
     Withdrawn { prompt: PromptId },
+    /// The body of a prompt that has waited is not needed any more.
+    Unkept { prompt: PromptId },
     /// Tells the reconciler about the client.
     Begun,
     /// Has the backends stop these prompts, because nobody wants them any more.
@@ -109,6 +113,13 @@ impl Deref for Turn<'_> {
 impl DerefMut for Turn<'_> {
     fn deref_mut(&mut self) -> &mut State {
         &mut self.state
+    }
+}
+
+impl State {
+    fn output_nodes(&self, prompt: &PromptId) -> Vec<String> {
+        let remembered = self.remembered.get(prompt);
+        remembered.map(|it| it.output_nodes.clone()).unwrap_or_default()
     }
 }
 
@@ -147,8 +158,8 @@ impl<'a> Turn<'a> {
     }
 
     fn apply(&mut self, effects: Effects, brought: Brought) {
-        let Effects { ended, submission, binding, routed, freed, tells_count, has_begun, asks } =
-            effects;
+        let Effects { ended, submission, binding, routed, queue, freed, .. } = effects;
+        let Effects { tells_count, has_begun, asks, .. } = effects;
         self.rebound(binding, routed);
         let (history, remembered) = match brought {
             Brought::Nothing => (None, None),
@@ -162,6 +173,9 @@ impl<'a> Turn<'a> {
         if let Some(backend) = freed {
             self.later.sessions.shared.fleet.get(backend).load.ended(now());
         }
+        if self.later.sessions.waiting.is_used() {
+            self.tell_queue(queue);
+        }
         if tells_count {
             self.state.say_status(self.later.client, &self.later.sessions.shared);
         }
@@ -172,6 +186,20 @@ impl<'a> Turn<'a> {
         if asks {
             self.later.sessions.reconcile_soon();
         }
+    }
+
+    /// Tells the queue of prompts that wait what it has to know.
+    fn tell_queue(&self, news: Option<QueueNews>) {
+        let sessions = self.later.sessions;
+        match news {
+            None | Some(QueueNews::Uploads) => {}
+            Some(QueueNews::Accepted(prompt)) => sessions.accepted(&prompt),
+            Some(QueueNews::Began(prompt)) => {
+                sessions.accepted(&prompt);
+                sessions.waiting.began(&prompt);
+            }
+        }
+        sessions.waiting.holds(&self.later.client.id, self.state.core.held_at());
     }
 
     /// Applies the change of a binding, if there is one, and the reason of the routing, if there is
@@ -222,69 +250,55 @@ impl<'a> Turn<'a> {
                 state.remembered.insert(prompt.clone(), remembered);
                 After::Placed { prompt, on, output_nodes }
             }
+            Submission::Waits { prompt, how: Waits::New } => {
+                state.tombstones.forget(&prompt);
+                state.holdback.get().expect(&prompt);
+                state.log.withdraw(&prompt);
+                state.remembered.insert(prompt.clone(), remembered.unwrap_or_default());
+                let sessions = self.later.sessions;
+                if let Some(kept) = sessions.waiting.kept(&prompt) {
+                    let journal = &sessions.shared.records.journal;
+                    journal.note_body(&prompt, || BodyRecord::new(&kept));
+                }
+                self.waits(&prompt);
+                return sessions.waiting.entered(&prompt);
+            }
+            Submission::Waits { prompt, how: Waits::Again } => {
+                state.missed.remove(&prompt);
+                self.waits(&prompt);
+                return self.later.sessions.waiting.again(&prompt);
+            }
+            Submission::HandedOver { prompt, to, errand } => {
+                let output_nodes = state.output_nodes(&prompt);
+                let records = &self.later.sessions.shared.records;
+                // Under the lock, as all that is noted of a prompt that waits or has waited: the
+                // last note says where it is.
+                return records.prompt_handed_over(&prompt, (to, errand), &output_nodes);
+            }
             Submission::Moved { prompt, to } => {
                 // Events that a broken link missed came from a backend that never got this prompt.
                 state.missed.remove(&prompt);
-                let remembered = state.remembered.get(&prompt);
-                let output_nodes = remembered.map(|it| it.output_nodes.clone()).unwrap_or_default();
+                let output_nodes = state.output_nodes(&prompt);
                 After::Placed { prompt, on: to, output_nodes }
             }
             Submission::Withdrawn { prompt } => {
                 state.log.withdraw(&prompt);
                 state.remembered.remove(&prompt);
                 state.missed.remove(&prompt);
+                // Right before: a prompt that gets this id next has a body of its own.
+                self.later.all.extend(self.later.sessions.leaves_queue(&prompt, Spent::Broke));
                 After::Withdrawn { prompt }
             }
         };
         self.later(after);
     }
 
-    /// Prompts ended: sends the ends that sockets have not been told, and drops what was kept for
-    /// the prompts.
-    fn ended(&mut self, ended: Vec<Ended>, mut history: Option<Vec<Frame>>) {
-        let told = self.told();
-        let mut cut_off = Vec::new();
-        for ended in ended {
-            let name = &self.later.sessions.shared.fleet.get(ended.backend).name();
-            let counts = counts(&ended, name);
-            let Ended { prompt, backend, end, ran, started: _, decided: _, at, known } = ended;
-            let state = &mut *self.state;
-            match (known, history.take()) {
-                (KnownBy::Heard, _) => {}
-                (KnownBy::Found, Some(history)) => state.tell_history(&prompt, history),
-                (KnownBy::Found, None) => state.tell_end(&prompt, end, name),
-                (KnownBy::GivenUp | KnownBy::CutOff, _) => {
-                    state.tell_end(&prompt, end, name);
-                    state.tombstones.add(&prompt, TombstoneReason::Told);
-                }
-            }
-            let remembered = state.forget(&prompt, at);
-            let bill = remembered.as_ref().and_then(|it| it.bill(end, ran));
-            let waits = remembered.map(|remembered| remembered.completion());
-            if let Some((payer, ran)) = bill {
-                self.later(After::Ran { payer, ran });
-            }
-            if known == KnownBy::CutOff {
-                cut_off.push((prompt.clone(), backend));
-            }
-            self.later(After::Ended { prompt, counts, told, waits });
-        }
-        if !cut_off.is_empty() {
-            self.later(After::Stop(cut_off));
-        }
+    /// A prompt waits: it is in the ledger and the journal before it may be handed over.
+    fn waits(&self, prompt: &PromptId) {
+        let Later { sessions, .. } = self.later;
+        let records = &sessions.shared.records;
+        records.prompt_waits(prompt, &self.state.output_nodes(prompt));
     }
-}
-
-/// What is counted of a prompt that ended. A lost one ran for nobody knows how long.
-fn counts(ended: &Ended, backend: &Arc<str>) -> EndedPrompt {
-    let Ended { end, started, decided, ran, .. } = *ended;
-    let waited = decided.zip(started);
-    let waited = waited.map(|(decided, started)| started.saturating_duration_since(decided));
-    let ran = match end {
-        End::Succeeded | End::Failed | End::Interrupted => ran.filter(|_| waited.is_some()),
-        End::Deleted | End::Lost(_) => None,
-    };
-    EndedPrompt { backend: Arc::clone(backend), end, waited, ran }
 }
 
 impl Drop for Later<'_> {
@@ -315,7 +329,9 @@ impl Later<'_> {
             After::Placed { prompt, on, output_nodes } => {
                 records.prompt_placed(&prompt, on, &output_nodes);
             }
+            After::Tell(untold) => client.tell_when_durable(sessions, untold),
             After::Withdrawn { prompt } => records.prompt_withdrawn(&prompt),
+            After::Unkept { prompt } => records.journal.forget_body(&prompt),
             After::Begun => sessions.clients.has_work(client),
             After::Stop(prompts) => control::stop_all(sessions, prompts),
             After::TurnedUp { prompt, on } => {

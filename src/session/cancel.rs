@@ -10,7 +10,7 @@ use crate::fleet::backend::Backend;
 use crate::fleet::queue_snapshot::SnapshotError;
 use crate::routing::ids::{BackendId, PromptId};
 use crate::routing::ledger::{Record, State};
-use crate::routing::pending::Phase;
+use crate::routing::pending::{End, Phase};
 
 /// What a prompt did when it was cancelled.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -66,6 +66,13 @@ pub async fn cancel(
 ) -> Result<Cancelled, NotCancelled> {
     let record = sessions.shared.records.prompt(prompt).ok_or(NotCancelled::Unknown)?;
     let client = record.by.client.as_ref().and_then(|id| sessions.clients.get(id));
+    if let Some(client) = &client
+        && client.drop_waiting(sessions, prompt, End::Deleted)
+    {
+        // It must not wait again after a kill. If the journal fails, it says so itself.
+        let _noted = sessions.settled().await;
+        return Ok(Cancelled { was: Was::Waiting, backend: sessions.shared.fleet.name_of(None) });
+    }
     let place = place_of(&record, client.as_deref(), prompt)?;
     let backend = sessions.shared.fleet.get(place);
     if !backend.is_up() {
@@ -94,12 +101,13 @@ fn place_of(
         State::Pending | State::Learned => {}
     }
     let pending = client.and_then(|client| {
-        client.inspect(|core, _| core.pending().get(prompt).map(|it| (it.backend, it.phase)))
+        client.inspect(|core, _| core.pending().get(prompt).map(|it| (it.backend(), it.phase)))
     });
     match pending {
-        Some((_, Phase::Sending)) => Err(NotCancelled::Sending),
+        // One that waits was just ended, or came back from a backend a moment ago.
+        Some((_, Phase::Waiting | Phase::Sending)) => Err(NotCancelled::Sending),
         Some((backend, Phase::Restored | Phase::Queued | Phase::Running | Phase::Ending(_))) => {
-            Ok(backend)
+            backend.ok_or(NotCancelled::Sending)
         }
         // Its client is not back after a restart, or it is nobody's.
         None => record.backend.ok_or(NotCancelled::Sending),
@@ -151,7 +159,7 @@ impl Stop<'_> {
         let limit = self.sessions.shared.config().fleet.probe_timeout;
         // Noted first: the answer may not come although it was deleted.
         if let Some(client) = &self.client {
-            client.delete_asked(self.sessions, self.prompt);
+            let _place = client.delete_asked(self.sessions, self.prompt);
         }
         let deleted = self.backend.delete(std::slice::from_ref(self.prompt), limit).await;
         if let (Err(error), Some(client)) = (&deleted, &self.client)

@@ -17,8 +17,8 @@ use super::interrupts;
 use crate::comfy::answers::Sighting;
 use crate::fleet::backend::Backend;
 use crate::masked::mask;
-use crate::net::{now, sleep};
-use crate::routing::decision::{StillPending, in_number};
+use crate::net::sleep;
+use crate::routing::decision::{Released, StillPending, in_number};
 use crate::routing::ids::{BackendId, PromptId};
 use crate::routing::placement::AdminState;
 use crate::routing::state_change::StateChange;
@@ -58,12 +58,20 @@ pub fn reset(
         Force::Safe => client.release(sessions)?,
         Force::Forced => client.reset(sessions),
     };
+    Ok(told_released(sessions, client, (force, released)))
+}
+
+fn told_released(
+    sessions: &Arc<Sessions>,
+    client: &Arc<Client>,
+    (force, released): (Force, Released),
+) -> usize {
     let cut_off = released.cut_off;
     let (client, reason) = (mask(&client.id), force.as_str());
     let backend = released.backend.map(|id| sessions.shared.fleet.get(id).name());
     let backend = backend.as_deref();
     info!(%client, backend, reason, cut_off, "Client was released.");
-    Ok(cut_off)
+    cut_off
 }
 
 /// Stops the prompts that a reset has ended, a few at a time.
@@ -104,6 +112,9 @@ pub fn revoke(sessions: &Arc<Sessions>, backend: &Arc<Backend>, prompt: &PromptI
 const LATE_LOOKS: [Duration; 3] =
     [Duration::from_secs(5), Duration::from_secs(15), Duration::from_secs(60)];
 
+/// After this it is not looked for any more: the sum of these.
+pub const LATE_FOR: Duration = Duration::from_secs(80);
+
 /// Looks several times for a prompt that was answered as not queued, and stops it if it appears. If
 /// it starts meanwhile, its client's link reports that, and the prompt is stopped at once.
 pub fn watch_late_arrival(sessions: &Arc<Sessions>, backend: &Arc<Backend>, prompt: &PromptId) {
@@ -121,8 +132,10 @@ pub fn watch_late_arrival(sessions: &Arc<Sessions>, backend: &Arc<Backend>, prom
                 () = sessions.shared.tasks.stopping() => return,
             }
             let found = backend.look_for(&prompt, limit).await;
-            // The prompt was withdrawn. If its id is known now, it belongs to another submission.
-            if sessions.shared.records.ledger_of(&prompt).get(&prompt, now()).is_some() {
+            // The prompt was withdrawn, or waits, or is elsewhere. If it is known to be there now,
+            // it is wanted there.
+            let known = sessions.shared.records.prompt(&prompt);
+            if known.is_some_and(|known| known.backend == Some(backend.id)) {
                 return;
             }
             match found {
@@ -161,8 +174,8 @@ pub fn set_state(
         }
         sessions.shared.records.state_said(backend, change);
         for client in held {
-            // A forced reset is never refused.
-            let _ = reset(sessions, &client, Force::Forced);
+            let released = client.reset_placed(sessions, backend.id);
+            told_released(sessions, &client, (Force::Forced, released));
         }
     } else {
         sessions.shared.records.state_said(backend, change);

@@ -41,17 +41,17 @@ impl Client {
             let pending = state.core.pending().iter();
             let runs = |pending: &Pending| match pending.phase {
                 Phase::Running | Phase::Ending(_) => true,
-                Phase::Sending | Phase::Restored | Phase::Queued => false,
+                Phase::Waiting | Phase::Sending | Phase::Restored | Phase::Queued => false,
             };
             let running = pending.filter(|(_, pending)| runs(pending));
-            running.map(|(prompt, pending)| state.seen(prompt, pending)).collect()
+            running.filter_map(|(prompt, pending)| state.seen(prompt, pending)).collect()
         };
         seen.into_iter().map(Seen::read).collect()
     }
 }
 
 impl State {
-    fn seen(&self, prompt: &PromptId, pending: &Pending) -> Seen {
+    fn seen(&self, prompt: &PromptId, pending: &Pending) -> Option<Seen> {
         let executing = self.log.executing(prompt.as_str());
         let node = executing.and_then(|frame| event::executing_node(&frame.payload));
         let labels = self.remembered.get(prompt).map(|remembered| &remembered.labels);
@@ -61,12 +61,12 @@ impl State {
         };
         let doing = Doing {
             prompt: prompt.clone(),
-            backend: pending.backend,
+            backend: pending.backend()?,
             started: pending.started(),
             node: node.as_ref().map(called),
             steps: None,
         };
-        Seen { doing, node, progress: self.log.progress(prompt.as_str()).cloned() }
+        Some(Seen { doing, node, progress: self.log.progress(prompt.as_str()).cloned() })
     }
 }
 

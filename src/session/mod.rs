@@ -14,6 +14,7 @@
 //! - [`keepalive`]: when something last arrived on a link, and when it must be checked
 //! - [`orphan`]: when a backend has forgotten a link (pure)
 //! - [`link_events`]: what happens when the link opens, breaks or ends
+//! - [`waiting`]: prompts that wait in the gateway; [`handing_over`]: how they go to backends
 //! - `apply`: applies the effects of transitions of the core
 //! - [`relay`]: passes an event from the link to the log and the queues
 //! - [`binary`]: binary frames
@@ -47,8 +48,10 @@ pub mod completion;
 pub mod control;
 mod discovered;
 pub mod doing;
+mod ends;
 pub mod event_log;
 pub mod file_names;
+pub mod handing_over;
 pub mod holdback;
 pub mod interrupts;
 pub mod keepalive;
@@ -75,6 +78,7 @@ mod sweep;
 pub mod synthesize;
 pub mod tombstones;
 pub mod uploads;
+pub mod waiting;
 pub mod worker_health;
 
 use std::collections::BTreeMap;

@@ -16,6 +16,7 @@ use tracing::debug;
 
 use super::Sessions;
 use super::control;
+use super::relay::Asked;
 use super::{Client, worker_health};
 use crate::comfy::answers::{Outcome, Sighting};
 use crate::fleet::api::ApiError;
@@ -24,7 +25,7 @@ use crate::journal::restore::Undelivered;
 use crate::lock::{Lock, rank};
 use crate::net::{now, sleep};
 use crate::routing::ids::{BackendId, PromptId};
-use crate::routing::pending::{End, Loss, Observation, process_since};
+use crate::routing::pending::{End, Loss, Observation, Pending, process_since};
 use crate::shared::Shared;
 use crate::tasks::heartbeat::Heart;
 
@@ -126,7 +127,7 @@ async fn work_at(desk: Arc<Desk>, sessions: Arc<Sessions>, backend: Arc<Backend>
 /// The questions for one backend in one round.
 #[derive(Debug, Default)]
 struct Questions {
-    pending: Vec<(Arc<Client>, PromptId)>,
+    pending: Vec<(Arc<Client>, PromptId, Asked)>,
     /// Ends from before a restart, which must be sent again.
     undelivered: Vec<(Arc<Client>, Undelivered)>,
     /// The clients with prompts that run there: their events show whether its worker is alive.
@@ -150,14 +151,21 @@ fn questions(shared: &Shared, working: &[Arc<Client>]) -> BTreeMap<BackendId, Qu
         if let Some(backend) = client.runs_at() {
             all.entry(backend).or_default().running.push(Arc::clone(client));
         }
-        for (prompt, backend) in client.inspect(|core, _| core.to_ask(silent_after, now)) {
-            let pending = &mut all.entry(backend).or_default().pending;
+        let to_ask = client.inspect(|core, _| {
+            let to_ask = core.to_ask(silent_after, now).into_iter();
+            let asked = |prompt: &PromptId| core.pending().get(prompt).and_then(Asked::of);
+            to_ask.map(|(prompt, _)| (asked(&prompt), prompt)).collect::<Vec<_>>()
+        });
+        for (asked, prompt) in to_ask {
+            let Some(asked) = asked else { continue };
+            let pending = &mut all.entry(asked.backend).or_default().pending;
             if pending.len() < PER_ROUND {
-                pending.push((Arc::clone(client), prompt));
+                pending.push((Arc::clone(client), prompt, asked));
             }
         }
         for found in client.undelivered() {
-            let undelivered = &mut all.entry(found.backend).or_default().undelivered;
+            let Some(backend) = found.backend else { continue };
+            let undelivered = &mut all.entry(backend).or_default().undelivered;
             if undelivered.len() < PER_ROUND {
                 undelivered.push((Arc::clone(client), found));
             }
@@ -174,7 +182,7 @@ async fn ask(
     let limit = sessions.shared.config().fleet.probe_timeout;
     let asked = now();
     let mut looks = Looks { backend, limit, queue: None };
-    for (client, prompt) in &questions.pending {
+    for (client, prompt, place) in &questions.pending {
         let sighting = match looks.look(prompt).await {
             Ok(sighting) => sighting,
             // One unreadable entry must not stop the questions about all others.
@@ -184,9 +192,17 @@ async fn ask(
             }
             Err(error) => return Err(error),
         };
-        let known = client
-            .inspect(|core, _| core.pending().get(prompt).map(|found| (found.since, found.heard)));
-        let Some((sent, heard)) = known else { continue };
+        let known = client.inspect(|core, _| {
+            let found = core.pending().get(prompt)?;
+            Some((found.sent(), found.heard, found.is_on_trial()))
+        });
+        let Some((sent, heard, is_on_trial)) = known else { continue };
+        if is_on_trial && matches!(sighting, Sighting::Queued { .. }) {
+            // It went there for a verdict, behind all others, and was not taken back: its gateway
+            // was killed, or the backend did not answer. The next rounds find it gone.
+            let _ = backend.delete(std::slice::from_ref(prompt), limit).await;
+            continue;
+        }
         if asked < heard && matches!(sighting, Sighting::Queued { .. }) {
             // It waited when it was asked about, but an event has come since, so it no longer
             // waits.
@@ -199,7 +215,7 @@ async fn ask(
             Sighting::Ended(ended) => (Observation::InHistory(end_of(ended.outcome)), Some(ended)),
             Sighting::Absent => (Observation::Absent(process), None),
         };
-        client.on_probe(sessions, prompt, sighted, history, now());
+        client.on_probe(sessions, (prompt, *place), sighted, history, now());
     }
     for (client, undelivered) in &questions.undelivered {
         let history = match backend.history_of(&undelivered.prompt, limit).await {
@@ -208,6 +224,7 @@ async fn ask(
             Err(error) if error.is_about_this_question() => None,
             Err(error) => return Err(error),
         };
+        let undelivered = (undelivered, backend.id);
         client.tell_again(&sessions.shared, undelivered, history.as_ref());
     }
     Ok(())
@@ -319,7 +336,7 @@ fn presume_lost(sessions: &Arc<Sessions>) {
     for client in sessions.clients.working() {
         // Many left backends are remembered, and hardly any has pending prompts.
         let gone = client.inspect(|core, _| {
-            let on = core.pending().values().map(|pending| pending.backend);
+            let on = core.pending().values().filter_map(Pending::backend);
             on.filter(|backend| has_left(*backend)).collect::<BTreeSet<_>>()
         });
         let gone = gone.into_iter().map(|backend| (backend, Loss::BackendGone));

@@ -4,6 +4,7 @@
 //! of clients with pending prompts are dialled, and the reconciler asks for these prompts. Ends
 //! that perhaps no socket got are fetched and sent to the next sockets.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 
 use tracing::{info, warn};
@@ -13,8 +14,9 @@ use super::Sessions;
 use crate::fleet::backend::Backend;
 use crate::journal::quarantine::sift;
 use crate::journal::record::Saved;
-use crate::journal::restore::{RestoreParams, Restored, restore};
+use crate::journal::restore::{RestoreParams, Restored, RestoredClient, restore};
 use crate::net::{now, unix_millis};
+use crate::routing::ids::PromptId;
 use crate::routing::servers::{ServerKey, Servers};
 use crate::shared::Shared;
 
@@ -34,6 +36,7 @@ impl Sessions {
         let started = now();
         self.shared.records.restore_names(saved.names.clone());
         let servers = servers(&self.shared);
+        let bodies: Vec<PromptId> = saved.bodies.iter().map(|(id, _)| id.clone()).collect();
         let (all, set_aside) = sift(saved, |saved| restore(saved, self.params(&servers)));
         self.shared.metrics.journal_set_aside.inc_by(set_aside as u64);
         let Restored { clients: restored, ledger, files, renamed, names, assets, forgotten } = all;
@@ -42,6 +45,8 @@ impl Sessions {
         self.shared.records.restore_files(files);
         self.shared.records.restore_assets(assets);
         self.shared.records.restore_prompts(ledger);
+        self.waiting.counts_from(self.shared.records.submitted());
+        self.forget_bodies(&bodies, &restored);
         let pending: usize = restored.iter().map(|client| client.pending.len()).sum();
         let lost: usize = restored.iter().map(|client| client.lost.len()).sum();
         for client in restored {
@@ -66,6 +71,15 @@ impl Sessions {
         }
         if 0 < lost {
             warn!(lost, "Prompts are lost: their backends are no longer there.");
+        }
+    }
+
+    /// Bodies whose prompts have ended are not needed any more: a crash came between both.
+    fn forget_bodies(&self, saved: &[PromptId], restored: &[RestoredClient]) {
+        let kept = restored.iter().flat_map(|client| client.kept.iter().map(|(id, _)| id));
+        let kept: HashSet<&PromptId> = kept.collect();
+        for prompt in saved.iter().filter(|prompt| !kept.contains(prompt)) {
+            self.shared.records.journal.forget_body(prompt);
         }
     }
 

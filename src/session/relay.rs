@@ -19,8 +19,8 @@ use crate::comfy::answers::Ended;
 use crate::comfy::event::{self, Event};
 use crate::config::StatusCounts;
 use crate::net::now;
-use crate::routing::ids::PromptId;
-use crate::routing::pending::{End, Observation, Signal};
+use crate::routing::ids::{BackendId, PromptId};
+use crate::routing::pending::{End, Observation, Pending, Signal};
 use crate::routing::placement::Condition;
 use crate::ws::{Frame, Opcode};
 
@@ -88,18 +88,21 @@ impl Client {
     pub(super) fn on_probe(
         self: &Arc<Self>,
         sessions: &Arc<Sessions>,
-        prompt: &PromptId,
+        (prompt, asked): (&PromptId, Asked),
         sighted: Observation,
         history: Option<&Ended>,
         now: Instant,
     ) {
-        let backend = self.inspect(|core, _| Some(core.pending().get(prompt)?.backend));
-        let history = history.zip(backend).map(|(history, backend)| {
-            self.named_history(&sessions.shared, (backend, prompt), history)
-        });
+        let history = history
+            .map(|history| self.named_history(&sessions.shared, (asked.backend, prompt), history));
         let mut turn = self.turn(sessions);
-        let backend = turn.core.pending().get(prompt).map(|pending| pending.backend);
-        let runs = backend.is_some() && sighted == Observation::Running;
+        if turn.core.pending().get(prompt).and_then(Asked::of) != Some(asked) {
+            // The answer is about an attempt that is over: the prompt waits, or is elsewhere.
+            drop(turn);
+            return self.catch_up(sessions);
+        }
+        let backend = Some(asked.backend);
+        let runs = sighted == Observation::Running;
         let State { holdback, missed, .. } = &mut *turn;
         let waits = runs && holdback.get().waits_for_ends(prompt, missed, now);
         if runs && !waits {
@@ -126,6 +129,20 @@ impl Client {
         drop(turn);
         // Later events may have waited for this end.
         self.catch_up(sessions);
+    }
+}
+
+/// Where a prompt was when its backend was asked about it.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) struct Asked {
+    pub(super) backend: BackendId,
+    attempt: u32,
+}
+
+impl Asked {
+    /// `None` if the prompt is at no backend.
+    pub(super) fn of(pending: &Pending) -> Option<Self> {
+        Some(Self { backend: pending.backend()?, attempt: pending.attempt() })
     }
 }
 
@@ -284,13 +301,22 @@ impl Relay<'_> {
 
     /// True if the prompt's client was told its end, or that it is not there.
     pub(super) fn is_past(&self, prompt: &str) -> bool {
-        self.turn.log.has_ended(prompt) || self.turn.tombstones.why(prompt).is_some()
+        self.turn.log.has_ended(prompt)
+            || self.turn.tombstones.why(prompt).is_some()
+            || self.is_waiting(prompt)
+    }
+
+    /// True if it waits in the gateway: a backend that tells of it got it late.
+    fn is_waiting(&self, prompt: &str) -> bool {
+        let core = &self.turn.core;
+        core.has_waiting() && core.pending().get(prompt).is_some_and(Pending::is_waiting)
     }
 
     /// Drops an event of such a prompt; a prompt that starts to run is stopped.
     fn too_late(&mut self, link: &Link, event: &Event<'_>) {
         if let Event::Start { prompt } = event
-            && self.turn.tombstones.why(prompt) == Some(TombstoneReason::NotQueued)
+            && (self.turn.tombstones.why(prompt) == Some(TombstoneReason::NotQueued)
+                || self.is_waiting(prompt))
             && let Ok(prompt) = PromptId::parse(prompt)
         {
             self.turn.later(After::TurnedUp { prompt, on: link.backend });

@@ -9,7 +9,7 @@ use crate::net::now;
 use crate::routing::client::Outcome;
 use crate::routing::decision::{Released, StillPending};
 use crate::routing::ids::{BackendId, PromptId};
-use crate::routing::pending::Loss;
+use crate::routing::pending::{Loss, Pending};
 
 impl Client {
     /// Releases the binding if nothing is pending.
@@ -34,6 +34,30 @@ impl Client {
         turn.act(|core| core.reset(now()))
     }
 
+    /// A backend is turned off by force: the same for what it has. What waits in the gateway, or
+    /// was not sent yet, goes elsewhere.
+    pub(super) fn reset_placed(
+        self: &Arc<Self>,
+        sessions: &Arc<Sessions>,
+        from: BackendId,
+    ) -> Released {
+        if !sessions.waiting.is_used() {
+            return self.reset(sessions);
+        }
+        let mut turn = self.turn(sessions);
+        if turn.is_gone {
+            return Released::default();
+        }
+        let is_unsent = |it: &Pending| it.is_on(from) && it.is_unsent();
+        let unsent = turn.core.pending().iter().filter(|(_, it)| is_unsent(it));
+        let unsent: Vec<(PromptId, u32)> =
+            unsent.map(|(prompt, it)| (prompt.clone(), it.attempt())).collect();
+        for (prompt, attempt) in unsent {
+            turn.act(|core| core.wait_again(&prompt, attempt, now()));
+        }
+        turn.act(|core| core.reset_placed(from, now()))
+    }
+
     /// Its backend was away, or ran nothing, for longer than its grace. Prompts that are pending
     /// there are presumed lost, except those whose outcome was already told.
     pub(super) fn presume_lost(
@@ -44,7 +68,7 @@ impl Client {
         now: Instant,
     ) {
         let mut turn = self.turn(sessions);
-        let there = turn.core.pending().iter().filter(|(_, found)| found.backend == backend);
+        let there = turn.core.pending().iter().filter(|(_, found)| found.is_on(backend));
         // An outcome that is held back until its outputs are known counts as lost with them.
         let outcome = |prompt: &PromptId| match turn.log.has_terminal(prompt.as_str()) {
             true => Outcome::Told,

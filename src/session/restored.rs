@@ -3,25 +3,30 @@
 
 use std::sync::Arc;
 
+use indexmap::IndexMap;
+
 use super::Sessions;
 use super::apply::After;
 use super::submissions::Remembered;
 use super::{Client, Told};
 use crate::comfy::answers::Ended;
 use crate::fleet::dial_limiter::Haste;
+use crate::journal::record::Kept;
 use crate::journal::restore::{Lost, RestoredClient, Undelivered};
 use crate::metrics::EndedPrompt;
 use crate::net::now;
 use crate::routing::client as core;
-use crate::routing::ids::PromptId;
-use crate::routing::pending::End;
+use crate::routing::ids::{BackendId, ClientId, PromptId};
+use crate::routing::pending::{End, Pending};
 use crate::shared::Shared;
 
 impl Client {
     /// Restored, but not yet active: see [`Client::take_up`].
     #[must_use]
     pub fn restored(restored: RestoredClient, sessions: &Arc<Sessions>) -> Arc<Self> {
-        let RestoredClient { id, binding, pending, output_nodes, lost, undelivered } = restored;
+        let RestoredClient { id, binding, pending, output_nodes, kept, lost, undelivered } =
+            restored;
+        sessions.waits_again(&id, &pending, kept);
         let account = |prompt: &PromptId| (prompt.clone(), sessions.account_of(&id));
         let accounts = pending.keys().map(account).collect();
         let core = core::Client::restored(binding, pending, now());
@@ -31,12 +36,12 @@ impl Client {
         turn.remembered = output_nodes.into_iter().map(remembered).collect();
         turn.keep_accounts(accounts);
         let (to_fetch, to_tell): (Vec<_>, Vec<_>) =
-            undelivered.into_iter().partition(|undelivered| has_history(undelivered.end));
+            undelivered.into_iter().partition(|it| it.backend.is_some() && has_history(it.end));
         if !to_fetch.is_empty() {
             *turn.undelivered.get() = to_fetch;
         }
         for Undelivered { prompt, backend, end } in to_tell {
-            let backend = &sessions.shared.fleet.get(backend).name();
+            let backend = &sessions.shared.fleet.name_of(backend);
             turn.tell_end(&prompt, end, backend);
             turn.log.ended(&prompt, now());
         }
@@ -74,10 +79,10 @@ impl Client {
     pub(super) fn tell_again(
         &self,
         shared: &Shared,
-        undelivered: &Undelivered,
+        (undelivered, backend): (&Undelivered, BackendId),
         history: Option<&Ended>,
     ) {
-        let named = (undelivered.backend, &undelivered.prompt);
+        let named = (backend, &undelivered.prompt);
         let history = history.map(|history| self.named_history(shared, named, history));
         let mut state = self.state();
         if !state.forget_untold(&undelivered.prompt) {
@@ -86,7 +91,7 @@ impl Client {
         match history {
             Some(history) => state.tell_history(&undelivered.prompt, history),
             None => {
-                let backend = &shared.fleet.get(undelivered.backend).name();
+                let backend = &shared.fleet.get(backend).name();
                 state.tell_end(&undelivered.prompt, undelivered.end, backend);
             }
         }
@@ -109,5 +114,23 @@ fn has_history(end: End) -> bool {
     match end {
         End::Succeeded | End::Failed | End::Interrupted => true,
         End::Deleted | End::Lost(_) => false,
+    }
+}
+
+impl Sessions {
+    /// Prompts of a client whose bodies are kept: they wait, or their backends are asked for them.
+    fn waits_again(
+        &self,
+        client: &ClientId,
+        pending: &IndexMap<PromptId, Pending>,
+        kept: Vec<(PromptId, Kept)>,
+    ) {
+        for (prompt, kept) in kept {
+            let Some(pending) = pending.get(&prompt) else { continue };
+            if pending.is_waiting() {
+                self.shared.records.ledger_of(&prompt).waits(&prompt);
+            }
+            self.waiting.restore(&prompt, client, kept, pending);
+        }
     }
 }

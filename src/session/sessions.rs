@@ -5,18 +5,21 @@ use std::sync::Arc;
 use tokio::sync::{Notify, Semaphore};
 
 use super::adoption::Adoption;
+use super::apply::After;
 use super::budget::{LogBudget, QueueBudget};
 use super::interrupts::Interrupts;
 use super::reconcile;
 use super::registry::Clients;
 use super::submissions::Account;
 use super::sweep;
+use super::waiting::Waiting;
 use crate::fleet::wanted::Wanted;
 use crate::limits::Counted;
 use crate::limits::days::Days;
 use crate::limits::held::{Allowed, Holdings};
 use crate::lock::{Lock, rank};
-use crate::routing::ids::ClientId;
+use crate::queue::Spent;
+use crate::routing::ids::{ClientId, PromptId};
 use crate::shared::Shared;
 use crate::tunnels::Tunnels;
 
@@ -37,6 +40,8 @@ pub struct Sessions {
     pub pending_prompts: Holdings<{ rank::PENDING_LIMITS }>,
     /// For how many milliseconds prompts have run, where that is limited.
     pub gpu_millis: Days<{ rank::GPU_LIMITS }>,
+    /// Prompts that wait in the gateway.
+    pub waiting: Waiting,
     /// The bytes of all event logs.
     pub logs: LogBudget,
     /// The bytes that wait for all browser sockets.
@@ -63,6 +68,7 @@ impl Sessions {
             tunnels: Tunnels::default(),
             pending_prompts: Holdings::default(),
             gpu_millis: Days::default(),
+            waiting: Waiting::new(config.queue),
             logs,
             queues: QueueBudget::new(bytes(sockets.queue_bytes_total)),
             adoption: Adoption::default(),
@@ -93,6 +99,20 @@ impl Sessions {
         Account {
             place: place.flatten().map(Arc::new),
             payer: limits.limits_gpu_seconds().then_some(user),
+        }
+    }
+
+    /// A prompt has ended or was withdrawn. If its body was kept, that is to be forgotten when the
+    /// journal knows of the end: a prompt that waits and has no body is lost.
+    pub(super) fn leaves_queue(&self, prompt: &PromptId, spent: Spent) -> Option<After> {
+        let was_kept = self.waiting.is_used() && self.waiting.over(prompt, spent);
+        was_kept.then(|| After::Unkept { prompt: prompt.clone() })
+    }
+
+    /// A backend has a prompt that has waited: its body is not needed any more.
+    pub(super) fn accepted(&self, prompt: &PromptId) {
+        if self.waiting.accepted(prompt) {
+            self.shared.records.journal.forget_body(prompt);
         }
     }
 

@@ -67,6 +67,8 @@ pub struct Remembered {
     pub(super) labels: Labels,
     completion: Arc<Completion>,
     account: Account,
+    /// What a backend said that refused it after it was accepted.
+    pub(super) refusal: Option<Arc<str>>,
 }
 
 /// What counts a pending prompt, where it is limited.
@@ -82,7 +84,8 @@ impl Remembered {
     /// For a prompt that is about to be submitted.
     #[must_use]
     pub fn of(output_nodes: Vec<String>, labels: Labels) -> Self {
-        Self { output_nodes, labels, completion: Arc::default(), account: Account::default() }
+        let (completion, account) = (Arc::default(), Account::default());
+        Self { output_nodes, labels, completion, account, refusal: None }
     }
 
     /// The same, counted so.
@@ -163,7 +166,7 @@ impl Client {
         Some(self.placed(&mut turn, decision))
     }
 
-    fn placed(self: &Arc<Self>, turn: &mut Turn<'_>, decision: Decision) -> Placed {
+    pub(super) fn placed(self: &Arc<Self>, turn: &mut Turn<'_>, decision: Decision) -> Placed {
         let sessions = turn.sessions();
         let expected = Expected::on(sessions.shared.fleet.get(decision.backend));
         let link = self.ensure_link(turn, sessions, (decision.backend, Haste::First));
@@ -200,9 +203,14 @@ impl Client {
         self.turn(sessions).act(|core| core.accepted(prompt, now()))
     }
 
-    /// The client requests a deletion.
-    pub fn delete_asked(self: &Arc<Self>, sessions: &Arc<Sessions>, prompt: &PromptId) {
-        self.turn(sessions).act(|core| core.delete_asked(prompt));
+    /// The client requests a deletion. Returns the backend that has to delete it; a prompt that
+    /// waits has ended.
+    pub fn delete_asked(
+        self: &Arc<Self>,
+        sessions: &Arc<Sessions>,
+        prompt: &PromptId,
+    ) -> Option<BackendId> {
+        self.turn(sessions).act(|core| core.delete_asked(prompt, now()))
     }
 
     /// The deletion failed.

@@ -38,7 +38,7 @@ impl State {
     /// `backend` may have been missed.
     pub(super) fn may_have_missed(&mut self, backend: BackendId, is_meant: impl Fn(Phase) -> bool) {
         let pending = self.core.pending().iter();
-        let there = pending.filter(|(_, it)| it.backend == backend && is_meant(it.phase));
+        let there = pending.filter(|(_, it)| it.is_on(backend) && is_meant(it.phase));
         for (prompt, _) in there {
             self.missed.entry(prompt.clone()).or_insert(Missed::GoesOn);
         }
@@ -103,15 +103,15 @@ impl State {
 
     /// Tells the sockets of an end that ComfyUI does not report, with ComfyUI's own events.
     pub(super) fn tell_end(&mut self, prompt: &PromptId, end: End, backend: &str) {
+        let (audience, text) = self.end_of(prompt, end, backend);
+        self.tell_end_as(audience, prompt, text);
+    }
+
+    /// The event that tells such an end, and who gets it.
+    pub(super) fn end_of(&self, prompt: &PromptId, end: End, backend: &str) -> (Audience, String) {
         let at = unix_millis();
         let text = match end {
-            End::Lost(loss) => {
-                let worked = self.worked_on(prompt);
-                let was_at = worked.as_ref().map(|label| label.for_people());
-                let message = lost_message(loss, backend, was_at.as_deref());
-                let at_node = worked.or_else(|| self.remembered.get(prompt)?.labels.first());
-                messages::execution_error(prompt, "mooring.PromptLost", &message, at_node, at)
-            }
+            End::Lost(loss) => self.loss_of(prompt, loss, backend, at),
             End::Failed => {
                 let message = format!("The job failed on {}.", server_for_people(backend));
                 messages::execution_error(prompt, "mooring.PromptFailed", &message, None, at)
@@ -121,7 +121,23 @@ impl State {
         };
         // As with ComfyUI, a page is told of a prompt that never started only by its `status`.
         let is_quiet = end == End::Deleted && !self.log.has_start(prompt.as_str());
-        let audience = if is_quiet { Audience::Scripts } else { Audience::All };
+        (if is_quiet { Audience::Scripts } else { Audience::All }, text)
+    }
+
+    fn loss_of(&self, prompt: &PromptId, loss: Loss, backend: &str, at: u64) -> String {
+        let remembered = self.remembered.get(prompt);
+        let refusal = remembered.and_then(|it| it.refusal.clone());
+        if let (Loss::Refused, Some(why)) = (loss, refusal) {
+            return messages::execution_error(prompt, "mooring.PromptRefused", &why, None, at);
+        }
+        let worked = self.worked_on(prompt);
+        let was_at = worked.as_ref().map(|label| label.for_people());
+        let message = lost_message(loss, backend, was_at.as_deref());
+        let at_node = worked.or_else(|| remembered?.labels.first());
+        messages::execution_error(prompt, "mooring.PromptLost", &message, at_node, at)
+    }
+
+    pub(super) fn tell_end_as(&mut self, audience: Audience, prompt: &PromptId, text: String) {
         if !self.log.has_terminal(prompt.as_str()) {
             self.tell_to(audience, prompt, Kept::Terminal, Frame::text(text));
         }
@@ -170,6 +186,10 @@ pub fn lost_message(loss: Loss, backend: &str, worked_on: Option<&str>) -> Strin
         Loss::GatewayRestarted => {
             format!("Mooring was restarted while it was sent, and {backend} does not have it")
         }
+        Loss::Refused => {
+            format!("each server that could run it refused it, the last one was {backend}")
+        }
+        Loss::WaitedTooLong => "it waited longer than it may".to_owned(),
         Loss::BackendRemoved => format!("{backend} is not configured any more"),
     };
     let at = worked_on.map(|node| format!(" It was at {node}.")).unwrap_or_default();

@@ -55,7 +55,7 @@ impl Client {
         let state = self.state();
         let backend = state.link.as_ref()?.backend;
         let mut pending = state.core.pending().values();
-        let is_running = pending.any(|it| it.backend == backend && it.phase == Phase::Running);
+        let is_running = pending.any(|it| it.is_on(backend) && it.phase == Phase::Running);
         is_running.then_some(backend)
     }
 
@@ -64,7 +64,7 @@ impl Client {
         let state = self.state();
         let Some(link) = state.link.as_ref().filter(|link| link.backend == backend) else { return };
         let Some(listens) = link.listens_since() else { return };
-        let there = state.core.pending().iter().filter(|(_, it)| it.backend == backend);
+        let there = state.core.pending().iter().filter(|(_, it)| it.is_on(backend));
         for (prompt, pending) in there.filter(|(_, it)| it.phase == Phase::Running) {
             all.push(OwnPrompt {
                 prompt: prompt.clone(),

@@ -161,12 +161,12 @@ async fn a_record_that_is_not_readable_is_named_and_a_newer_one_is_told_apart() 
             (br#"{"v":1}"#, false),
             (b"", false),
             (b"\xff\x00", false),
-            (br#"{"v":2,"place":[]}"#, true),
+            (br#"{"v":3,"place":[]}"#, true),
         ] {
             set(folder.path(), table, key, Some(value));
             let error = read(folder.path()).unwrap_err();
             let (is_told, said) = match &error {
-                JournalError::Newer { found: 2, known: 1, .. } => (is_newer, "start the newer one"),
+                JournalError::Newer { found: 3, known: 2, .. } => (is_newer, "start the newer one"),
                 JournalError::Damaged { .. } => (!is_newer, "is damaged"),
                 JournalError::Newer { .. }
                 | JournalError::Io { .. }

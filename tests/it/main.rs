@@ -107,6 +107,7 @@ mod told;
 mod top;
 mod tunnels;
 mod turmoil;
+mod waiting;
 mod watched;
 #[cfg(debug_assertions)]
 mod ways;

@@ -510,7 +510,10 @@ impl World {
         let end = match fact {
             Fact::Heard(heard) => ended(client.on_event(prompt, heard, now)),
             Fact::Observation(sighted) => ended(client.on_probe(prompt, sighted, now)),
-            Fact::DeleteAsked => ended(client.delete_asked(prompt)),
+            Fact::DeleteAsked => {
+                let (_, effects) = client.delete_asked(prompt, now).split();
+                effects.ended.first().map(|ended| ended.end)
+            }
             Fact::Accepted | Fact::MustAsk => None,
         };
         let expected = truth.facts(prompt).and_then(|facts| facts.add(now, fact));
@@ -683,7 +686,7 @@ impl World {
         let pending = client.pending().keys();
         assert!(pending.eq(truth.pending.iter().map(|(prompt, _)| prompt)), "{at}: {truth:?}");
         for (prompt, pending) in client.pending() {
-            assert_eq!(Some(pending.backend), bound, "{at}: {prompt} is elsewhere");
+            assert_eq!(pending.backend(), bound, "{at}: {prompt} is elsewhere");
             let record = self.ledger.get(prompt, self.now);
             let known = record.map(|it| (it.state, it.by.client.as_ref(), it.backend));
             assert_eq!(known, Some((State::Pending, Some(&seat.id), bound)), "{at}: {prompt}");

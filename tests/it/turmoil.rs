@@ -23,7 +23,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, UNIX_EPOCH};
 
-use mooring::config::Config;
+use mooring::config::{Config, QueueVerdict};
 use mooring::front::Front;
 use mooring::run::{self, Parts};
 use mooring::sim::{Options, Sim};
@@ -37,7 +37,7 @@ use checks::{Checks, Machine};
 use home::Survivor;
 use network::{Links, Power, Simulated, Weather};
 use people::{Calm, PLACES, Person, Wish};
-use trouble::{Act, Order, Trouble};
+use trouble::{Act, Hands, Operator, Order, Trouble};
 
 /// Seeds with `SOAK=1`, and in `make test`.
 const SEEDS: u64 = 2_000;
@@ -61,16 +61,35 @@ const EPOCH: Duration = Duration::from_secs(1_700_000_000);
 
 #[test]
 fn promises_hold_in_turmoil_for_every_seed() {
+    all_seeds("seeds of a fleet in turmoil", Way::AtOnce);
+}
+
+/// The same with prompts that wait in the gateway, and backends that are drained and turned off.
+#[test]
+fn promises_hold_in_turmoil_for_prompts_that_wait() {
+    all_seeds("seeds of a fleet in turmoil with a queue", Way::Waiting);
+}
+
+/// How prompts go to backends.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum Way {
+    /// When they are submitted.
+    AtOnce,
+    /// When a backend has room: at most two are there.
+    Waiting,
+}
+
+fn all_seeds(what: &str, way: Way) {
     if let Ok(seed) = std::env::var("TURMOIL_SEED") {
         // With `RUST_LOG=mooring=debug` the gateway tells its side of it.
         let filter = tracing_subscriber::EnvFilter::from_default_env();
         let _log = tracing_subscriber::fmt().with_env_filter(filter).without_time().try_init();
         let number = seed.parse().expect("TURMOIL_SEED is a number");
-        let (_, outcome) = run_seed(number, Tell::AtOnce);
+        let (_, outcome) = run_seed(number, way, Tell::AtOnce);
         outcome.unwrap_or_else(|broken| panic!("seed {seed}: {broken}"));
         return;
     }
-    let seeds = seeds("seeds of a fleet in turmoil", SEEDS, SEEDS_IN_TEST);
+    let seeds = seeds(what, SEEDS, SEEDS_IN_TEST);
     let next = AtomicU64::new(seeds.start);
     let failed = Mutex::new(Vec::new());
     let threads = std::thread::available_parallelism().map_or(1, usize::from);
@@ -82,7 +101,7 @@ fn promises_hold_in_turmoil_for_every_seed() {
                     if seeds.end <= seed {
                         return;
                     }
-                    let ran = catch_unwind(AssertUnwindSafe(|| run_seed(seed, Tell::Nothing)));
+                    let ran = catch_unwind(AssertUnwindSafe(|| run_seed(seed, way, Tell::Nothing)));
                     let broken = match ran {
                         Ok((_, Ok(()))) => continue,
                         Ok((_, Err(broken))) => broken,
@@ -103,7 +122,8 @@ fn promises_hold_in_turmoil_for_every_seed() {
 #[test]
 fn a_turmoil_is_a_function_of_its_seed() {
     // Also while others run beside it.
-    let story = |seed| run_seed(seed, Tell::Nothing).0;
+    let way = |seed| if u64::is_multiple_of(seed, 2) { Way::AtOnce } else { Way::Waiting };
+    let story = |seed| run_seed(seed, way(seed), Tell::Nothing).0;
     let first: Vec<Vec<String>> = (0..4).map(story).collect();
     let again: Vec<Vec<String>> = std::thread::scope(|scope| {
         let runs: Vec<_> = (0..4).map(|seed| scope.spawn(move || story(seed))).collect();
@@ -117,13 +137,13 @@ fn a_turmoil_is_a_function_of_its_seed() {
 }
 
 /// Runs one seed: its story, and which promise it broke.
-fn run_seed(seed: u64, tell: Tell) -> (Vec<String>, Result<(), String>) {
+fn run_seed(seed: u64, way: Way, tell: Tell) -> (Vec<String>, Result<(), String>) {
     let clock = || {
         let since = ::turmoil::since_epoch().unwrap_or(EPOCH);
         u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
     };
     mooring::net::simulated(seed, clock, || {
-        let mut world = World::new(seed);
+        let mut world = World::new(seed, way);
         world.book.lock().unwrap().tell = tell;
         let outcome = world.live();
         let story = std::mem::take(&mut world.book.lock().unwrap().story);
@@ -143,18 +163,21 @@ struct World {
     gateway: Arc<Mutex<Option<Arc<Front>>>>,
     backends: Vec<Arc<Machine>>,
     orders: Vec<mpsc::UnboundedSender<Order>>,
+    /// What an operator says to the gateway that lives.
+    operator: Operator,
+    config: Config,
     people: usize,
     calm: watch::Sender<Calm>,
 }
 
 impl World {
-    fn new(seed: u64) -> Self {
+    fn new(seed: u64, way: Way) -> Self {
         let mut random = Random::new(seed);
         let slowest = random.pick(&[5, 20, 60]);
         let sim = ::turmoil::Builder::new()
             .rng_seed(seed)
             .epoch(UNIX_EPOCH + EPOCH)
-            .simulation_duration(2 * QUIET)
+            .simulation_duration(3 * QUIET)
             .tick_duration(TICK)
             .min_message_latency(Duration::from_millis(1))
             .max_message_latency(Duration::from_millis(slowest))
@@ -171,6 +194,8 @@ impl World {
             gateway: Arc::default(),
             backends: Vec::new(),
             orders: Vec::new(),
+            operator: Arc::default(),
+            config: config(way, seed),
             people: 6 + random.below(5),
             calm: watch::Sender::default(),
         };
@@ -179,6 +204,9 @@ impl World {
         }
         world.add_gateway();
         world.add_people(&mut random);
+        if way == Way::Waiting {
+            world.trouble.with_operators(&mut random);
+        }
         world
     }
 
@@ -217,15 +245,22 @@ impl World {
         let network = Simulated { power: Arc::clone(&self.power), ..network };
         let current = Arc::clone(&self.gateway);
         let survivor = Survivor::on(&self.power);
+        let (operator, config) = (Arc::clone(&self.operator), self.config.clone());
         self.sim.host(GATEWAY, move || {
             let (network, current) = (Arc::new(network.clone()), Arc::clone(&current));
             let parts = Parts { home: Some(Box::new(survivor.clone())), ..Parts::default() };
+            let (operator, config) = (Arc::clone(&operator), config.clone());
             async move {
                 let tasks = Tasks::default();
                 let power = Arc::clone(&network.power);
                 tasks.spawn(async move { power.supply().await });
-                let running = run::start(config(), network, &tasks, parts).await?;
-                *current.lock().unwrap() = Some(running.front);
+                let running = run::start(config, network, &tasks, parts).await?;
+                *current.lock().unwrap() = Some(Arc::clone(&running.front));
+                let (said, mut heard) = mpsc::unbounded_channel();
+                *operator.lock().unwrap() = Some(said);
+                while let Some((backend, state)) = heard.recv().await {
+                    trouble::operate(&running.front, backend, state);
+                }
                 std::future::pending().await
             }
         });
@@ -271,8 +306,8 @@ impl World {
     fn live(&mut self) -> Result<(), String> {
         while self.calm.borrow().at_rest < self.people || !self.is_quiet() {
             self.step()?;
-            if QUIET < self.sim.elapsed() {
-                return Err(format!("not quiet after {QUIET:?}: {}", self.unrest()));
+            if self.quiet() < self.sim.elapsed() {
+                return Err(format!("not quiet after {:?}: {}", self.quiet(), self.unrest()));
             }
         }
         // What is still on its way must not change the picture.
@@ -283,7 +318,7 @@ impl World {
         self.calm.send_modify(|calm| calm.is_quiet = true);
         while self.calm.borrow().done < self.people {
             self.step()?;
-            if QUIET < self.sim.elapsed() {
+            if self.quiet() < self.sim.elapsed() {
                 return Err("questions for the history are not answered".to_owned());
             }
         }
@@ -297,6 +332,7 @@ impl World {
         self.sim.step().map_err(|error| error.to_string())?;
         if let Some(gateway) = &*self.gateway.lock().unwrap() {
             self.checks.bindings(gateway)?;
+            self.checks.nothing_waits_in_vain(gateway, self.sim.elapsed())?;
         }
         self.checks.links()?;
         if self.sim.elapsed().subsec_millis() < 10 {
@@ -313,15 +349,26 @@ impl World {
         while let Some(act) = self.trouble.due(now) {
             let mut book = self.book.lock().unwrap();
             book.note(now, &format!("{act:?}"));
-            book.kills += u32::from(matches!(act, Act::KillGateway));
+            let is_away = self.gateway.lock().unwrap().is_none();
+            book.happens(now, &act, is_away);
+            if !self.config.queue.is_used() {
+                // Without a queue the gateway sends nothing twice, whatever it knows.
+                book.unseen = 0;
+            }
             drop(book);
             if matches!(act, Act::KillGateway) {
                 self.power.cut();
                 self.sim.step().map_err(|error| error.to_string())?;
             }
-            act.apply(&mut self.sim, &self.weather, &self.orders, &self.gateway);
+            let hands = Hands { orders: &self.orders, operator: &self.operator };
+            act.apply(&mut self.sim, &self.weather, hands, &self.gateway);
         }
         Ok(())
+    }
+
+    /// When at the latest it must be quiet. With a queue all may have come to wait for one backend.
+    fn quiet(&self) -> Duration {
+        if self.config.queue.is_used() { 2 * QUIET } else { QUIET }
     }
 
     /// Nobody is held any more.
@@ -344,7 +391,7 @@ impl World {
 }
 
 /// Shorter times than the defaults, in about the same proportions.
-fn config() -> Config {
+fn config(way: Way, seed: u64) -> Config {
     let urls = BACKENDS.map(|name| format!("http://{name}:{BACKEND_PORT}"));
     let named: Vec<(&str, &str)> =
         BACKENDS.iter().zip(&urls).map(|(name, url)| (*name, url.as_str())).collect();
@@ -367,5 +414,12 @@ fn config() -> Config {
     config.sockets.ping_interval = secs(1);
     config.sockets.alive_after = secs(2);
     config.sockets.close_wait = secs(1);
+    if way == Way::Waiting {
+        config.queue.depth = 2;
+        config.queue.verdict_wait = secs(3);
+        if seed.is_multiple_of(4) {
+            config.queue.verdict = QueueVerdict::Late;
+        }
+    }
     config
 }

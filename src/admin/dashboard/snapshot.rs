@@ -108,10 +108,11 @@ fn work_of(clients: &[Arc<Client>], may: May, now: Instant) -> HashMap<BackendId
         }
         client.inspect(|core, _| {
             for pending in core.pending().values() {
-                let there = work.entry(pending.backend).or_default();
+                let Some(backend) = pending.backend() else { continue };
+                let there = work.entry(backend).or_default();
                 match pending.phase {
                     Phase::Running | Phase::Ending(_) => there.running += 1,
-                    Phase::Sending | Phase::Restored | Phase::Queued => {
+                    Phase::Waiting | Phase::Sending | Phase::Restored | Phase::Queued => {
                         there.waiting += 1;
                         let since = there.waits_since.unwrap_or(pending.since);
                         there.waits_since = Some(since.min(pending.since));

@@ -21,11 +21,13 @@
 
 use std::borrow::Cow;
 use std::cmp::Ordering;
+use std::collections::HashSet;
 
 use serde::Deserialize;
 use serde_json::value::RawValue;
 use serde_json::{Value, json};
 
+use super::waiting::Parts;
 use crate::comfy::answers::Junk;
 use crate::comfy::jobs::Status;
 use crate::comfy::redact::Told;
@@ -38,30 +40,44 @@ use crate::routing::ids::{BackendId, ClientId, PromptId};
 pub struct OwnQueue<'a> {
     running: Vec<Item<'a>>,
     pending: Vec<Item<'a>>,
+    /// The ids of all, when the first was added that no backend has told of.
+    ids: Option<HashSet<String>>,
 }
 
 /// One entry of a queue: `[number, prompt_id, prompt, extra_data, outputs_to_execute]`.
 #[derive(Clone, Debug)]
 pub struct Item<'a> {
-    pub backend: BackendId,
+    /// `None` while it waits in the gateway.
+    backend: Option<BackendId>,
     pub id: Cow<'a, str>,
     /// Infinite if it cannot be read: such entries come last.
     number: f64,
-    raw: Cow<'a, RawValue>,
+    raw: Raw<'a>,
+}
+
+/// The JSON of an entry.
+#[derive(Clone, Debug)]
+enum Raw<'a> {
+    Told(Cow<'a, RawValue>),
+    /// Made here, of parts that are JSON.
+    Made(String),
 }
 
 /// A pending prompt of the caller that may be missing in the backends' answers.
 #[derive(Clone, Copy, Debug)]
 pub struct Known<'p> {
-    pub backend: BackendId,
+    /// `None` while it waits in the gateway.
+    pub backend: Option<BackendId>,
     pub id: &'p PromptId,
     /// Its client, if the caller named that client.
     pub client: Option<&'p ClientId>,
     /// When it was submitted, in milliseconds since 1970.
     pub taken_ms: u64,
-    /// The number in its backend's answer to the submission, if that has come.
+    /// The number in the answer to its submission, if that has come.
     pub number: Option<f64>,
     pub place: Place,
+    /// Its submission and what is shown of that, if it waits in the gateway.
+    pub submitted: Option<(&'p [u8], &'p Parts)>,
 }
 
 /// How an entry is shown to the caller.
@@ -108,11 +124,12 @@ impl<'a> OwnQueue<'a> {
     /// The answer is not a queue; nothing is added.
     pub fn add<'n>(
         &mut self,
-        backend: BackendId,
+        backend: impl Into<Option<BackendId>>,
         body: &'a [u8],
         mut shown: impl FnMut(&str) -> Shown<'n>,
     ) -> Result<(), Junk> {
         let answer: Answer<'a> = serde_json::from_slice(body).map_err(|_| Junk::Malformed)?;
+        let backend = backend.into();
         let mut own = |items: Vec<&'a RawValue>| {
             let items = items.into_iter().filter_map(|raw| Item::read(backend, raw));
             let shown = items.filter_map(|item| match shown(&item.id) {
@@ -132,23 +149,31 @@ impl<'a> OwnQueue<'a> {
     /// Call this after all answers were added.
     pub fn add_known(&mut self, known: Known<'_>) {
         let id = known.id.as_str();
-        if self.running.iter().chain(&self.pending).any(|item| item.id == id) {
+        let is_new = self.ids().insert(id.to_owned());
+        if !is_new {
             return;
         }
         let shown = known.number.and_then(integer_or_float).unwrap_or(Value::from(0));
-        let mut extra_data = json!({ "create_time": known.taken_ms });
+        let mut more = format!("\"create_time\": {}", known.taken_ms);
         if let Some(client) = known.client {
-            extra_data["client_id"] = Value::from(client.name());
+            more.push_str(&format!(", \"client_id\": {}", json!(client.name())));
         }
-        let entry = json!([shown, id, {}, extra_data, []]);
-        let Ok(raw) = serde_json::value::to_raw_value(&entry) else { return };
+        let nothing: (&[u8], _) = (b"", Parts::default());
+        let (body, parts) = known.submitted.unwrap_or((nothing.0, &nothing.1));
+        let entry = format!("[{shown}, {}, {}, []]", json!(id), parts.of_entry(body, &more));
         let number = known.number.unwrap_or(f64::INFINITY);
         let id = Cow::Owned(id.to_owned());
-        let item = Item { backend: known.backend, id, number, raw: Cow::Owned(raw) };
+        let item = Item { backend: known.backend, id, number, raw: Raw::Made(entry) };
         match known.place {
             Place::Running => self.running.push(item),
             Place::Pending => self.pending.push(item),
         }
+    }
+
+    /// The ids of all entries.
+    fn ids(&mut self) -> &mut HashSet<String> {
+        let items = self.running.iter().chain(&self.pending);
+        self.ids.get_or_insert_with(|| items.map(|item| item.id.clone().into_owned()).collect())
     }
 
     /// The entries with their status, in the order of the list: running ones, then waiting ones.
@@ -162,7 +187,7 @@ impl<'a> OwnQueue<'a> {
     pub fn to_json(&self) -> Vec<u8> {
         const FRAME: usize = 64;
         let items = self.running.iter().chain(&self.pending);
-        let len: usize = items.map(|item| item.raw.get().len() + 2).sum();
+        let len: usize = items.map(|item| item.json().len() + 2).sum();
         let mut out = Vec::with_capacity(len + FRAME);
         out.extend_from_slice(b"{\"queue_running\": ");
         write(&mut out, &self.running);
@@ -174,16 +199,21 @@ impl<'a> OwnQueue<'a> {
 }
 
 impl<'a> Item<'a> {
-    fn read(backend: BackendId, raw: &'a RawValue) -> Option<Self> {
+    fn read(backend: Option<BackendId>, raw: &'a RawValue) -> Option<Self> {
         let parts = raw::list(raw)?;
         let number = raw::number(parts.first()?).unwrap_or(f64::INFINITY);
-        Some(Self { backend, id: raw::text(parts.get(1)?)?, number, raw: Cow::Borrowed(raw) })
+        let id = raw::text(parts.get(1)?)?;
+        Some(Self { backend, id, number, raw: Raw::Told(Cow::Borrowed(raw)) })
     }
 
     fn told(self, told: Told<'_>) -> Self {
-        let raw = match &self.raw {
-            Cow::Borrowed(raw) => redact::item(raw, told),
-            Cow::Owned(raw) => Cow::Owned(redact::item(raw, told).into_owned()),
+        let raw = match self.raw {
+            Raw::Told(Cow::Borrowed(raw)) => Raw::Told(redact::item(raw, told)),
+            Raw::Told(Cow::Owned(raw)) => {
+                Raw::Told(Cow::Owned(redact::item(&raw, told).into_owned()))
+            }
+            // Made for this caller.
+            Raw::Made(entry) => Raw::Made(entry),
         };
         Self { raw, ..self }
     }
@@ -191,12 +221,15 @@ impl<'a> Item<'a> {
     /// The entry as its backend sent it, except for the client id.
     #[must_use]
     pub fn json(&self) -> &str {
-        self.raw.get()
+        match &self.raw {
+            Raw::Told(raw) => raw.get(),
+            Raw::Made(entry) => entry,
+        }
     }
 
     /// Its members; there are at least two.
     pub(in crate::comfy) fn parts(&self) -> Vec<&RawValue> {
-        raw::list(&self.raw).unwrap_or_default()
+        serde_json::from_str(self.json()).unwrap_or_default()
     }
 
     fn order(&self, other: &Self) -> Ordering {
@@ -231,8 +264,8 @@ mod tests {
     use proptest::collection::vec;
     use proptest::prelude::{any, prop_assert_eq, proptest};
 
-    const A: BackendId = BackendId::nth(0);
-    const B: BackendId = BackendId::nth(1);
+    const A: Option<BackendId> = Some(BackendId::nth(0));
+    const B: Option<BackendId> = Some(BackendId::nth(1));
 
     fn shown(queue: &OwnQueue<'_>) -> String {
         String::from_utf8(queue.to_json()).unwrap()
@@ -301,7 +334,9 @@ mod tests {
         for ((id, number), backend) in ids.iter().zip(numbers).zip([A, A, B, B]) {
             let place = if id.as_str() == "runs" { Place::Running } else { Place::Pending };
             let client = Some(&ada).filter(|_| place == Place::Pending);
-            queue.add_known(Known { backend, id, client, taken_ms: 7, number, place });
+            let submitted = None;
+            let taken_ms = 7;
+            queue.add_known(Known { backend, id, client, taken_ms, number, place, submitted });
         }
         let expected = json!({
             "queue_running": [[2.5, "runs", {}, { "create_time": 7 }, []]],

@@ -1,11 +1,14 @@
 //! Finds the error for a cause.
 
+use http::StatusCode;
+
 use super::{Fault, GatewayError};
 use crate::fleet::Fleet;
 use crate::fleet::backend::Backend;
 use crate::fleet::pool::ExchangeError;
 use crate::routing::decision::Refusal;
 use crate::routing::placement::{AdminState, NoPlace};
+use crate::session::waiting::Full;
 
 impl GatewayError {
     /// The error for a backend that is not asked, because it is down or off.
@@ -53,5 +56,24 @@ pub(super) fn fault_of(refusal: &Refusal) -> Fault {
         | Refusal::BackendWedged { .. }
         | Refusal::NoPlace(NoPlace::FleetEmpty) => Fault::Backend,
         Refusal::NoPlace(NoPlace::NoneReady | NoPlace::FleetFull) => Fault::Gateway,
+    }
+}
+
+/// Who has to act if no more prompts may wait.
+pub(super) fn fault_of_full(full: &Full) -> Fault {
+    match full {
+        Full::Queue { .. } => Fault::Gateway,
+        Full::Sharer { .. } | Full::BytesOfSharer { .. } | Full::TooLarge { .. } | Full::Known => {
+            Fault::Client
+        }
+    }
+}
+
+pub(super) fn status_of_full(full: &Full) -> StatusCode {
+    match full {
+        Full::Queue { .. } => StatusCode::SERVICE_UNAVAILABLE,
+        Full::Sharer { .. } | Full::BytesOfSharer { .. } => StatusCode::TOO_MANY_REQUESTS,
+        Full::TooLarge { .. } => StatusCode::PAYLOAD_TOO_LARGE,
+        Full::Known => StatusCode::BAD_REQUEST,
     }
 }

@@ -52,6 +52,7 @@ impl GatewayError {
             Self::ViewersOnlyRead => "viewers_only_read",
             Self::BadLogin => "bad_login",
             Self::TooManyGuesses { .. } => "too_many_guesses",
+            Self::QueueFull(full) => full.code(),
             Self::LimitReached(_) => "limit_reached",
             Self::LoginsBusy => "logins_busy",
             Self::BadForm(_) => "bad_form",

@@ -11,6 +11,7 @@ use crate::body::{ResponseBody, inflate};
 use crate::comfy::reply;
 use crate::limits::LimitReached;
 use crate::server::refusal;
+use crate::session::waiting::Full;
 
 impl GatewayError {
     /// The methods that are allowed, for an error about the method.
@@ -23,6 +24,14 @@ impl GatewayError {
     pub fn retry_after(&self) -> Option<u32> {
         if let Self::TooManyGuesses { seconds } = self {
             return Some(u32::from(*seconds));
+        }
+        if let Self::QueueFull(
+            Full::Queue { seconds, .. }
+            | Full::Sharer { seconds, .. }
+            | Full::BytesOfSharer { seconds, .. },
+        ) = self
+        {
+            return Some(*seconds);
         }
         if let Self::LimitReached(LimitReached { seconds, .. }) = self {
             return Some(*seconds);

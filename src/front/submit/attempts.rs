@@ -22,7 +22,7 @@ use crate::routing::ids::BackendId;
 use crate::session::submissions::Placed;
 
 /// The result of an attempt.
-enum Attempted {
+pub(super) enum Attempted {
     /// It ended before it was sent.
     EndedMeanwhile,
     /// A complete answer with a status 2xx or 4xx.
@@ -113,7 +113,7 @@ impl Sending {
     }
 
     /// Sends it once to its backend, after its files are there.
-    async fn attempt(&mut self, parts: &Parts, body: &Bytes) -> Attempted {
+    pub(super) async fn attempt(&mut self, parts: &Parts, body: &Bytes) -> Attempted {
         let (ready, brought) = tokio::join!(
             self.is_ready(),
             self.inputs.brought(&self.front, &self.target.backend, body.clone())
@@ -122,7 +122,7 @@ impl Sending {
             Ok(body) => body,
             Err(error) => return Attempted::NeverSent(error),
         };
-        if !self.is_pending() {
+        if !self.goes_out() {
             // A reset ended it while its link was dialled: nothing was sent.
             return Attempted::EndedMeanwhile;
         }
@@ -145,7 +145,7 @@ impl Sending {
     }
 
     /// True if files that its backend does not have were found elsewhere.
-    async fn find_missing(&mut self, lacks: &Lacks, body: &[u8]) -> bool {
+    pub(super) async fn find_missing(&mut self, lacks: &Lacks, body: &[u8]) -> bool {
         let (front, target) = (&self.front, &self.target.backend);
         let is_news = self.inputs.find_missing(&front.shared, target, lacks, &self.askers).await;
         if is_news {

@@ -25,12 +25,21 @@ const SETTLES_WITHIN: Duration = Duration::from_secs(1);
 /// The pause between two requests while a backend does not answer them.
 const LOOK_AGAIN: Duration = Duration::from_millis(250);
 
+/// Why a submission is certainly nowhere.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) enum Nowhere {
+    /// The backend knows nothing of it.
+    NeverArrived,
+    /// The process that it was sent to is gone, and may have begun it.
+    ProcessGone,
+}
+
 /// The result of the search.
 enum Looked {
     /// The backend has it. It waits at this position if the backend says so, or is further along.
     There(Option<f64>),
     /// It is certainly nowhere.
-    Nowhere,
+    Nowhere(Nowhere),
     /// It ended in the meantime: its events said so, or it was given up.
     Ended(End),
     /// Nobody waits for the result any more.
@@ -40,20 +49,28 @@ enum Looked {
 impl Sending {
     /// Asks the backend until it is known whether it has the prompt (P2).
     pub(super) async fn look(mut self) -> Answer {
+        match self.find_out().await {
+            Ok(answer) => answer,
+            Err(Nowhere::NeverArrived | Nowhere::ProcessGone) => self.not_there(),
+        }
+    }
+
+    /// The same. It is certainly nowhere if there is no answer.
+    pub(super) async fn find_out(&mut self) -> Result<Answer, Nowhere> {
         let looked = tokio::select! {
             biased;
             end = self.completion.end() => Looked::Ended(end),
             looked = self.looked() => looked,
         };
-        match looked {
+        Ok(match looked {
             Looked::There(number) => Ok(self.found(number).await),
-            Looked::Nowhere => self.not_there(),
+            Looked::Nowhere(why) => return Err(why),
             Looked::Unknown => self.left_to_asking().await,
             Looked::Ended(end) => {
                 self.revoke_if_lost(Some(end));
                 self.ended(end).await
             }
-        }
+        })
     }
 
     async fn looked(&self) -> Looked {
@@ -67,8 +84,11 @@ impl Sending {
                     let is_restarted =
                         self.backend().restarted().is_some_and(|gone| self.sent < gone);
                     let is_sure = ABSENT_LOOKS_APART <= now().duration_since(first);
-                    if is_restarted || is_sure {
-                        return Looked::Nowhere;
+                    if is_restarted {
+                        return Looked::Nowhere(Nowhere::ProcessGone);
+                    }
+                    if is_sure {
+                        return Looked::Nowhere(Nowhere::NeverArrived);
                     }
                 }
                 Ok(Sighting::Queued { number, .. } | Sighting::Running { number }) => {
@@ -83,7 +103,7 @@ impl Sending {
     }
 
     /// The client was told long ago that the result is unknown. The reconciler continues to ask.
-    async fn left_to_asking(mut self) -> Answer {
+    async fn left_to_asking(&mut self) -> Answer {
         self.taken().await;
         self.client.must_ask(&self.front.sessions, self.backend().id);
         let backend = self.backend().name().to_string();
@@ -101,7 +121,7 @@ impl Sending {
     }
 
     /// It is not pending any more, and was not sent.
-    pub(super) async fn ended_meanwhile(self) -> Answer {
+    pub(super) async fn ended_meanwhile(&mut self) -> Answer {
         match self.settled_end().await {
             Some(end) => self.ended(end).await,
             None => Err(self.is_down()),
@@ -116,7 +136,7 @@ impl Sending {
 
     /// It ended without an answer. Either its events said so, which only exist for accepted
     /// prompts, or it was given up, or it was ended by force.
-    async fn ended(mut self, end: End) -> Answer {
+    async fn ended(&mut self, end: End) -> Answer {
         match end {
             End::Succeeded | End::Failed | End::Interrupted | End::Deleted => {
                 Ok(self.found(None).await)

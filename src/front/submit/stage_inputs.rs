@@ -44,6 +44,8 @@ pub(super) struct Inputs {
     mentions: Vec<Mention<Input>>,
     /// The backends that have most of the files.
     near: SmallVec<[BackendId; 4]>,
+    /// Whether those have all of the files.
+    has_all: bool,
     /// How many more prompts the queue of these backends may have.
     margin: u32,
     /// The user whose submission it is.
@@ -95,8 +97,9 @@ impl Inputs {
         }
         let mentions = mentions.into_iter().map(|it| it.map(|(known, _)| known)).collect();
         let user = user_of(askers).map(Arc::from);
-        let mut inputs = Self { mentions, near: SmallVec::new(), margin: 0, user };
-        inputs.near = inputs.found_near(shared, &known.places);
+        let near = SmallVec::new();
+        let mut inputs = Self { mentions, near, has_all: false, margin: 0, user };
+        (inputs.near, inputs.has_all) = inputs.found_near(shared, &known.places);
         inputs
     }
 
@@ -122,15 +125,28 @@ impl Inputs {
         futures_util::future::join_all(looked).await.contains(&true)
     }
 
+    /// True if it names files that are known.
+    #[must_use]
+    pub(super) fn has_any(&self) -> bool {
+        !self.mentions.is_empty()
+    }
+
     /// The backends that have most of the files.
     #[must_use]
     pub(super) fn nearness(&self) -> Nearness {
         Nearness { backends: self.near.clone(), margin: self.margin }
     }
 
-    fn found_near(&self, shared: &Shared, places: &Places) -> SmallVec<[BackendId; 4]> {
+    /// The backends that have all of the files: nothing has to be copied there.
+    #[must_use]
+    pub(super) fn with_all(&self) -> SmallVec<[BackendId; 4]> {
+        if self.has_all { self.near.clone() } else { SmallVec::new() }
+    }
+
+    /// The backends that have most of the files, and whether that is all of them.
+    fn found_near(&self, shared: &Shared, places: &Places) -> (SmallVec<[BackendId; 4]>, bool) {
         if self.mentions.is_empty() {
-            return SmallVec::new();
+            return (SmallVec::new(), false);
         }
         let count = |backend: BackendId| {
             let has = |at: &&Located| places.get(*at).is_some_and(|it| it.contains(&backend));
@@ -140,7 +156,8 @@ impl Inputs {
             shared.fleet.iter().map(|backend| (backend.id, count(backend.id))).collect();
         let most = counts.iter().map(|(_, count)| *count).max().unwrap_or(0);
         let is_near = |(_, count): &&(BackendId, usize)| 0 < most && *count == most;
-        counts.iter().filter(is_near).map(|(backend, _)| *backend).collect()
+        let near = counts.iter().filter(is_near).map(|(backend, _)| *backend).collect();
+        (near, most == self.located().count())
     }
 
     /// Compares the cost of copying with the cost of waiting. Only needed if it makes a difference:

@@ -29,7 +29,12 @@ impl Client {
     }
 
     /// Binds the client to the backend of its work.
-    fn bind_to(&mut self, backend: BackendId, now: Instant, effects: &mut Effects) -> Decision {
+    pub(super) fn bind_to(
+        &mut self,
+        backend: BackendId,
+        now: Instant,
+        effects: &mut Effects,
+    ) -> Decision {
         let last = self.bound.get();
         if let Some(bound) = last.filter(|bound| bound.backend == backend) {
             return stay(&bound, Reason::Held);
@@ -42,7 +47,7 @@ impl Client {
     /// True if a prompt is pending on the bound backend.
     #[must_use]
     pub fn has_prompts_here(&self) -> bool {
-        let is_here = |bound| self.pending().values().any(|it| it.backend == bound);
+        let is_here = |bound| self.pending().values().any(|it| it.is_on(bound));
         self.bound.backend().is_some_and(is_here)
     }
 

@@ -4,9 +4,9 @@ use std::time::{Duration, Instant};
 
 use super::Client;
 use crate::routing::decision::{Released, StillPending, What};
-use crate::routing::effects::{Effects, KnownBy, Step};
+use crate::routing::effects::{Effects, KnownBy, QueueNews, Step};
 use crate::routing::ids::{BackendId, PromptId};
-use crate::routing::pending::{End, Loss, Observation, Pending, Phase, Signal};
+use crate::routing::pending::{Course, End, Loss, Observation, Pending, Phase, Settled, Signal};
 
 /// Whether the sockets were told how a prompt ended, before it has ended.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -18,9 +18,12 @@ pub enum Outcome {
 impl Client {
     /// The backend accepted the prompt. False if it is no longer pending.
     pub fn accepted(&mut self, prompt: &PromptId, now: Instant) -> Step<bool> {
-        Step::of(|_effects| {
-            let pending = self.prompts.get_mut(prompt);
-            pending.map(|pending| pending.accepted(now)).is_some()
+        Step::of(|effects| {
+            let Some(pending) = self.prompts.get_mut(prompt) else { return false };
+            let before = pending.course();
+            pending.accepted(now);
+            effects.queue = QueueNews::of(prompt, before, pending);
+            true
         })
     }
 
@@ -29,9 +32,14 @@ impl Client {
         Step::of(|effects| {
             let Some(pending) = self.prompts.get_mut(prompt) else { return };
             if matches!(heard, Signal::Terminal(_)) {
-                effects.freed = Some(pending.backend);
+                effects.freed = pending.backend();
             }
-            if let Some(end) = pending.on_event(heard, now) {
+            let (course, had_started) = (pending.course(), pending.started().is_some());
+            let end = pending.on_event(heard, now);
+            if course != Course::Direct {
+                effects.queue = QueueNews::since(prompt, (course, had_started), pending);
+            }
+            if let Some(end) = end {
                 self.end(prompt, (end, KnownBy::Heard), now, effects);
             }
         })
@@ -40,9 +48,18 @@ impl Client {
     /// The backend was asked about a prompt, and the answer may end it.
     pub fn on_probe(&mut self, prompt: &PromptId, sighted: Observation, now: Instant) -> Step {
         Step::of(|effects| {
-            let pending = self.prompts.get_mut(prompt);
-            if let Some(end) = pending.and_then(|pending| pending.on_probe(sighted, now)) {
-                self.end(prompt, (end, KnownBy::Found), now, effects);
+            let Some(pending) = self.prompts.get_mut(prompt) else { return };
+            let (course, had_started) = (pending.course(), pending.started().is_some());
+            let settled = pending.on_probe(sighted, now);
+            if course != Course::Direct {
+                effects.queue = QueueNews::since(prompt, (course, had_started), pending);
+            }
+            match settled {
+                None => {}
+                Some(Settled::Waits) => self.prompts.wait_again(prompt, now, effects),
+                Some(Settled::Ended(end)) => {
+                    self.end(prompt, (end, KnownBy::Found), now, effects);
+                }
             }
         })
     }
@@ -62,6 +79,10 @@ impl Client {
     ) -> Step {
         Step::of(|effects| {
             let Some(pending) = self.prompts.get_mut(prompt) else { return };
+            if pending.is_unsent() && !pending.delete_asked {
+                // No backend has a byte of it: nothing is lost.
+                return self.prompts.wait_again(prompt, now, effects);
+            }
             let end = match outcome {
                 Outcome::Told => pending.given_up(),
                 Outcome::Untold => End::Lost(loss),
@@ -70,19 +91,28 @@ impl Client {
         })
     }
 
-    /// The client asks to delete a prompt.
-    pub fn delete_asked(&mut self, prompt: &PromptId) -> Step {
-        Step::of(|_effects| {
-            if let Some(pending) = self.prompts.get_mut(prompt) {
-                pending.ask_delete();
+    /// The client asks to delete a prompt. The outcome is the backend that has to delete it; one
+    /// that waits has ended.
+    pub fn delete_asked(&mut self, prompt: &PromptId, now: Instant) -> Step<Option<BackendId>> {
+        Step::of(|effects| {
+            let pending = self.prompts.get_mut(prompt)?;
+            pending.ask_delete();
+            let place = pending.backend();
+            if place.is_none() {
+                self.end(prompt, (End::Deleted, KnownBy::Found), now, effects);
             }
+            place
         })
     }
 
-    /// The deletion failed.
+    /// The deletion failed, or the backend does not have it. One that is on its way there from the
+    /// queue is deleted when it arrives, or ends when it comes back.
     pub fn delete_withdrawn(&mut self, prompt: &PromptId) -> Step {
         Step::of(|_effects| {
-            if let Some(pending) = self.prompts.get_mut(prompt) {
+            let pending = self.prompts.get_mut(prompt);
+            let is_on_the_way =
+                |it: &Pending| it.phase == Phase::Sending && it.course() == Course::Kept;
+            if let Some(pending) = pending.filter(|it| !is_on_the_way(it)) {
                 pending.delete_asked = false;
             }
         })
@@ -141,6 +171,7 @@ impl Client {
     pub fn must_ask_again(&mut self, backend: BackendId) -> Step {
         Step::of(|effects| {
             effects.asks = true;
+            // None of them waits: those are on no backend.
             let is_sent = |pending: &&mut Pending| pending.phase != Phase::Sending;
             let sent = self.prompts.on(backend).filter(is_sent);
             sent.for_each(|pending| pending.must_ask = true);
@@ -153,15 +184,16 @@ impl Client {
     pub fn to_ask(&self, silent_after: Duration, now: Instant) -> Vec<(PromptId, BackendId)> {
         self.pending()
             .iter()
-            .filter(|(_, pending)| {
-                pending.wants_asking(self.patience(pending.backend, silent_after), now)
+            .filter_map(|(prompt, pending)| {
+                let backend = pending.backend()?;
+                let patience = self.patience(backend, silent_after);
+                pending.wants_asking(patience, now).then(|| (prompt.clone(), backend))
             })
-            .map(|(prompt, pending)| (prompt.clone(), pending.backend))
             .collect()
     }
 
     /// Ends a prompt, if it is pending. Only a reset ends all at once.
-    fn end(
+    pub(super) fn end(
         &mut self,
         prompt: &PromptId,
         (end, known): (End, KnownBy),
@@ -170,7 +202,7 @@ impl Client {
     ) {
         let Some(backend) = self.prompts.end(prompt, end, known, now, effects) else { return };
         self.last_end = Some(now);
-        self.decisions.remember(Some(backend), What::Ended(end), now);
+        self.decisions.remember(backend, What::Ended(end), now);
         self.remember_if_released(now);
     }
 }

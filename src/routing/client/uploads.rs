@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use super::super::decision::Decision;
-use super::super::effects::Step;
+use super::super::effects::{QueueNews, Step};
 use super::super::ids::BackendId;
 use super::super::placement::{BackendView, FleetNow};
 use super::{Client, Decided};
@@ -37,6 +37,7 @@ impl Client {
             self.last_contact = now;
             let decision = self.for_work(fleet, now, effects);
             if decision.is_ok() {
+                effects.queue = Some(QueueNews::Uploads);
                 self.uploads_in_flight += 1;
             }
             self.record(decision, now, effects)
@@ -50,6 +51,7 @@ impl Client {
     pub fn body_began(&mut self, fleet: FleetNow<'_>, now: Instant) -> Step<Decided> {
         Step::of(|effects| {
             let decision = self.contacted(fleet, now, effects)?;
+            effects.queue = Some(QueueNews::Uploads);
             self.uploads_in_flight += 1;
             Ok(decision)
         })
@@ -89,6 +91,7 @@ impl Client {
             }
             debug_assert!(0 < self.uploads_in_flight, "an upload ends once");
             self.uploads_in_flight = self.uploads_in_flight.saturating_sub(1);
+            effects.queue = Some(QueueNews::Uploads);
             if let Some(reservation) = reservation {
                 self.bound.reserve(Some(now + reservation), effects);
             }

@@ -4,7 +4,14 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
+use mooring::routing::placement::AdminState;
 use serde_json::Value;
+
+use super::trouble::{Act, Order};
+use super::{BACKENDS, GATEWAY};
+
+/// How long a gateway may need to see that a backend is a new process.
+const UNSEEN_FOR: Duration = Duration::from_secs(3);
 
 /// What became of the submissions of one prompt id, as far as its client was told.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -112,6 +119,17 @@ pub(super) struct Book {
     pub(super) violations: Vec<String>,
     /// How often the gateway was killed.
     pub(super) kills: u32,
+    /// How often a backend got a new process of which the gateway cannot know: it was away or could
+    /// not reach it, or was killed a moment later.
+    pub(super) unseen: u32,
+    /// When a backend last got a new process.
+    pub(super) restarted: Duration,
+    /// Until when the gateway could not reach a backend, or since when it cannot.
+    pub(super) cut: BTreeMap<&'static str, Option<Duration>>,
+    /// Backends that died while the gateway was away.
+    pub(super) died: BTreeSet<usize>,
+    /// How often an operator turned a backend off by force.
+    pub(super) resets: u32,
     /// All that happened, for the comparison of two runs and for the reader of a failure.
     pub(super) story: Vec<String>,
 }
@@ -124,6 +142,44 @@ impl Book {
             Tell::AtOnce => eprintln!("{line}"),
         }
         self.story.push(line);
+    }
+
+    /// Remembers what excuses something.
+    pub(super) fn happens(&mut self, now: Duration, act: &Act, is_away: bool) {
+        match act {
+            Act::KillGateway => {
+                self.kills += 1;
+                let is_new = self.restarted != Duration::ZERO;
+                self.unseen += u32::from(is_new && now - self.restarted <= UNSEEN_FOR);
+            }
+            Act::Backend(index, Order::Crash) if is_away => {
+                self.died.insert(*index);
+            }
+            Act::Backend(index, Order::Restart) => {
+                self.restarted = now;
+                let line = self.cut.get(BACKENDS[*index]);
+                let is_cut = line
+                    .is_some_and(|mended| mended.is_none_or(|mended| now - mended <= UNSEEN_FOR));
+                let was_away = self.died.remove(index);
+                self.unseen += u32::from(is_away || was_away || is_cut);
+            }
+            Act::Cut(GATEWAY, to)
+            | Act::CutOneWay(GATEWAY, to)
+            | Act::CutOneWay(to, GATEWAY)
+            | Act::Hold(GATEWAY, to) => drop(self.cut.insert(to, None)),
+            Act::Mend(GATEWAY, to) | Act::LetGo(GATEWAY, to) => {
+                self.cut.insert(to, Some(now));
+            }
+            Act::Operate(_, AdminState::Off) => self.resets += 1,
+            Act::Cut(..)
+            | Act::CutOneWay(..)
+            | Act::Mend(..)
+            | Act::Hold(..)
+            | Act::LetGo(..)
+            | Act::Backend(..)
+            | Act::StartGateway
+            | Act::Operate(..) => {}
+        }
     }
 
     /// The client submits this id, for the first time or again.

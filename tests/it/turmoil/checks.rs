@@ -8,9 +8,11 @@ use mooring::front::Front;
 use mooring::net::now;
 use mooring::routing::ids::{BackendId, PromptId};
 use mooring::routing::ledger::State;
-use mooring::routing::pending::{End, Phase};
+use mooring::routing::pending::{Course, End, Pending, Phase};
+use mooring::session::Client;
 use mooring::sim::Sim;
 
+use super::CHAOS;
 use super::book::{Answer, Book, Said, Submitted};
 use super::network::Links;
 
@@ -20,6 +22,18 @@ pub(super) struct Checks {
     pub(super) links: Arc<Links>,
     /// Where each prompt is pending.
     places: BTreeMap<String, BackendId>,
+    /// Since when a client waits although it need not.
+    in_vain: BTreeMap<String, Duration>,
+}
+
+/// How long after the chaos a backend that could not be reached may not be tried.
+const SETTLES: Duration = Duration::from_secs(12);
+
+const WAITS_AT_MOST: Duration = Duration::from_secs(5);
+
+/// Until it is sent, or known to have arrived, it may still go elsewhere.
+fn may_move(pending: &Pending) -> bool {
+    pending.phase == Phase::Sending || pending.course() == Course::Kept
 }
 
 impl Checks {
@@ -29,10 +43,13 @@ impl Checks {
         let before = std::mem::take(&mut self.places);
         for client in gateway.sessions.clients.all() {
             let (bound, pending) = client.inspect(|core, _| {
-                let at = core.pending().iter().map(|(id, it)| (id.clone(), it.backend, it.phase));
+                let at = core
+                    .pending()
+                    .iter()
+                    .filter_map(|(id, it)| Some((id.clone(), it.backend()?, may_move(it))));
                 (core.bound().map(|(backend, _)| backend), at.collect::<Vec<_>>())
             });
-            for (prompt, backend, phase) in pending {
+            for (prompt, backend, may_move) in pending {
                 if bound != Some(backend) {
                     let id = &client.id;
                     return Err(format!("{id} is bound to {bound:?}; {prompt} is on {backend:?}"));
@@ -41,10 +58,49 @@ impl Checks {
                 if before.get(&prompt).is_some_and(|before| *before != backend) {
                     return Err(format!("{prompt} has moved to {backend:?}"));
                 }
-                // Until it is sent it may still go elsewhere.
-                if phase != Phase::Sending {
+                if !may_move {
                     self.places.insert(prompt, backend);
                 }
+            }
+        }
+        Ok(())
+    }
+
+    /// After the chaos a prompt does not wait while a backend that may run it has had nothing to do
+    /// for so long.
+    pub(super) fn nothing_waits_in_vain(
+        &mut self,
+        gateway: &Front,
+        elapsed: Duration,
+    ) -> Result<(), String> {
+        if elapsed < CHAOS + SETTLES {
+            return Ok(());
+        }
+        let views = gateway.shared.fleet.views(now());
+        let idle: BTreeSet<BackendId> = views
+            .iter()
+            .filter(|view| view.takes_work() && view.load == 0)
+            .map(|view| view.id)
+            .collect();
+        // Where it is bound it stays until all of its prompts have ended.
+        let works = |id: &BackendId| views.iter().any(|it| it.id == *id && it.takes_work());
+        let may = |core: &mooring::routing::client::Client| {
+            let bound = core.bound().map(|(bound, _)| bound).filter(works);
+            core.held_at().or(bound).map_or(!idle.is_empty(), |it| idle.contains(&it))
+        };
+        let waits: BTreeSet<String> = gateway
+            .sessions
+            .clients
+            .all()
+            .iter()
+            .filter(|client| client.inspect(|core, _| core.has_waiting() && may(core)))
+            .map(|client| client.id.to_string())
+            .collect();
+        self.in_vain.retain(|client, _| waits.contains(client));
+        for client in waits {
+            let since = *self.in_vain.entry(client.clone()).or_insert(elapsed);
+            if WAITS_AT_MOST <= elapsed - since {
+                return Err(format!("{client} waits, and {idle:?} do nothing"));
             }
         }
         Ok(())
@@ -62,7 +118,9 @@ impl Checks {
 /// The clients whose binding is held.
 pub(super) fn held(gateway: &Front) -> Vec<String> {
     let all = gateway.sessions.clients.all();
-    let held = all.iter().filter(|client| client.inspect(|core, _| core.is_held()));
+    let is_held =
+        |client: &&Arc<Client>| client.inspect(|core, _| core.is_held() || core.has_waiting());
+    let held = all.iter().filter(is_held);
     held.map(|client| client.id.to_string()).collect()
 }
 
@@ -111,7 +169,9 @@ fn executed(backends: &[Arc<Machine>]) -> BTreeMap<String, Begun> {
 pub(super) fn executions(backends: &[Arc<Machine>], book: &Book) -> Result<(), String> {
     for (prompt, begun) in executed(backends) {
         let tries = book.submitted.get(&prompt).map_or(1, |submitted| submitted.tries);
-        if 1 < begun.alive || tries.max(1) < begun.alive + begun.buried {
+        // A gateway that was killed asks for what it had sent. Nobody knows what a process has done
+        // that died meanwhile.
+        if 1 < begun.alive || tries.max(1) + book.unseen < begun.alive + begun.buried {
             return Err(format!("{prompt} was submitted {tries} times and executed {begun:?}"));
         }
     }
@@ -162,7 +222,10 @@ fn end_is_told(
     match submitted.answer {
         Answer::Taken if !told.has_end() => return wrong("has no end"),
         // The journal need not know yet that it was withdrawn when the gateway is killed.
-        Answer::Refused(_) if told.has_end() && (book.kills == 0 || told.lost == 0) => {
+        // A reset ends what is being sent, and says so to both.
+        Answer::Refused(_)
+            if told.has_end() && (book.kills + book.resets == 0 || told.lost == 0) =>
+        {
             return wrong("was refused and has an end");
         }
         Answer::Taken | Answer::Refused(_) | Answer::Unknown(_) | Answer::Waiting => {}

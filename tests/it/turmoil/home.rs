@@ -9,8 +9,8 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use mooring::journal::record::{
-    AddedRecord, AssetRecord, Batch, BindingRecord, FileKey, FileRecord, FoundRecord, HomeRecord,
-    MemberRecord, NameRecord, PromptRecord, Saved, StateRecord,
+    AddedRecord, AssetRecord, Batch, BindingRecord, BodyRecord, FileKey, FileRecord, FoundRecord,
+    HomeRecord, MemberRecord, NameRecord, PromptRecord, Saved, StateRecord,
 };
 use mooring::journal::{JournalError, Store};
 use mooring::net::{Boxed, sleep};
@@ -32,6 +32,7 @@ pub(super) struct Survivor {
 struct Records {
     clients: BTreeMap<ClientId, BindingRecord>,
     prompts: BTreeMap<PromptId, PromptRecord>,
+    bodies: BTreeMap<PromptId, BodyRecord>,
     files: BTreeMap<String, (FileKey, FileRecord)>,
     states: BTreeMap<Arc<str>, StateRecord>,
     added: BTreeMap<Arc<str>, AddedRecord>,
@@ -62,8 +63,21 @@ impl Store for Survivor {
         let found = records.found.iter().map(|(name, it)| (name.clone(), it.clone())).collect();
         let members = records.members.iter().map(|(url, it)| (url.clone(), it.clone())).collect();
         let names = records.names.iter().map(|(name, it)| (name.clone(), it.clone())).collect();
+        let bodies = records.bodies.iter().map(|(id, it)| (id.clone(), it.clone())).collect();
         let home = records.home.clone();
-        Ok(Saved { clients, prompts, files, assets, states, added, found, members, names, home })
+        Ok(Saved {
+            clients,
+            prompts,
+            bodies,
+            files,
+            assets,
+            states,
+            added,
+            found,
+            members,
+            names,
+            home,
+        })
     }
 
     fn commit(&mut self, batch: Arc<Batch>) -> Boxed<'_, Result<(), JournalError>> {
@@ -73,12 +87,13 @@ impl Store for Survivor {
             self.power.is_on().await;
             let mut records = self.records.lock().unwrap();
             records.commits += 1;
-            let Records { clients, prompts, assets, states, added, found, members, names, .. } =
-                &mut *records;
+            let Records { clients, prompts, bodies, assets, states, .. } = &mut *records;
+            put_all(bodies, &batch.bodies);
             put_all(clients, &batch.clients);
             put_all(prompts, &batch.prompts);
             put_all(assets, &batch.assets);
             put_all(states, &batch.states);
+            let Records { added, found, members, names, .. } = &mut *records;
             put_all(added, &batch.added);
             put_all(found, &batch.found);
             put_all(members, &batch.members);

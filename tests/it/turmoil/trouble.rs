@@ -5,6 +5,9 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use mooring::front::Front;
+use mooring::routing::placement::AdminState;
+use mooring::routing::state_change::{Holds, StateChange};
+use mooring::session::control::{self, Force};
 use mooring::sim::{Faults, SubmitFault};
 use tokio::sync::mpsc::UnboundedSender;
 
@@ -38,6 +41,25 @@ pub(super) enum Act {
     Backend(usize, Order),
     KillGateway,
     StartGateway,
+    Operate(usize, AdminState),
+}
+
+/// The way to the gateway that lives, for an operator.
+pub(super) type Operator = Arc<Mutex<Option<UnboundedSender<(usize, AdminState)>>>>;
+
+/// What acts on backends.
+#[derive(Clone, Copy)]
+pub(super) struct Hands<'a> {
+    pub(super) orders: &'a [UnboundedSender<Order>],
+    pub(super) operator: &'a Operator,
+}
+
+/// An operator says this of a backend, by force.
+pub(super) fn operate(gateway: &Front, backend: usize, state: AdminState) {
+    let Some(backend) = gateway.shared.fleet.iter().nth(backend) else { return };
+    let holds = Holds::default();
+    let change = StateChange { state, by: "ada".into(), why: None, at: 0, holds };
+    control::set_state(&gateway.sessions, &backend, change, Force::Forced).unwrap();
 }
 
 impl Act {
@@ -45,7 +67,7 @@ impl Act {
         self,
         sim: &mut ::turmoil::Sim<'static>,
         weather: &Weather,
-        orders: &[UnboundedSender<Order>],
+        hands: Hands<'_>,
         gateway: &Mutex<Option<Arc<Front>>>,
     ) {
         match self {
@@ -66,13 +88,19 @@ impl Act {
             Self::Hold(one, other) => sim.hold(one, other),
             Self::LetGo(one, other) => sim.release(one, other),
             Self::Backend(index, order) => {
-                orders[index].send(order).expect("the backend's host is there");
+                hands.orders[index].send(order).expect("the backend's host is there");
             }
             Self::KillGateway => {
                 gateway.lock().unwrap().take();
                 sim.crash(GATEWAY);
             }
             Self::StartGateway => sim.bounce(GATEWAY),
+            Self::Operate(index, state) => {
+                // While the gateway is away, nobody hears it.
+                if let Some(operator) = &*hands.operator.lock().unwrap() {
+                    let _ = operator.send((index, state));
+                }
+            }
         }
     }
 }
@@ -107,6 +135,25 @@ impl Trouble {
         acts.sort_by_key(|(at, _)| *at);
         acts.reverse();
         Self(acts)
+    }
+
+    /// Operators drain backends and turn them off for a while.
+    pub(super) fn with_operators(&mut self, random: &mut Random) {
+        for _ in 0..random.below(4) {
+            let index = random.below(BACKENDS.len());
+            let state = random.pick(&[AdminState::Draining, AdminState::Draining, AdminState::Off]);
+            let at = millis(random, 1_000, 13_000);
+            let until = (at + millis(random, 200, 6_000)).min(CHAOS);
+            self.0.push((at, Act::Operate(index, state)));
+            self.0.push((until, Act::Operate(index, AdminState::Ready)));
+        }
+        // One who was not heard says it again.
+        for (index, after) in (0..BACKENDS.len()).flat_map(|it| [(it, 2), (it, 6)]) {
+            let at = CHAOS + Duration::from_secs(after);
+            self.0.push((at, Act::Operate(index, AdminState::Ready)));
+        }
+        self.0.sort_by_key(|(at, _)| *at);
+        self.0.reverse();
     }
 
     /// The next act, if its time has come.

@@ -1,0 +1,305 @@
+//! A submission while `queue.depth` is not 0: it waits in the gateway until a backend has room.
+//!
+//! Its answer is the backend's own if it is handed over at once, or if a backend says before that
+//! what is wrong with it (`trial`). Otherwise it is answered because it waits: then it is in the
+//! journal.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use http::request::Parts;
+use http::{HeaderValue, Response};
+use tokio::sync::oneshot;
+use tokio::time::timeout;
+use tracing::info;
+
+use super::ClientOf;
+use super::acceptance_tee::AcceptanceTee;
+use super::decide::enter;
+use super::trial::{self, Asks};
+use crate::body::ResponseBody;
+use crate::body::tee::tee;
+use crate::comfy::reply;
+use crate::comfy::submission::numbered::{Wish, numbered, wish};
+use crate::config::{OnJournalError, QueueVerdict};
+use crate::front::caller::Caller;
+use crate::front::commands::delete_anywhere;
+use crate::front::error::GatewayError;
+use crate::front::headers::{PLACEMENT, VERDICT};
+use crate::front::shares::holder;
+use crate::front::waiting::{self, known_good::GraphHash};
+use crate::front::{Answer, Front, json};
+use crate::journal::record::Kept;
+use crate::masked::mask;
+use crate::net::{now, sleep};
+use crate::routing::files::Maker;
+use crate::routing::ids::{ClientId, PromptId};
+use crate::routing::owners::{Person, Submitter};
+use crate::routing::pending::End;
+use crate::session::Client;
+use crate::session::completion::Completion;
+use crate::session::handing_over::NotQueued;
+use crate::session::registry::{Known, with_client};
+use crate::session::submissions::Remembered;
+use crate::session::waiting::Front as First;
+
+/// The one header of a submission that ComfyUI reads (0.33, `server.py`, `post_prompt`).
+pub(super) const USAGE_SOURCE: &str = "comfy-usage-source";
+
+/// How often somebody who waits for longer than `queue.verdict_wait` looks whether the prompt has
+/// come back from a backend.
+const LOOK_AGAIN: Duration = Duration::from_millis(250);
+
+/// How soon its end is known when nobody is left to answer.
+const ENDS_WITHIN: Duration = Duration::from_secs(1);
+
+/// A submission that was read and may be accepted.
+pub(super) struct Wanted {
+    pub(super) id: ClientId,
+    pub(super) prompt: PromptId,
+    pub(super) by: Submitter,
+    pub(super) told: Remembered,
+    pub(super) met: Option<Known>,
+    pub(super) parts: Parts,
+    pub(super) body: Bytes,
+    pub(super) askers: Vec<Maker>,
+    pub(super) client_of: ClientOf,
+    /// Its graph names files that are known.
+    pub(super) has_files: bool,
+}
+
+/// Who has said that a submission that waits is valid.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum Verdict {
+    /// The same graph was accepted before.
+    Known,
+    Nobody,
+}
+
+/// Lets a submission wait, and answers when its answer is known, or that it waits.
+///
+/// # Errors
+/// It was refused, by a backend or because too much waits.
+pub(super) async fn submit(front: &Arc<Front>, caller: &Caller, wanted: Wanted) -> Answer {
+    let prompt = wanted.prompt.clone();
+    let has_files = wanted.has_files;
+    let (completion, client_of) = (wanted.told.completion(), wanted.client_of);
+    let Queued { client, kept, told, asking } = enqueue(front, caller, wanted)?;
+    let answered = AcceptanceTee {
+        front: Arc::clone(front),
+        client: Arc::clone(&client),
+        prompt: prompt.clone(),
+    };
+    waiting::turn(front);
+    if let Some(full) = front.sessions.waiting.is_too_much(&prompt) {
+        // A backend had room, but not for this one: something else was first, or holds its client.
+        if client.withdraw_waiting(&front.sessions, &prompt) {
+            let _noted = front.sessions.settled().await;
+            return Err(GatewayError::QueueFull(full));
+        }
+    }
+    let waits = Waits { front, client: &client, prompt: &prompt, kept: &kept, completion };
+    // Whether its files are still there, nobody knows.
+    let changes = front.sessions.waiting.fleet_changes();
+    let graph = if has_files { None } else { GraphHash::of(&kept, changes) };
+    let answer = waits.answer(told, graph).await;
+    drop(asking);
+    let is_refused = answer.as_ref().map_or(true, |answer| !answer.status().is_success());
+    if is_refused && client_of == ClientOf::ThisPrompt {
+        // Otherwise the refused prompts of strangers would hold a socket each at the backends.
+        client.is_over();
+    }
+    answer.map(|answer| {
+        let (parts, body) = answer.into_parts();
+        Response::from_parts(parts, tee(body, Box::new(answered)))
+    })
+}
+
+/// A submission that waits from here on.
+struct Queued<'a> {
+    client: Arc<Client>,
+    kept: Kept,
+    told: oneshot::Receiver<Answer>,
+    asking: Asking<'a>,
+}
+
+/// The caller may leave: then nobody is to be told.
+struct Asking<'a> {
+    front: &'a Front,
+    prompt: PromptId,
+    serial: u64,
+}
+
+impl Drop for Asking<'_> {
+    fn drop(&mut self) {
+        self.front.askers.leave(&self.prompt, self.serial);
+    }
+}
+
+/// The prompt waits from here on, and is noted for the journal with its body.
+fn enqueue<'a>(
+    front: &'a Arc<Front>,
+    caller: &Caller,
+    wanted: Wanted,
+) -> Result<Queued<'a>, GatewayError> {
+    let Wanted { id, prompt, by, told, met, parts, body, askers, .. } = wanted;
+    let upload = enter(front, caller, &id, (&prompt, &by), met)?;
+    let waiting = &front.sessions.waiting;
+    let number = match wish(&body) {
+        Wish::Number(number) => number,
+        Wish::Front => waiting.number(First::Yes),
+        Wish::Last => waiting.number(First::No),
+    };
+    // Without users a cookie costs nothing, and an address of a large network neither: the limits
+    // are those of the household.
+    let household = Person::Address(holder(caller.address));
+    let sharer = caller.person().unwrap_or_else(|| household.clone());
+    let payer = Some(if id.user().is_some() { sharer.clone() } else { household });
+    let usage_source = parts.headers.get(USAGE_SOURCE).and_then(|it| it.to_str().ok());
+    let kept = Kept {
+        body: numbered(&body, number),
+        usage_source: usage_source.map(Arc::from),
+        askers,
+        sharer: Some(sharer),
+        number,
+    };
+    // After the id is reserved: another submission with this id has a caller of its own. Before the
+    // prompt waits: it may be handed over at once.
+    let (asker, told_later) = oneshot::channel();
+    let serial = front.askers.put(&prompt, asker);
+    let asking = Asking { front, prompt: prompt.clone(), serial };
+    let queued = with_client(&front.sessions, &id, |client| {
+        if let Some((backend, until)) = upload {
+            client.reserve(&front.sessions, backend, until);
+        }
+        let kept = (kept.clone(), payer.clone());
+        client.enqueue(&front.sessions, &prompt, told.clone(), kept)
+    });
+    let queued = match queued {
+        Ok((client, Ok(()))) => Ok(client),
+        Ok((_, Err(NotQueued::Refused(refusal)))) => Err(GatewayError::from(refusal)),
+        Ok((_, Err(NotQueued::Full(full)))) => Err(GatewayError::QueueFull(full)),
+        Err(full) => Err(full.into()),
+    };
+    let client =
+        queued.inspect_err(|_| front.shared.records.ledger_of(&prompt).withdraw(&prompt))?;
+    let client_hash = mask(&id);
+    info!(client = %client_hash, %prompt, "Prompt waits.");
+    Ok(Queued { client, kept, told: told_later, asking })
+}
+
+/// A submission that waits, and its caller.
+struct Waits<'a> {
+    front: &'a Arc<Front>,
+    client: &'a Arc<Client>,
+    prompt: &'a PromptId,
+    kept: &'a Kept,
+    completion: Arc<Completion>,
+}
+
+impl Waits<'_> {
+    async fn answer(
+        &self,
+        mut told: oneshot::Receiver<Answer>,
+        graph: Option<GraphHash>,
+    ) -> Answer {
+        let config = self.front.shared.config_kept();
+        let asked_at = now();
+        let is_known = graph.is_some_and(|graph| self.front.known_good.has(graph, asked_at));
+        let verdict = if is_known { Verdict::Known } else { Verdict::Nobody };
+        let mut patience = config.queue.verdict_wait;
+        if self.front.sessions.waiting.has_waiting(self.prompt) {
+            match (verdict, config.queue.verdict) {
+                (Verdict::Known, _) | (Verdict::Nobody, QueueVerdict::Late) => {
+                    patience = Duration::ZERO;
+                }
+                (Verdict::Nobody, QueueVerdict::Backend) => {
+                    match trial::begin(self.front, self.client, self.prompt) {
+                        Asks::Somebody => {}
+                        Asks::Nobody => patience = Duration::ZERO,
+                    }
+                }
+            }
+        }
+        loop {
+            tokio::select! {
+                biased;
+                answer = &mut told => match answer {
+                    Ok(answer) => return answer,
+                    // Nobody answers any more: it has ended.
+                    Err(_) => return self.over().await,
+                },
+                end = self.completion.end() => return self.ended(end),
+                () = sleep(patience) => {}
+            }
+            if let Some(answer) = self.accepted(verdict, asked_at).await {
+                return answer;
+            }
+            // It is being sent: what its backend says is its answer.
+            patience = LOOK_AGAIN;
+        }
+    }
+
+    /// Answers that it waits. `None` if somebody else is answering.
+    async fn accepted(&self, verdict: Verdict, asked_at: Instant) -> Option<Answer> {
+        let config = self.front.shared.config_kept();
+        let noted = self.front.shared.records.journal.durable().await;
+        let Some(asker) = self.front.askers.take(self.prompt) else {
+            let is_too_late = config.prompts.answer_limit <= now().duration_since(asked_at);
+            return is_too_late.then(|| Err(self.unknown()));
+        };
+        drop(asker);
+        if noted.is_err() && config.state.on_error == OnJournalError::Refuse {
+            if !self.client.withdraw_waiting(&self.front.sessions, self.prompt) {
+                // It is being sent, and ends there.
+                delete_anywhere(&self.front.sessions, self.client, self.prompt);
+            }
+            return Some(Err(GatewayError::JournalFailed));
+        }
+        Some(Ok(waits(self.prompt, self.kept.number, verdict)))
+    }
+
+    async fn over(&self) -> Answer {
+        match timeout(ENDS_WITHIN, self.completion.end()).await {
+            Ok(end) => self.ended(end),
+            Err(_) if self.front.shared.is_leaving() => Err(GatewayError::Stopping),
+            Err(_) => Err(self.unknown()),
+        }
+    }
+
+    /// It has ended before anybody has answered. It was pending, so its end is told as any other,
+    /// also if it is lost: whether a backend had it is not known then.
+    fn ended(&self, _end: End) -> Answer {
+        Ok(waits(self.prompt, self.kept.number, Verdict::Nobody))
+    }
+
+    fn unknown(&self) -> GatewayError {
+        GatewayError::StateUnknown {
+            backend: "its server".to_owned(),
+            prompt: self.prompt.to_string(),
+        }
+    }
+}
+
+/// The answer to a submission that waits.
+fn waits(prompt: &PromptId, number: f64, verdict: Verdict) -> Response<ResponseBody> {
+    let mut response = json(reply::queued(prompt, Some(number)));
+    let verdict = match verdict {
+        Verdict::Known => "known",
+        Verdict::Nobody => "none",
+    };
+    mark_waiting(&mut response, HeaderValue::from_static(verdict));
+    response
+}
+
+/// The same without a verdict.
+pub(super) fn waits_without(prompt: &PromptId, number: f64) -> Response<ResponseBody> {
+    waits(prompt, number, Verdict::Nobody)
+}
+
+pub(super) fn mark_waiting(response: &mut Response<ResponseBody>, verdict: HeaderValue) {
+    let headers = response.headers_mut();
+    headers.insert(PLACEMENT, HeaderValue::from_static("waiting"));
+    headers.insert(VERDICT, verdict);
+}

@@ -1,0 +1,32 @@
+//! What is counted of prompts that wait in the gateway.
+
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::registry::Registry;
+
+#[derive(Debug, Default)]
+pub struct QueueMetrics {
+    pub waiting: Gauge,
+    pub bytes: Gauge,
+    pub oldest_seconds: Gauge,
+    pub hand_overs: Counter,
+    pub trials: Counter,
+    pub refused_late: Counter,
+}
+
+impl QueueMetrics {
+    pub(super) fn register(&self, registry: &mut Registry) {
+        let help = "Prompts that wait in the gateway";
+        registry.register("queue_waiting", help, self.waiting.clone());
+        let help = "Size of the bodies of prompts that wait";
+        registry.register("queue_bytes", help, self.bytes.clone());
+        let help = "How long the prompt has waited that has waited longest";
+        registry.register("queue_oldest_seconds", help, self.oldest_seconds.clone());
+        let help = "Prompts that waited and were handed over to a backend";
+        registry.register("hand_overs", help, self.hand_overs.clone());
+        let help = "Prompts that had to wait and were shown to a backend";
+        registry.register("trials", help, self.trials.clone());
+        let help = "Prompts that were refused after their submission was accepted";
+        registry.register("refused_late", help, self.refused_late.clone());
+    }
+}

@@ -1,0 +1,384 @@
+//! The index of prompts that wait in the gateway: their bodies, and the queue that says which is
+//! next.
+//!
+//! The clients' maps of pending prompts are the truth, and this is an index of them: what it says
+//! is to be handed over is asked of its client first. It has one lock, a leaf that is held for one
+//! call and may be taken under a client's lock, so that it follows each transition.
+//!
+//! # Invariants
+//!
+//! - A prompt that waits in its client's map has an entry with its body, and is in the queue.
+//! - An entry is removed when its prompt has ended or was withdrawn.
+
+mod bytes;
+mod follow;
+mod full;
+mod known;
+mod numbers;
+mod setbacks;
+mod transitions;
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use smallvec::SmallVec;
+use tokio::sync::Notify;
+
+use self::bytes::Bytes;
+use crate::comfy::lists::waiting::Parts;
+use crate::config::QueueConfig;
+use crate::journal::record::Kept;
+use crate::lock::{Guard, Lock, rank};
+use crate::net::now;
+use crate::queue::fleet::Serving;
+use crate::queue::ids::{Class, ClientKey, PromptKey};
+use crate::queue::schedule::HandOver;
+use crate::queue::settings::Settings;
+use crate::queue::shapes::ShapeFacts;
+use crate::queue::{Aside, Queue, Spent, Submission};
+use crate::routing::ids::{BackendId, ClientId, PromptId};
+use crate::routing::owners::Person;
+use crate::routing::placement::BackendView;
+pub use full::Full;
+use known::Keys;
+pub use numbers::Front;
+pub use setbacks::{all_refuse, rest_after};
+
+/// A prompt that is to be handed over now.
+#[derive(Clone, Debug)]
+pub struct Due {
+    pub prompt: PromptId,
+    pub client: ClientId,
+    pub backend: BackendId,
+}
+
+/// What is to be done now.
+#[derive(Debug, Default)]
+pub struct DueNow {
+    pub hand_over: Vec<Due>,
+    /// After how long to look again, if nothing happens before.
+    pub look_again: Option<Duration>,
+}
+
+/// A prompt that is kept, for lists.
+#[derive(Clone, Debug)]
+pub struct Shown {
+    pub kept: Arc<Kept>,
+    pub parts: Arc<Parts>,
+}
+
+/// What waits, for metrics and reports.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub struct WaitingNow {
+    pub prompts: usize,
+    pub bytes: u64,
+    pub oldest: Option<Duration>,
+}
+
+/// All prompts that wait.
+#[derive(Debug)]
+pub struct Waiting {
+    index: Lock<Index, { rank::QUEUE }>,
+    /// False until the first prompt waits: nothing has to be told to the index then.
+    is_used: AtomicBool,
+    changed: Notify,
+    limits: QueueConfig,
+    began: Instant,
+}
+
+#[derive(Debug)]
+struct Index {
+    queue: Queue,
+    prompts: HashMap<PromptId, Entry>,
+    ids: HashMap<PromptKey, PromptId>,
+    clients: Keys<ClientId>,
+    sharers: Keys<Option<Person>>,
+    fleet: HashMap<BackendId, Serving>,
+    /// How often a backend has joined, turned up anew or left.
+    fleet_changes: u64,
+    /// Prompts that a backend has refused because it lacks a part of them.
+    refused: HashMap<PromptId, Refused>,
+    /// Backends that turn prompts away without a word about them.
+    turned_away: HashMap<BackendId, TurnedAway>,
+    /// The prompt of a client that was chosen and that no backend has accepted yet. Its next one
+    /// follows then: it must not overtake it on the way.
+    on_the_way: HashMap<ClientId, PromptId>,
+    next_key: u64,
+    /// How many submissions were numbered.
+    numbered: u64,
+    /// How many were shown to a backend.
+    shown: u64,
+    bytes: Bytes<Option<Person>>,
+    /// When it was last looked for what has waited too long.
+    looked: Option<Instant>,
+}
+
+#[derive(Debug)]
+struct Entry {
+    key: PromptKey,
+    client: ClientId,
+    sharer: Option<Person>,
+    /// Whose limit it counts against: a browser's cookie costs nothing, its address does.
+    payer: Option<Person>,
+    number: f64,
+    /// `None` when a backend has accepted it.
+    kept: Option<Arc<Kept>>,
+    /// What lists of queues show of its body.
+    shown: Arc<Parts>,
+    /// Backends that certainly do not have it and are not tried again for the moment.
+    tried: SmallVec<[BackendId; 2]>,
+    /// How often it could not be sent.
+    failed: u32,
+    /// It is not handed over for a while, because it could not be sent.
+    rests: bool,
+    /// It is not handed over, because it is shown to a backend.
+    is_shown: bool,
+    /// It is not handed over before it is noted for the journal.
+    is_new: bool,
+    /// It has no room in the queue, and is here because a backend has room for it.
+    is_too_much: Option<Full>,
+    since: Instant,
+}
+
+impl Entry {
+    fn aside(&self) -> Aside {
+        if self.rests || self.is_shown || self.is_new { Aside::Yes } else { Aside::No }
+    }
+}
+
+impl Waiting {
+    #[must_use]
+    pub fn new(limits: QueueConfig) -> Self {
+        // What waited before a restart is handed over, also if nothing new waits: at once then, as
+        // everything is with a depth of 0.
+        let (depth, lead) = match u32::try_from(limits.depth) {
+            Ok(0) => (FULL / 2, Duration::from_secs(1 << 30)),
+            Ok(depth) => (depth.min(FULL / 2), limits.lead),
+            Err(_) => (FULL / 2, limits.lead),
+        };
+        let settings = Settings {
+            depth,
+            lead,
+            spread: 1,
+            waiting_max: limits.max,
+            waiting_max_of_one: limits.max_per_sharer,
+            ..Settings::default()
+        };
+        let index = Index {
+            queue: Queue::new(settings),
+            prompts: HashMap::new(),
+            ids: HashMap::new(),
+            clients: Keys::default(),
+            sharers: Keys::default(),
+            fleet: HashMap::new(),
+            fleet_changes: 0,
+            refused: HashMap::new(),
+            turned_away: HashMap::new(),
+            on_the_way: HashMap::new(),
+            next_key: 0,
+            numbered: 0,
+            shown: 0,
+            bytes: Bytes::default(),
+            looked: None,
+        };
+        Self {
+            index: Lock::new(index),
+            is_used: AtomicBool::new(false),
+            changed: Notify::new(),
+            limits,
+            began: now(),
+        }
+    }
+
+    /// True if a prompt has waited in this process.
+    #[must_use]
+    pub fn is_used(&self) -> bool {
+        self.is_used.load(Ordering::Relaxed)
+    }
+
+    /// Something has changed: the scheduler looks again.
+    pub fn wake(&self) {
+        self.changed.notify_one();
+    }
+
+    /// Waits until something has changed. Cancel safe.
+    pub async fn changed(&self) {
+        self.changed.notified().await;
+    }
+
+    /// What is needed to send a prompt; `None` if it does not wait, or a backend has accepted it.
+    #[must_use]
+    pub fn kept(&self, prompt: &PromptId) -> Option<Arc<Kept>> {
+        self.is_used().then(|| self.index().prompts.get(prompt)?.kept.clone()).flatten()
+    }
+
+    /// How often a backend has joined, turned up anew or left: what was known to be valid before
+    /// may not be any more.
+    #[must_use]
+    pub fn fleet_changes(&self) -> u64 {
+        self.index().fleet_changes
+    }
+
+    /// What lists of queues show of these, of those that are kept.
+    #[must_use]
+    pub fn shown<'p>(
+        &self,
+        prompts: impl Iterator<Item = &'p PromptId>,
+    ) -> HashMap<&'p PromptId, Shown> {
+        if !self.is_used() {
+            return HashMap::new();
+        }
+        let index = self.index();
+        let shown = prompts.filter_map(|prompt| {
+            let entry = index.prompts.get(prompt)?;
+            let (kept, parts) = (entry.kept.clone()?, Arc::clone(&entry.shown));
+            Some((prompt, Shown { kept, parts }))
+        });
+        shown.collect()
+    }
+
+    /// The backends that certainly do not have the prompt and that it is not sent to again.
+    #[must_use]
+    pub fn tried(&self, prompt: &PromptId) -> SmallVec<[BackendId; 2]> {
+        self.index().prompts.get(prompt).map(|it| it.tried.clone()).unwrap_or_default()
+    }
+
+    /// True while the prompt waits and was not chosen.
+    #[must_use]
+    pub fn has_waiting(&self, prompt: &PromptId) -> bool {
+        let index = self.index();
+        index.prompts.get(prompt).is_some_and(|it| index.queue.has_waiting(it.key))
+    }
+
+    /// Why the prompt may not wait, if it was let in to be handed over at once and was not.
+    #[must_use]
+    pub fn is_too_much(&self, prompt: &PromptId) -> Option<Full> {
+        let index = self.index();
+        let entry = index.prompts.get(prompt)?;
+        entry.is_too_much.filter(|_| index.queue.has_waiting(entry.key))
+    }
+
+    /// Everything that waits, with its number.
+    #[must_use]
+    pub fn all(&self) -> Vec<(PromptId, f64)> {
+        if !self.is_used() {
+            return Vec::new();
+        }
+        let index = self.index();
+        let waiting = index.prompts.iter().filter(|(_, it)| index.queue.has_waiting(it.key));
+        waiting.map(|(prompt, it)| (prompt.clone(), it.number)).collect()
+    }
+
+    /// What waits now.
+    #[must_use]
+    pub fn now(&self) -> WaitingNow {
+        if !self.is_used() {
+            return WaitingNow::default();
+        }
+        let (index, now) = (self.index(), now());
+        let waiting = index.prompts.values().filter(|it| index.queue.has_waiting(it.key));
+        let oldest = waiting.map(|it| now.saturating_duration_since(it.since)).max();
+        WaitingNow { prompts: index.queue.waiting(), bytes: index.bytes.all(), oldest }
+    }
+
+    /// The prompts that have waited for longer than they may, with their clients.
+    #[must_use]
+    pub fn overdue(&self) -> Vec<(PromptId, ClientId)> {
+        let (max, now) = (self.limits.max_wait, now());
+        if max.is_zero() {
+            return Vec::new();
+        }
+        let mut index = self.index();
+        // All are looked at, and this is asked for with each submission and each end.
+        let is_soon = |looked: Instant| now.saturating_duration_since(looked) < OVERDUE_EACH;
+        if index.looked.is_some_and(is_soon) {
+            return Vec::new();
+        }
+        index.looked = Some(now);
+        let is_overdue = |it: &Entry| {
+            max <= now.saturating_duration_since(it.since) && index.queue.has_waiting(it.key)
+        };
+        let overdue = index.prompts.iter().filter(|(_, it)| is_overdue(it));
+        overdue.map(|(prompt, it)| (prompt.clone(), it.client.clone())).collect()
+    }
+
+    /// Which prompts are to be handed over now. They count as being at their backends from now on.
+    #[must_use]
+    pub fn due(&self, fleet: &[BackendView]) -> DueNow {
+        if !self.is_used() {
+            return DueNow::default();
+        }
+        let at = self.at(now());
+        let mut index = self.index();
+        index.follow(fleet, at);
+        let turn = index.queue.schedule(at);
+        let chosen = turn.hand_over.into_iter();
+        let hand_over = chosen.filter_map(|it| index.chosen(&it, at)).collect();
+        let is_waiting = index.queue.waiting() != 0;
+        let again = turn.look_again.map(|again| again.saturating_sub(at));
+        let look_again = is_waiting.then(|| again.unwrap_or(LOOK_AGAIN).min(LOOK_AGAIN));
+        DueNow { hand_over, look_again }
+    }
+
+    fn at(&self, now: Instant) -> Duration {
+        now.saturating_duration_since(self.began)
+    }
+
+    #[cfg_attr(debug_assertions, track_caller)]
+    fn index(&self) -> Guard<'_, Index, { rank::QUEUE }> {
+        self.index.lock()
+    }
+}
+
+/// How long at most until the backends are looked at again while prompts wait: what they report of
+/// others' prompts and of their health wakes nobody.
+const LOOK_AGAIN: Duration = Duration::from_millis(250);
+
+/// How often it is looked for what has waited too long.
+const OVERDUE_EACH: Duration = Duration::from_secs(1);
+
+/// As many prompts as a backend never has.
+const FULL: u32 = u32::MAX / 2;
+
+/// Which backends refuse a prompt, and what the last of them said.
+#[derive(Clone, Debug)]
+struct Refused {
+    by: SmallVec<[BackendId; 2]>,
+    why: Arc<str>,
+}
+
+/// A backend that turns prompts away.
+#[derive(Clone, Copy, Debug, Default)]
+struct TurnedAway {
+    times: u32,
+    /// It is given nothing before this.
+    until: Duration,
+}
+
+impl Index {
+    /// A prompt was chosen. `None` if its client's last one is still on the way.
+    fn chosen(&mut self, it: &HandOver, at: Duration) -> Option<Due> {
+        let prompt = self.ids.get(&it.prompt)?.clone();
+        let client = self.prompts.get(&prompt)?.client.clone();
+        if self.on_the_way.contains_key(&client) {
+            self.queue.returned(it.prompt, &[], at);
+            return None;
+        }
+        self.on_the_way.insert(client.clone(), prompt.clone());
+        self.queue.pauses(it.client, Aside::Yes, at);
+        Some(Due { prompt, client, backend: it.backend })
+    }
+
+    /// The prompt is not on the way any more.
+    fn arrived(&mut self, prompt: &PromptId, at: Duration) {
+        let Some(client) = self.prompts.get(prompt).map(|it| it.client.clone()) else { return };
+        if self.on_the_way.get(&client) == Some(prompt) {
+            self.on_the_way.remove(&client);
+            if let Some(key) = self.clients.get(&client) {
+                self.queue.pauses(ClientKey(key), Aside::No, at);
+            }
+        }
+    }
+}

@@ -1,0 +1,287 @@
+//! How a prompt enters the index, leaves the queue and the index, and comes back.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+use smallvec::SmallVec;
+
+use super::bytes::{NoRoom, share};
+use super::{
+    Aside, Class, Entry, Full, Index, Kept, PromptKey, ShapeFacts, Spent, Submission, Waiting,
+};
+use crate::comfy::lists::waiting::Parts;
+use crate::net::now;
+use crate::queue::Refused;
+use crate::queue::ids::{ClientKey, SharerKey};
+use crate::routing::ids::{BackendId, ClientId, PromptId};
+use crate::routing::owners::Person;
+use crate::routing::pending::Pending;
+
+impl Waiting {
+    /// A submission is about to wait. It may be handed over when [`Waiting::entered`] was called.
+    ///
+    /// # Errors
+    /// Too much waits; nothing has changed then.
+    pub(in crate::session) fn enter(
+        &self,
+        prompt: &PromptId,
+        client: &ClientId,
+        (kept, payer, shown): (Kept, Option<Person>, Arc<Parts>),
+        last: Option<BackendId>,
+    ) -> Result<(), Full> {
+        self.is_used.store(true, Ordering::Relaxed);
+        let now = now();
+        let at = self.at(now);
+        let mut index = self.index();
+        let bytes = kept.body.len() as u64;
+        let room = index.bytes.has_room(&payer, bytes, self.limits.bytes);
+        let is_too_much = room.err().map(|why| self.no_bytes(why));
+        if let Some(full) = is_too_much
+            && (full == Full::TooLarge { max: self.limits.bytes } || !index.queue.has_room(at))
+        {
+            return Err(full);
+        }
+        if index.prompts.contains_key(prompt) {
+            return Err(Full::Known);
+        }
+        let max = self.limits.max_per_sharer;
+        if max <= index.bytes.bodies(&payer) {
+            let sharer = index.sharers.get(&kept.sharer).unwrap_or_default();
+            let retry_after = index.queue.retry_after(SharerKey(sharer), at);
+            return Err(Full::Sharer { max, seconds: seconds(retry_after) });
+        }
+        let key = index.insert(prompt, client, (kept, payer, shown), now);
+        if let Some(entry) = index.prompts.get_mut(prompt) {
+            (entry.is_too_much, entry.is_new) = (is_too_much, true);
+        }
+        let submission = index.submission(prompt, key, last);
+        let submitted = submission.map_or(Ok(()), |it| index.queue.submitted(it, at));
+        index.queue.sets_aside(key, Aside::Yes, at);
+        submitted.map_err(|refused| {
+            index.remove(prompt);
+            match refused {
+                Refused::QueueFull { retry_after } => self.full(retry_after),
+                Refused::SharerFull { retry_after } => {
+                    let max = self.limits.max_per_sharer;
+                    Full::Sharer { max, seconds: seconds(retry_after) }
+                }
+                Refused::Known => Full::Known,
+            }
+        })
+    }
+
+    /// A prompt from before a restart, whose body is kept: it waits, or its backend is asked for
+    /// it. Limits do not apply.
+    pub(in crate::session) fn restore(
+        &self,
+        prompt: &PromptId,
+        client: &ClientId,
+        kept: Kept,
+        pending: &Pending,
+    ) {
+        self.is_used.store(true, Ordering::Relaxed);
+        let now = now();
+        let at = self.at(now);
+        let shown = Arc::new(Parts::of(&kept.body));
+        let mut index = self.index();
+        index.counts_also(kept.number);
+        // It has waited since it was submitted, also in another process.
+        let payer = kept.sharer.clone();
+        let key = index.insert(prompt, client, (kept, payer, shown), pending.since.min(now));
+        if pending.is_waiting() {
+            index.queue_up(prompt, key, at);
+        }
+    }
+
+    /// A submission is noted for the journal: it may be handed over.
+    pub(in crate::session) fn entered(&self, prompt: &PromptId) {
+        let at = self.at(now());
+        let mut index = self.index();
+        let Some(entry) = index.prompts.get_mut(prompt) else { return };
+        entry.is_new = false;
+        let (key, aside) = (entry.key, entry.aside());
+        index.queue.sets_aside(key, aside, at);
+        drop(index);
+        self.wake();
+    }
+
+    /// A prompt that was handed over, or was set aside, waits again in its old place.
+    pub fn again(&self, prompt: &PromptId) {
+        let at = self.at(now());
+        let mut index = self.index();
+        index.arrived(prompt, at);
+        let Some(entry) = index.prompts.get_mut(prompt) else { return };
+        entry.is_shown = false;
+        let (key, tried, aside) = (entry.key, entry.tried.clone(), entry.aside());
+        if index.queue.has_waiting(key) {
+            index.queue.excludes(key, &tried, at);
+        } else if !index.queue.returned(key, &tried, at) {
+            index.queue_up(prompt, key, at);
+            index.queue.excludes(key, &tried, at);
+        }
+        index.queue.sets_aside(key, aside, at);
+        drop(index);
+        self.wake();
+    }
+
+    /// There is nothing to hand over: the prompt is not in its client's map, or has no body.
+    pub fn forget(&self, prompt: &PromptId) {
+        self.over(prompt, Spent::Broke);
+    }
+
+    /// A backend has accepted the prompt: its body is not needed any more. True if it was kept.
+    pub(in crate::session) fn accepted(&self, prompt: &PromptId) -> bool {
+        let at = self.at(now());
+        let mut index = self.index();
+        index.arrived(prompt, at);
+        let Some(entry) = index.prompts.get_mut(prompt) else { return false };
+        let (key, kept, payer) = (entry.key, entry.kept.take(), entry.payer.clone());
+        if let Some(kept) = &kept {
+            index.bytes.take_off(&payer, kept.body.len() as u64);
+        }
+        if let Some(backend) = index.queue.place(key) {
+            index.turned_away.remove(&backend);
+        }
+        if index.queue.has_waiting(key) {
+            // It was tried there and began: the queue has never handed it over.
+            index.queue.gone(key, at);
+        }
+        drop(index);
+        self.wake();
+        kept.is_some()
+    }
+
+    /// The prompt was seen to run.
+    pub(in crate::session) fn began(&self, prompt: &PromptId) {
+        let at = self.at(now());
+        let mut index = self.index();
+        if let Some(key) = index.prompts.get(prompt).map(|it| it.key) {
+            index.queue.began(key, at);
+        }
+        drop(index);
+        self.wake();
+    }
+
+    /// The prompt has ended or was withdrawn. True if its body was kept.
+    pub(in crate::session) fn over(&self, prompt: &PromptId, spent: Spent) -> bool {
+        let at = self.at(now());
+        let mut index = self.index();
+        let Some(key) = index.prompts.get(prompt).map(|it| it.key) else { return false };
+        index.arrived(prompt, at);
+        if !index.queue.ended(key, spent, at) {
+            index.queue.gone(key, at);
+        }
+        let kept = index.remove(prompt);
+        drop(index);
+        self.wake();
+        kept
+    }
+
+    /// Where something holds this client, or that nothing does.
+    pub(in crate::session) fn holds(&self, client: &ClientId, held: Option<BackendId>) {
+        let at = self.at(now());
+        let mut index = self.index();
+        if let Some(key) = index.clients.get(client) {
+            index.queue.holds(ClientKey(key), held, at);
+        }
+    }
+
+    fn no_bytes(&self, why: NoRoom) -> Full {
+        let max = self.limits.bytes;
+        match why {
+            NoRoom::Ever => Full::TooLarge { max },
+            NoRoom::InAll => self.full(Duration::from_secs(1)),
+            NoRoom::OfSharer => Full::BytesOfSharer { max: share(max), seconds: 1 },
+        }
+    }
+
+    fn full(&self, retry_after: Duration) -> Full {
+        let (max, bytes) = (self.limits.max, self.limits.bytes);
+        Full::Queue { max, bytes, seconds: seconds(retry_after) }
+    }
+}
+
+impl Index {
+    fn insert(
+        &mut self,
+        prompt: &PromptId,
+        client: &ClientId,
+        (kept, payer, shown): (Kept, Option<Person>, Arc<Parts>),
+        since: Instant,
+    ) -> PromptKey {
+        self.next_key += 1;
+        let key = PromptKey(self.next_key);
+        self.clients.take(client);
+        self.sharers.take(&kept.sharer);
+        self.bytes.add(&payer, kept.body.len() as u64);
+        let (client, sharer) = (client.clone(), kept.sharer.clone());
+        let (number, kept) = (kept.number, Some(Arc::new(kept)));
+        let tried = SmallVec::new();
+        self.ids.insert(key, prompt.clone());
+        let entry = Entry {
+            key,
+            client,
+            sharer,
+            payer,
+            number,
+            kept,
+            shown,
+            tried,
+            failed: 0,
+            rests: false,
+            is_shown: false,
+            is_new: false,
+            is_too_much: None,
+            since,
+        };
+        self.prompts.insert(prompt.clone(), entry);
+        key
+    }
+
+    /// Puts a prompt that is known into the queue, whatever the limits are.
+    fn queue_up(&mut self, prompt: &PromptId, key: PromptKey, at: Duration) {
+        if let Some(submission) = self.submission(prompt, key, None) {
+            self.queue.restored(submission, at);
+        }
+    }
+
+    fn submission(
+        &mut self,
+        prompt: &PromptId,
+        key: PromptKey,
+        last: Option<BackendId>,
+    ) -> Option<Submission> {
+        let entry = self.prompts.get(prompt)?;
+        let client = self.clients.get(&entry.client).unwrap_or_default();
+        let sharer = self.sharers.get(&entry.sharer).unwrap_or_default();
+        Some(Submission {
+            prompt: key,
+            client: ClientKey(client),
+            sharer: SharerKey(sharer),
+            weight: 1.0,
+            shape: self.queue.shape(ShapeFacts::default()),
+            class: Class::Normal,
+            number: entry.number,
+            last,
+        })
+    }
+
+    /// True if its body was kept.
+    fn remove(&mut self, prompt: &PromptId) -> bool {
+        let Some(entry) = self.prompts.remove(prompt) else { return false };
+        self.ids.remove(&entry.key);
+        self.refused.remove(prompt);
+        self.clients.give_back(&entry.client);
+        self.sharers.give_back(&entry.sharer);
+        if let Some(kept) = &entry.kept {
+            self.bytes.take_off(&entry.payer, kept.body.len() as u64);
+        }
+        entry.kept.is_some()
+    }
+}
+
+fn seconds(retry_after: Duration) -> u32 {
+    let seconds = retry_after.as_millis().div_ceil(1_000).clamp(1, 3_600);
+    u32::try_from(seconds).unwrap_or(3_600)
+}
