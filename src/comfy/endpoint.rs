@@ -277,9 +277,9 @@ pub(super) fn without_api(path: &str) -> &str {
     }
 }
 
-/// A path up to its first slash.
+/// A path up to its first slash. Segments are short: a loop finds their end sooner than `memchr`.
 pub(super) fn first_segment(path: &str) -> &str {
-    &path[..memchr::memchr(b'/', path.as_bytes()).unwrap_or(path.len())]
+    &path[..path.bytes().position(|byte| byte == b'/').unwrap_or(path.len())]
 }
 
 /// The path as it is matched, in one spelling and without `/api`.

@@ -124,11 +124,13 @@ pub fn area(raw_path: &str, path: &str) -> Area {
     }
     let first = first_of(path);
     // All readers see the same route in a plain path, but for letter case.
-    let is_certain = matches!(readings, Readings::Plain(_))
-        && !first.bytes().any(|byte| byte.is_ascii_uppercase());
-    let is_in_doubt = |segments: &Segments<'_>| {
-        !is_certain && first_of_ours(segments.clone()).is_some_and(|ours| ours != first)
-    };
+    if let Readings::Plain(path) = readings
+        && !first.bytes().any(|byte| byte.is_ascii_uppercase())
+    {
+        return area_of(Segments::Raw(path));
+    }
+    let is_in_doubt =
+        |segments: &Segments<'_>| first_of_ours(segments.clone()).is_some_and(|ours| ours != first);
     let mut found = None;
     readings.any(|segments| {
         let area = if is_in_doubt(&segments) { Area::Doubtful } else { area_of(segments) };

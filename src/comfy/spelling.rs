@@ -111,29 +111,34 @@ impl<'a> Iterator for Segments<'a> {
     }
 }
 
-/// Characters that every reader takes as they are. Dots are looked at besides.
-static PLAIN: [bool; 256] = {
-    let all = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-._~/&=+:,@!$'()*";
-    let (mut plain, mut at) = ([false; 256], 0);
-    while at < all.len() {
-        plain[all[at] as usize] = true;
+/// What a path has shown up to a byte.
+const ORDINARY: u8 = 0;
+const DOT: u8 = 1;
+const SLASH: u8 = 2;
+/// Not every reader takes it as it is, whatever follows.
+const ODD: u8 = 3;
+
+/// What a path has shown after a byte, by what it had shown before. It is asked for every byte of
+/// every path.
+static AFTER: [[u8; 256]; 4] = {
+    let plain = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_~&=+:,@!$'()*";
+    let mut after = [[ODD; 256]; 4];
+    let mut at = 0;
+    while at < plain.len() {
+        let byte = plain[at] as usize;
+        (after[0][byte], after[1][byte], after[2][byte]) = (ORDINARY, ORDINARY, ORDINARY);
         at += 1;
     }
-    plain
+    // Windows drops dots at the end of a name, and many readers drop empty segments.
+    (after[ORDINARY as usize][b'.' as usize], after[SLASH as usize][b'.' as usize]) = (DOT, DOT);
+    after[ORDINARY as usize][b'/' as usize] = SLASH;
+    after
 };
 
 /// True for a path that can be read in one way only, but for letter case and a slash at its end.
 fn is_plain(path: &str) -> bool {
-    let mut before = 0;
-    for byte in path.bytes() {
-        // Windows drops dots at the end of a name, and many readers drop empty segments.
-        let is_odd = matches!((before, byte), (b'.', b'.' | b'/') | (b'/', b'/'));
-        if !PLAIN[usize::from(byte)] || is_odd {
-            return false;
-        }
-        before = byte;
-    }
-    before != b'.'
+    let after = |shown: u8, byte| AFTER[usize::from(shown & 3)][usize::from(byte)];
+    matches!(path.bytes().fold(ORDINARY, after), ORDINARY | SLASH)
 }
 
 /// One form of what may be meant as the same text: NFKD, in one letter case, without what is
