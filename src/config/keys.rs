@@ -194,11 +194,11 @@ sections! { PLAIN_SECTIONS, PLAIN_KEYS:
         /// The role of users who are in none of these groups. `none` does not let them in.
         default_role: DefaultRole = "artist", Live;
         /// `on` sends each user's requests with `Comfy-User` to servers that run with
-        /// `--multi-user`, so that these keep settings, workflows and assets of each user apart.
-        /// The user is found there by name, and made if there is none.
+        /// `--multi-user`, so that these keep settings and workflows of each user apart. The user
+        /// is found there by name, and made if there is none.
         comfy_user: Toggle = "off", Live;
         /// At a start, this user gets the clients of the time without users (0.1 or `off`), their
-        /// prompts, and the files and assets that they made. Without it no user sees these prompts.
+        /// prompts, and the files that they made. Without it no user sees these prompts.
         adopt: UserText = "", Restart;
     }
     /// Which tokens let in their users, where `auth.mode` is `jwt`.

@@ -23,7 +23,7 @@ sections! { LIMIT_SECTIONS, LIMIT_KEYS:
         /// For how many seconds all prompts together may run in a day.
         all_gpu_seconds_per_day: Limit { max: 1_000_000_000 } = "0", Live;
         /// How many bytes a user may upload in a day, which is 24 hours from the first upload on:
-        /// images, masks, assets, and what is sent to node packs. With 0 there is no limit.
+        /// images, masks, and what is sent to node packs. With 0 there is no limit.
         user_upload_bytes_per_day: Size { min: 0, max: 1024 * 1024 * GIB } = "0B", Live;
         /// How many bytes may be uploaded by all together in a day. With 0 there is no limit.
         all_upload_bytes_per_day: Size { min: 0, max: 1024 * 1024 * GIB } = "0B", Live;
