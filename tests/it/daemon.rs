@@ -583,7 +583,9 @@ fn a_terminal_is_redrawn_in_colours_unless_they_are_not_wanted() {
     let screens = in_terminal("status --watch=200ms", "");
     assert!(screens.starts_with("\u{1b}[Hready    yes\u{1b}[K\n"), "{screens:?}");
     assert_eq!(screens.matches("\u{1b}[H").count(), 3, "{screens:?}");
-    assert!(screens.ends_with("requires its token: give --token or MOORING_ADMIN__TOKEN\n"));
+    assert!(screens.ends_with(
+        "requires its token, or the key of an operator: give --token or MOORING_ADMIN__TOKEN\n"
+    ));
     assert!(screens.contains("\u{1b}[31moff"), "{screens:?}");
     let plain = in_terminal("backends", "1");
     assert!(plain.contains("gpu-b") && !plain.contains('\u{1b}'), "{plain:?}");
