@@ -86,6 +86,13 @@ async fn a_history_has_ones_own_of_every_backend_in_the_order_of_their_ends() {
     let history = world.get("/history?clientId=ada").await;
     assert_eq!(ids_of_history(&history), ids);
     assert_eq!(history.header("mooring-missing"), "");
+    // Each backend tells the end before it has the entry, so the first list may ask more than once.
+    let asks = || -> Vec<usize> {
+        let of =
+            |(id, backend): &(String, String)| asked(world.sim(backend), &format!("/history/{id}"));
+        made.iter().map(of).collect()
+    };
+    let first = asks();
     for (id, _) in &made {
         assert_eq!(history.json()[id]["prompt"][1], json!(id), "the entry is its own");
     }
@@ -94,11 +101,8 @@ async fn a_history_has_ones_own_of_every_backend_in_the_order_of_their_ends() {
     assert_eq!(ids_of_history(&world.get(&part("offset=1&max_items=1")).await), ids[1..2]);
     assert_eq!(ids_of_history(&world.get("/history?clientId=bob").await), [bobs]);
     assert_eq!(ids_of_history(&world.get("/history?clientId=eve").await), [""; 0]);
-    // An entry does not change: it is asked for once.
-    for (id, backend) in &made {
-        let path = format!("/history/{id}");
-        assert!(asked(world.sim(backend), &path) <= 1, "{path}");
-    }
+    // An entry does not change: it is not asked for again.
+    assert_eq!(asks(), first);
     let wrong = world.get("/history?clientId=ada&max_items=x").await;
     assert_eq!((wrong.status, wrong.header("mooring-error")), (400, "bad_query"));
 }
