@@ -2,7 +2,7 @@
 
 CARGO ?= cargo
 
-.PHONY: demo test build-tests fmt lint doc unit instructions clients browser soak fuzz bench bench-placement floods deploy-check dist dist-check
+.PHONY: demo test build-tests fmt lint doc unit instructions clients browser pictures soak fuzz bench bench-placement floods deploy-check dist dist-check
 
 # Three simulated backends and the gateway: http://127.0.0.1:8180
 demo:
@@ -65,6 +65,12 @@ dist:
 # docs/dist-check.md. Needs Debian and root; minutes.
 dist-check:
 	@packaging/check
+
+# The pictures of the README, as the browser tests take them.
+pictures:
+	tests/browser/run demo dashboard
+	cp .cache/browser/dashboard-light-1280.png docs/pictures/dashboard.png
+	cp .cache/browser/playground.png docs/pictures/playground.png
 
 # The scenarios of `test` at their full counts, and a minute with each fuzz target. SEEDS=200 or
 # SEEDS=400..600 runs other seeds.

@@ -1,11 +1,14 @@
 // The playground in a real browser, as `mooring demo` serves it through the gateway.
 
 import assert from "node:assert/strict";
+import { mkdirSync } from "node:fs";
 import { after, before, test } from "node:test";
+import { fileURLToPath } from "node:url";
 import { startDemo } from "../clients/fleet.mjs";
 import { encodePng } from "../clients/png.mjs";
 import { DEADLINE, eventually, middleColour, openBrowser, openTab, until, watch } from "./kit.mjs";
 
+const PICTURES = fileURLToPath(new URL("../../.cache/browser", import.meta.url));
 
 let demo;
 let browser;
@@ -93,6 +96,13 @@ test("a prompt is queued, and its picture and its backend are shown", DEADLINE, 
   const inverted = await middleColour(page, `[id="prompt-${id}"] img.result`);
   assert.deepEqual(inverted, [0xcc, 0x99, 0x33], "the colour, inverted");
   assert.match(await backendOf(page, id), /^\S+$/);
+  // The README shows it: one that is done and one that runs.
+  const next = await queue(page, { seconds: 3, colour: "#cc6633" });
+  await until(page, "the next one is on its way", (prompt) =>
+    document.getElementById(`prompt-${prompt}`).querySelector("progress").value > 0, next);
+  mkdirSync(PICTURES, { recursive: true });
+  await page.screenshot({ path: `${PICTURES}/playground.png`, fullPage: true });
+  await reaches(page, next, "done");
   assert.deepEqual(problems, []);
 });
 
