@@ -66,18 +66,20 @@ def ids(address, until):
     return lanes(address, asked, until)
 
 
+JUNK = [os.urandom(4096), b"{", b"[" * DEEP, b'{"prompt":' * 2000, b"null",
+        json.dumps({"prompt": {str(n): {} for n in range(500)}}).encode(),
+        json.dumps({"prompt": "x" * 65536}).encode()]
+
+
+def submission(body):
+    return (f"POST /prompt HTTP/1.1\r\nHost: g\r\nContent-Type: application/json\r\n"
+            f"Content-Length: {len(body)}\r\n\r\n").encode() + body
+
+
 def junk(address, until):
     """Submissions that cannot be read, or that hold no graph."""
-    bodies = [os.urandom(4096), b"{", b"[" * DEEP, b'{"prompt":' * 2000, b"null",
-              json.dumps({"prompt": {str(n): {} for n in range(500)}}).encode(),
-              json.dumps({"prompt": "x" * 65536}).encode()]
     turn = iter(range(1 << 62))
-
-    def asked():
-        body = bodies[next(turn) % len(bodies)]
-        return (f"POST /prompt HTTP/1.1\r\nHost: g\r\nContent-Type: application/json\r\n"
-                f"Content-Length: {len(body)}\r\n\r\n").encode() + body
-    return lanes(address, asked, until)
+    return lanes(address, lambda: submission(JUNK[next(turn) % len(JUNK)]), until)
 
 
 def sockets(address, until):
