@@ -15,6 +15,7 @@ use super::raw::Setting;
 use super::tls::{self, PemPath};
 use super::url::{self, BadUrl, Scheme, ServerUrl};
 use super::{AuthConfig, AuthMode, Config, secret};
+use crate::auth::Role;
 use crate::auth::jwt::JwtRules;
 use crate::auth::jwt::keys::KeySet;
 use crate::net::tls::{ClientTls, Trust};
@@ -335,6 +336,11 @@ fn check_roles(auth: &AuthConfig, notes: &mut Notes) {
                     `auth.jwt.role_claim` may do more than one with it";
         notes.remark(DEFAULT, what);
     }
+    if notes.are_good(&[DEFAULT]) && auth.default_role == Some(Role::Operator) {
+        let what = "makes an operator of everybody with a token that says nothing else: an \
+                    operator may do all that `admin.token` allows";
+        notes.remark(DEFAULT, what);
+    }
 }
 
 #[cfg(test)]
@@ -388,6 +394,9 @@ mod tests {
         let flags = [JWT, ISSUER, AUDIENCE, URL, GROUPS, ("auth.jwt.role_claim", "groups")];
         let warnings = check_all(&sources(&flags)).warnings;
         assert!(warnings.iter().any(|it| it.to_string().contains("may do more")), "{warnings:?}");
+        let flags = [JWT, ISSUER, AUDIENCE, URL, ("auth.default_role", "operator")];
+        let warnings = check_all(&sources(&flags)).warnings;
+        assert!(warnings.iter().any(|it| it.to_string().contains("admin.token")), "{warnings:?}");
         for own in ["http://127.0.0.1/keys", "http://[::1]:9/keys", "http://localhost/@keys/v1"] {
             let checked = load(&sources(&[JWT, ISSUER, AUDIENCE, ("auth.jwt.jwks_url", own)]));
             assert!(checked.is_ok(), "{own}: {checked:?}");

@@ -46,7 +46,7 @@ async fn a_huge_prompt_takes_no_more_than_three_times_its_memory() {
     until("it has run", || sim.ledger().finished.contains(&prompt)).await;
     let peak = daemon.memory("VmHWM:");
     assert!(peak - before <= 3 * size, "{before} bytes, then {peak}, for a body of {size}");
-    // Nobody asks for anything meanwhile.
+    // Nobody asks for anything meanwhile, so nothing but jemalloc's thread gives it back.
     let is_back = || daemon.memory("VmRSS:") <= before + before / 5;
     until("an idle gateway gives the memory back", is_back).await;
 }

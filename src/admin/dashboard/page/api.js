@@ -66,14 +66,15 @@ export async function follow({ told, state }) {
     let why = "";
     try {
       const answer = await within(stop, ask("/api/v1/live", { signal: stop.signal }));
-      // With a token, 403 is about its user, and 503 says that nobody can check it now: another
-      // may do.
-      if (answer.status === 401 || (hasToken() && [403, 503].includes(answer.status))) {
-        const said = answer.status === 401 ? "" : reason(answer, await answer.json().catch(() => ({})));
-        await state("locked", said);
+      const said = answer.ok ? {} : await answer.json().catch(() => ({}));
+      // The gateway itself refuses the user of this key: another may do. A proxy's 403 says nothing
+      // of the key.
+      const isRefused = answer.status === 403 && hasToken() && said.error !== undefined;
+      if (answer.status === 401 || isRefused) {
+        await state("locked", isRefused ? reason(answer, said) : "");
         continue;
       }
-      if (!answer.ok) why = reason(answer, await answer.json().catch(() => ({})));
+      if (!answer.ok) why = reason(answer, said);
       else await read(answer.body.getReader(), stop, take);
     } catch {
       // It is away, whatever broke.
