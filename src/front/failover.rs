@@ -137,7 +137,7 @@ pub async fn read(
     };
     let answer = match (answer, again) {
         (Err(error), Some(parts)) if may_go_on(&error, start) => {
-            from_another(&front.shared, away, &parts).await.ok_or(error)
+            from_another(&front.shared, away, (&parts, start)).await.ok_or(error)
         }
         (answer, _) => answer,
     };
@@ -195,16 +195,16 @@ pub fn is_for_another(error: &GatewayError) -> bool {
 pub async fn from_another(
     shared: &Shared,
     away: Option<BackendId>,
-    parts: &Parts,
+    read: (&Parts, Option<StartRead>),
 ) -> Option<Response<ResponseBody>> {
-    ask(shared, others(shared, away), parts).await
+    ask(shared, others(shared, away), read).await
 }
 
 /// The same for given backends.
 pub async fn ask(
     shared: &Shared,
     others: Vec<Target>,
-    parts: &Parts,
+    (parts, start): (&Parts, Option<StartRead>),
 ) -> Option<Response<ResponseBody>> {
     for target in others {
         let request = to_backend(&target, parts.clone(), RequestBody::Empty);
@@ -212,7 +212,8 @@ pub async fn ask(
             // A backend with an error of its own cannot answer for another one.
             Ok(response) if response.status().is_server_error() => {}
             Ok(response) => return Some(response),
-            Err(error) if is_away(&error) => {}
+            // Several may break off at the same time.
+            Err(error) if may_go_on(&error, start) => {}
             Err(_) => return None,
         }
     }

@@ -113,7 +113,7 @@ pub fn others(front: &Front) -> Vec<Target> {
 pub async fn answer(front: &Front, parts: &Parts) -> Option<Response<ResponseBody>> {
     let mut others = others(front);
     others.truncate(failover::OTHERS_MAX);
-    failover::ask(&front.shared, others, parts).await
+    failover::ask(&front.shared, others, (parts, None)).await
 }
 
 /// The same answer, with a mark if it is not from the home.
