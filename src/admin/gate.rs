@@ -216,7 +216,7 @@ fn nobody(why: Refusal) -> Box<Refused> {
     }
 }
 
-const NO_OPERATOR: &str = "this user has not the role operator";
+const NO_OPERATOR: &str = "this user does not have the role `operator`";
 
 const FOREIGN_NAME: &str = "without a token, the admin listener accepts only a loopback name, an \
                             address, or a name that is listed whole in server.hosts";
