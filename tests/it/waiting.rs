@@ -34,6 +34,12 @@ impl World {
         send(self.front, Method::POST, "/prompt", &from, &body).await
     }
 
+    /// Stops what runs of a client: a prompt that would take long runs as long as a test wants.
+    async fn interrupt(&self, client: &str) {
+        let path = format!("/interrupt?clientId={client}");
+        assert_eq!(self.post(&path, "{}").await.status, 200);
+    }
+
     /// How often each prompt ran, over all backends.
     fn executed(&self, prompt: &str) -> u32 {
         self.sims.iter().filter_map(|sim| sim.ledger().executed.get(prompt).copied()).sum()
@@ -58,38 +64,53 @@ fn takes(seconds: f64, seed: u32) -> Value {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn one_prompt_does_not_wait_behind_a_strangers_twenty() {
     let world = World::with(1, waits_unasked).await;
-    let mut his = Vec::new();
-    for seed in 0..20_u32 {
-        let answer = world.submit_from("10.0.0.1", "ada", &takes(0.2, seed)).await;
-        his.push(answer.prompt_id());
+    let mut hers = world.socket("ada").await;
+    // It runs until she has cancelled it, so nothing moves before all are there.
+    let first = world.submit_from("10.0.0.1", "ada", &takes(30.0, 0)).await.prompt_id();
+    hers.until("execution_start").await;
+    let mut prompts = vec![first.clone()];
+    for seed in 1..20_u32 {
+        let answer = world.submit_from("10.0.0.1", "ada", &takes(0.05, seed)).await;
+        prompts.push(answer.prompt_id());
     }
-    let mut socket = world.socket("bob").await;
-    let answer = world.submit_from("10.0.0.2", "bob", &takes(0.2, 99)).await;
+    let answer = world.submit_from("10.0.0.2", "bob", &takes(0.05, 99)).await;
     assert_eq!(answer.header("mooring-placement"), "waiting");
-    let at_first = world.finished();
-    socket.until_end(&answer.prompt_id()).await;
-    let before = world.finished() - at_first;
-    assert!(before <= 5, "{before} of the others came first");
+    let his = answer.prompt_id();
+    let there = world.sim("a").ledger().enqueued.len();
+    assert!(there <= 2, "{there} are there, the others wait");
+    world.interrupt("ada").await;
     until("all are done", || world.finished() == 21).await;
-    let most = world.sim("a").ledger().enqueued.len();
-    assert_eq!(most, 21, "each was sent once");
-    assert!(his.iter().all(|prompt| world.executed(prompt) == 1));
+    let ledger = world.sim("a").ledger();
+    assert_eq!(ledger.enqueued.iter().position(|it| *it == his), Some(there), "his came next");
+    assert_eq!(ledger.enqueued.len(), 21, "each was sent once");
+    assert!(prompts.iter().all(|prompt| ledger.executed.get(prompt) == Some(&1)));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn nine_prompts_of_three_clients_use_three_backends() {
     let world = World::with(3, waits_unasked).await;
+    let clients = ["ada", "bob", "cleo"];
     let mut prompts = Vec::new();
-    for seed in 0..9_u32 {
-        let client = ["ada", "bob", "cleo"][seed as usize % 3];
-        let answer = world.submit(client, &takes(0.2, seed)).await;
+    for (seed, client) in (0..).zip(clients) {
+        // It runs until it is cancelled, so nothing ends before all are there.
+        let mut socket = world.socket(client).await;
+        let answer = world.submit(client, &takes(30.0, seed)).await;
+        socket.until("execution_start").await;
         prompts.push((client, answer.prompt_id()));
+    }
+    for seed in 3..9_u32 {
+        let client = clients[seed as usize % 3];
+        let answer = world.submit(client, &takes(0.05, seed)).await;
+        prompts.push((client, answer.prompt_id()));
+    }
+    for client in clients {
+        world.interrupt(client).await;
     }
     until("all are done", || world.finished() == 9).await;
     for sim in &world.sims {
         assert_eq!(sim.ledger().finished.len(), 3, "{}", sim.name());
     }
-    for (client, prompt) in &prompts {
+    for (client, prompt) in &prompts[3..] {
         let entry = world.get(&format!("/history/{prompt}?clientId={client}")).await.json();
         assert_eq!(entry[prompt]["status"]["status_str"], "success", "{entry}");
     }
@@ -330,12 +351,14 @@ async fn a_job_that_is_cancelled_while_it_is_handed_over_does_not_run_and_says_s
 async fn what_a_backend_refuses_after_it_was_accepted_ends_with_its_reason() {
     let world = World::with(1, waits_unasked).await;
     let mut socket = world.socket("ada").await;
-    let runs = world.submit("ada", &takes(0.5, 0)).await.prompt_id();
+    let runs = world.submit("ada", &takes(30.0, 0)).await.prompt_id();
+    socket.until("execution_start").await;
     let broken =
         json!({ "1": { "class_type": "SaveImage", "inputs": { "filename_prefix": "x" } } });
     let answer = world.submit("ada", &broken).await;
     assert_eq!(answer.header("mooring-verdict"), "none", "{}", answer.text());
     let refused = answer.prompt_id();
+    world.interrupt("ada").await;
     socket.until_end(&runs).await;
     let error = socket.until("execution_error").await;
     assert_eq!(error["data"]["prompt_id"], refused);
@@ -434,10 +457,12 @@ async fn refused_by_one(grace: Duration) -> (World, Socket, String) {
     world.is_down("b").await;
     let socket = world.socket("ada").await;
     let mut busy = world.socket("bob").await;
-    world.submit("bob", &takes(1.0, 0)).await.prompt_id();
+    // It runs until it is cancelled.
+    world.submit("bob", &takes(30.0, 0)).await.prompt_id();
     busy.until("execution_start").await;
     world.submit("cleo", &takes(0.1, 1)).await.prompt_id();
     let waits = world.submit("ada", &unknown_node()).await.prompt_id();
+    world.interrupt("bob").await;
     (world, socket, waits)
 }
 
@@ -560,7 +585,7 @@ async fn what_was_deleted_while_it_waited_does_not_wait_again_after_a_kill() {
     let more = ["--set", "queue.depth=1", "--set", "queue.verdict=late"];
     let mut daemon = Daemon::start_with(&sim, &folder, &more);
     let submit = |front, seed| async move {
-        let body = json!({ "client_id": "ada", "prompt": takes(4.0, seed) }).to_string();
+        let body = json!({ "client_id": "ada", "prompt": takes(30.0, seed) }).to_string();
         send(front, Method::POST, "/prompt", &[], &body).await.prompt_id()
     };
     let runs = submit(daemon.front, 0).await;
@@ -576,6 +601,8 @@ async fn what_was_deleted_while_it_waited_does_not_wait_again_after_a_kill() {
     assert_eq!(answer.json()["cancelled"], true);
     daemon.kill();
     daemon = Daemon::start_with(&sim, &folder, &more);
+    let path = "/interrupt?clientId=ada";
+    assert_eq!(send(daemon.front, Method::POST, path, &json, "{}").await.status, 200);
     let drained = async {
         while daemon.pending().await != 0 {
             sleep(Duration::from_millis(20)).await;
@@ -637,10 +664,11 @@ async fn a_prompt_whose_picture_is_away_keeps_nobody_from_a_backend() {
     world.sim(&down).crash().await;
     world.is_down(&down).await;
     let mut busy = world.socket("bob").await;
-    let runs = world.submit("bob", &takes(1.0, 0)).await.prompt_id();
+    let runs = world.submit("bob", &takes(30.0, 0)).await.prompt_id();
     busy.until("execution_start").await;
     let away = world.submit("ada", &invert("photo.png")).await;
     assert_eq!(away.header("mooring-placement"), "waiting", "{}", away.text());
+    world.interrupt("bob").await;
     busy.until_end(&runs).await;
     for seed in 1..=5 {
         world.submit("cleo", &takes(0.05, seed)).await.prompt_id();
