@@ -15,7 +15,7 @@ use super::assets::is_hash_name;
 use super::names::{self, Name, split};
 use super::query::{self, parameter};
 use super::raw::{self, Object};
-use super::walk::{Level, Visit, key_at, quote, replaced, text_at, walk};
+use super::walk::{Level, Visit, is_at_key, key_at, quote, replaced, text_at, walk};
 use crate::routing::ids::{ContentHash, FileRef, Folder, ends_in_annotation};
 pub use others::{Unreadable, without_others};
 
@@ -231,8 +231,8 @@ impl<T, K: FnMut(&Spelled<'_>) -> Option<T>> Visit for Inputs<'_, T, K> {
     fn text(&mut self, levels: &[Level<'_>], at: Range<usize>) {
         // {"prompt": {"<node>": {"inputs": {"<name>": "<value>"}}}}
         let is_input = (4..4 + INPUT_DEPTH).contains(&levels.len())
-            && key_at(&levels[0]) == "prompt"
-            && key_at(&levels[2]) == "inputs";
+            && is_at_key(&levels[0], "prompt")
+            && is_at_key(&levels[2], "inputs");
         if !is_input || VALUE_MAX < at.len() {
             return;
         }
@@ -264,7 +264,10 @@ pub fn spelled(text: &str) -> Option<Spelled<'_>> {
     let annotation = &text[name.len()..];
     let is_absolute = name.starts_with(['/', '\\']) || name.as_bytes().get(1) == Some(&b':');
     let name = name.trim_start_matches('/');
-    let (subfolder, filename) = name.rsplit_once(['/', '\\']).unwrap_or(("", name));
+    let (subfolder, filename) = match memchr::memrchr2(b'/', b'\\', name.as_bytes()) {
+        Some(slash) => (&name[..slash], &name[slash + 1..]),
+        None => ("", name),
+    };
     let (rest, backend) = split(subfolder);
     let path = match (backend, rest) {
         (None, _) => Cow::Borrowed(name),

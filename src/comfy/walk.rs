@@ -123,6 +123,13 @@ pub(super) fn key_at<'a>(level: &Level<'a>) -> Cow<'a, str> {
     }
 }
 
+/// True if the current member of an object is called so. Most keys are written without escapes, and
+/// are compared as they are.
+pub(super) fn is_at_key(level: &Level<'_>, name: &str) -> bool {
+    let key = level.key.unwrap_or_default();
+    key == name.as_bytes() || (memchr::memchr(b'\\', key).is_some() && key_at(level) == name)
+}
+
 /// Text as a JSON string.
 pub(super) fn quote(text: &str) -> String {
     serde_json::to_string(text).unwrap_or_default()
