@@ -23,8 +23,9 @@ pub mod shared;
 pub mod tunnels;
 
 mod admin;
-pub mod audit;
+mod audit;
 pub mod discovery;
+pub mod lines;
 pub mod metrics;
 pub mod reload;
 

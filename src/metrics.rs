@@ -89,6 +89,7 @@ pub struct Metrics {
     /// Verbs of a client on another's prompts: nothing was done.
     pub foreign_verbs: Counter,
     pub audit_lost: Counter,
+    pub access_lost: Counter,
     /// Interrupts that were sent again, because the prompt ran on.
     pub interrupts_repeated: Counter,
     /// Answers from the last good copy, while the home backend was down.
@@ -146,6 +147,7 @@ impl Default for Metrics {
             log_evictions: Counter::default(),
             foreign_verbs: Counter::default(),
             audit_lost: Counter::default(),
+            access_lost: Counter::default(),
             interrupts_repeated: Counter::default(),
             stale_answers: Counter::default(),
             assets: AssetMetrics::default(),
@@ -221,6 +223,11 @@ impl Metrics {
             "audit_lost",
             "Lines of the audit log that were not written",
             self.audit_lost.clone(),
+        );
+        registry.register(
+            "access_lost",
+            "Lines of the access log that were not written",
+            self.access_lost.clone(),
         );
         registry.register(
             "foreign_verbs",

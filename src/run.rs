@@ -21,7 +21,6 @@ use tracing::{info, warn};
 pub use signals::Signals;
 
 use crate::admin;
-use crate::audit::Sink;
 use crate::config::{Config, ServerConfig, StateDir};
 use crate::discovery::{Discoveries, Pod};
 use crate::front::operators::Operators;
@@ -29,6 +28,7 @@ use crate::front::{Annex, Front, FrontService};
 use crate::journal::disk::Disk;
 use crate::journal::record::Saved;
 use crate::journal::{COMMIT_WITHIN, Journal, JournalError, Store};
+use crate::lines::Sink;
 use crate::lock;
 use crate::net::service_manager::{ServiceManager, State};
 use crate::net::{Network, descriptors};
@@ -88,13 +88,15 @@ pub struct Parts {
     pub pod: Pod,
     /// Where the audit log goes; `None` is none.
     pub audit: Option<Sink>,
+    /// Where the access log goes; `None` is none.
+    pub access: Option<Sink>,
     /// Is told when the gateway is ready, reloads and stops.
     pub manager: ServiceManager,
 }
 
 impl fmt::Debug for Parts {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { annex, home, source, watched, level, pod, audit, manager } = self;
+        let Self { annex, home, source, watched, level, pod, audit, access, manager } = self;
         f.debug_struct("Parts")
             .field("annex", annex)
             .field("home", home)
@@ -103,6 +105,7 @@ impl fmt::Debug for Parts {
             .field("level", &level.is_some())
             .field("pod", pod)
             .field("audit", audit)
+            .field("access", access)
             .field("manager", manager)
             .finish()
     }
@@ -129,6 +132,9 @@ pub async fn start(
     let shared = Shared::new(config, network, tasks.clone(), journal);
     if let Some(sink) = parts.audit {
         shared.audit.start(sink, &writers);
+    }
+    if let Some(sink) = parts.access {
+        shared.access.start(sink, &writers);
     }
     let sessions = Sessions::new(Arc::clone(&shared));
     let front = Front::new(Arc::clone(&sessions), parts.annex);

@@ -12,6 +12,7 @@ use crate::fleet::Fleet;
 use crate::fleet::backend::Backend;
 use crate::journal::Journal;
 use crate::journal::record::HomeRecord;
+use crate::lines::Lines;
 use crate::metrics::Metrics;
 use crate::net::{Network, now, unix_millis};
 use crate::records::Records;
@@ -28,6 +29,8 @@ pub struct Shared {
     pub records: Records,
     pub metrics: Arc<Metrics>,
     pub audit: Audit,
+    /// The access log.
+    pub access: Lines,
     /// The front listens.
     open: AtomicBool,
     /// A stop was asked for: still serving, and not ready any more.
@@ -48,6 +51,7 @@ impl Shared {
         metrics.process.started(unix_millis());
         let records = Records::new(&live.get(), journal, Arc::clone(&fleet), Arc::clone(&metrics));
         let audit = Audit::new(metrics.audit_lost.clone());
+        let access = Lines::new("access log", metrics.access_lost.clone());
         Arc::new(Self {
             live,
             network,
@@ -56,6 +60,7 @@ impl Shared {
             records,
             metrics,
             audit,
+            access,
             open: AtomicBool::new(false),
             leaving: AtomicBool::new(false),
         })

@@ -134,12 +134,10 @@ fn wants_colors() -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::AuditTo;
 
     #[track_caller]
     fn check(variable: Option<&str>, expected: Result<&str, &str>) {
-        let config =
-            LogConfig { format: LogFormat::Text, level: "warn".into(), audit: AuditTo::Off };
+        let config = LogConfig::text("warn");
         let found = filter(&config, variable);
         let found = found.map(|it| it.to_string()).map_err(|error| error.to_string());
         let found = found.as_ref().map(String::as_str).map_err(String::as_str);
@@ -198,8 +196,7 @@ mod tests {
 
     #[test]
     fn a_reload_that_the_variable_keeps_from_the_log_says_so() {
-        let config =
-            LogConfig { format: LogFormat::Text, level: "warn".to_owned(), audit: AuditTo::Off };
+        let config = LogConfig::text("warn");
         let next = |variable| next_filter(&config, variable).map_err(|error| error.to_string());
         assert_eq!(next(None).unwrap().to_string(), "warn");
         assert_eq!(next(Some("")).unwrap().to_string(), "warn");

@@ -12,10 +12,10 @@ use tracing::error;
 
 use super::args::{DemoArgs, ServeArgs, SimArgs};
 use super::{EXIT_CONFIG, EXIT_FAILURE, say, sources};
-use crate::audit::Sink;
-use crate::config::{self, AuditTo, Config, LogConfig, LogFormat, Sources};
+use crate::config::{self, Config, LogConfig, Sources};
 use crate::demo::{Demo, DemoError};
 use crate::discovery::Pod;
+use crate::lines::Sink;
 use crate::net::service_manager::ServiceManager;
 use crate::net::{Inherited, Network, Tcp};
 use crate::reload::watch::Watched;
@@ -49,8 +49,10 @@ fn start(config: Config, sources: Sources, watched: Option<Watched>) -> ExitCode
     let (log, workers) = (config.log.clone(), config.server.workers);
     let doors: Vec<SocketAddr> =
         [Some(config.server.listen), config.admin.listen].into_iter().flatten().collect();
-    let audit = match Sink::open(&log.audit) {
-        Ok(audit) => audit,
+    let opened = Sink::open("log.audit", &log.audit)
+        .and_then(|audit| Ok((audit, Sink::open("log.access", &log.access)?)));
+    let (audit, access) = match opened {
+        Ok(opened) => opened,
         Err(error) => {
             say::note(&error.to_string());
             return ExitCode::from(EXIT_CONFIG);
@@ -64,7 +66,8 @@ fn start(config: Config, sources: Sources, watched: Option<Watched>) -> ExitCode
             let level: Level =
                 Box::new(move |config| level(&config.log).map_err(|error| error.to_string()));
             let (source, level) = (Some(source), Some(level));
-            let parts = Parts { source, level, watched, pod, audit, manager, ..Parts::default() };
+            let parts =
+                Parts { source, level, watched, pod, audit, access, manager, ..Parts::default() };
             gateway(config, Arc::new(network), parts)
         }),
         Err(unasked) => say::failure(&unasked.to_string()),
@@ -82,7 +85,7 @@ pub(super) fn sim(args: SimArgs) -> ExitCode {
 }
 
 fn default_log() -> LogConfig {
-    LogConfig { format: LogFormat::Text, level: "info".to_owned(), audit: AuditTo::Off }
+    LogConfig::text("info")
 }
 
 /// Sets up the log and the threads (0 means one for each core), and runs `task` to its end.

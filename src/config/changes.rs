@@ -158,7 +158,8 @@ mod tests {
             "queue.verdict" => "late",
             "log.format" => "json",
             "log.level" => "debug",
-            "log.audit" => "stdout",
+            "log.audit" | "log.access" => "stdout",
+            "log.access_format" => "combined",
             key if key.ends_with("cert") || key.ends_with("ca") => return in_folder("other.crt"),
             key if key.ends_with("tls.key") || key.ends_with("client_key") => {
                 return in_folder("other.key");
@@ -206,7 +207,8 @@ mod tests {
         let expected = ["server.workers", "auth.adopt"].iter().chain(&ledgers);
         let expected = expected.chain(&["files.ledger_age", "files.share_unknown", "files.assets"]);
         let expected = expected.chain(&["state.dir"]);
-        let expected = expected.chain(&["log.format", "log.audit"]).map(|it| (*it).to_owned());
+        let expected = expected.chain(&["log.format", "log.audit", "log.access"]);
+        let expected = expected.chain(&["log.access_format"]).map(|it| (*it).to_owned());
         let of_queue = KEYS.iter().filter(|key| key.section == "queue").map(Key::full_name);
         assert!(names.iter().cloned().eq(expected.chain(of_queue)), "{names:?}");
         let old = with(&[]);

@@ -312,6 +312,12 @@ fn state(raw: RawState, notes: &mut Notes) -> StateConfig {
 }
 
 fn log(raw: RawLog, notes: &mut Notes) -> LogConfig {
-    let RawLog { format, level, audit } = raw;
-    LogConfig { format: format.check(notes), level: level.check(notes), audit: audit.check(notes) }
+    let RawLog { format, level, audit, access, access_format } = raw;
+    LogConfig {
+        format: format.check(notes),
+        level: level.check(notes),
+        audit: audit.check(notes),
+        access: access.check(notes),
+        access_format: access_format.check(notes),
+    }
 }

@@ -5,7 +5,8 @@ use serde_json::{Value, json};
 use super::kinds::{Kind, Shape};
 use super::suggest::nearest;
 use super::{
-    AuthMode, FileTags, LogFormat, Nameless, OnJournalError, OnOff, QueueVerdict, StatusCounts,
+    AccessFormat, AuthMode, FileTags, LogFormat, Nameless, OnJournalError, OnOff, QueueVerdict,
+    StatusCounts,
 };
 
 /// A kind that is defined by its words; everything else follows from them.
@@ -56,6 +57,15 @@ impl Choices for Format {
     type Value = LogFormat;
     const WORDS: &'static [(&'static str, LogFormat)] =
         &[("text", LogFormat::Text), ("json", LogFormat::Json)];
+}
+
+#[derive(Debug)]
+pub(super) struct FormatOfAccess;
+
+impl Choices for FormatOfAccess {
+    type Value = AccessFormat;
+    const WORDS: &'static [(&'static str, AccessFormat)] =
+        &[("json", AccessFormat::Json), ("combined", AccessFormat::Combined)];
 }
 
 #[derive(Debug)]

@@ -16,6 +16,8 @@ impl Config {
         self.auth.adopt.clone_from(&before.auth.adopt);
         self.log.format = before.log.format;
         self.log.audit.clone_from(&before.log.audit);
+        self.log.access.clone_from(&before.log.access);
+        self.log.access_format = before.log.access_format;
         self.prompts.ledger_prompts = before.prompts.ledger_prompts;
         self.prompts.ledger_age = before.prompts.ledger_age;
         self.files.tag = before.files.tag;

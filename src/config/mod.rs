@@ -14,7 +14,6 @@
 #[macro_use]
 mod sections;
 
-mod audit;
 mod auth;
 mod base_path;
 mod changes;
@@ -39,6 +38,7 @@ mod listen;
 mod lists;
 mod live;
 mod loading;
+mod log_to;
 mod nameless;
 mod names;
 mod one;
@@ -72,7 +72,6 @@ use std::time::Duration;
 
 use http::HeaderName;
 
-pub use audit::AuditTo;
 pub use base_path::{BasePath, PlaceBelow};
 pub use changes::{Change, changes};
 pub use cidr::{BadCidr, Cidr};
@@ -88,6 +87,7 @@ pub use limits::LimitsConfig;
 pub use listed::ListedBy;
 pub use live::LiveConfig;
 pub use loading::{Checked, Doors, Sources, check, doors, effective, files, load, users_file};
+pub use log_to::{AccessFormat, LogTo};
 pub use nameless::{Nameless, Place};
 pub use one::{BackendSecrets, SecretFiles, kept_backend, one_backend, unread_backend};
 pub use problems::{Origin, Problem, Problems};
@@ -436,7 +436,23 @@ pub struct LogConfig {
     pub format: LogFormat,
     /// Directives for `EnvFilter`.
     pub level: String,
-    pub audit: AuditTo,
+    pub audit: LogTo,
+    pub access: LogTo,
+    pub access_format: AccessFormat,
+}
+
+impl LogConfig {
+    /// The log alone, for people.
+    #[must_use]
+    pub fn text(level: &str) -> Self {
+        Self {
+            format: LogFormat::Text,
+            level: level.to_owned(),
+            audit: LogTo::Off,
+            access: LogTo::Off,
+            access_format: AccessFormat::Json,
+        }
+    }
 }
 
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]

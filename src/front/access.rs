@@ -1,12 +1,17 @@
-//! Writes one line to the log `mooring::access` for each request.
+//! Writes one line for each request: to the access log (`log.access`), and to the log of the
+//! process under `mooring::access`.
 //!
-//! Nothing is prepared unless that log is on. The query is left out because it may contain secrets.
+//! Nothing is prepared unless one of them is on. The query is left out because it may contain
+//! secrets, also that of a page which refers to us.
+
+mod line;
 
 use std::net::IpAddr;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode};
+use http::header::{REFERER, USER_AGENT};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, Version};
 use http_body::Body as _;
 use tracing::{Level, debug};
 
@@ -17,9 +22,11 @@ use super::headers;
 use crate::auth::Pass;
 use crate::body::ResponseBody;
 use crate::config::ServerConfig;
+use crate::lines::timestamp;
 use crate::masked::{Masked, mask};
 use crate::routing::ids::ClientId;
 use crate::routing::realm::ClientName;
+use crate::shared::Shared;
 
 /// The log target of these records.
 const TARGET: &str = "mooring::access";
@@ -35,7 +42,24 @@ const REQUEST_ID_MAX: usize = 128;
 pub struct RequestLine<'a> {
     pub method: Method,
     pub path: &'a str,
+    pub version: Version,
     pub request_id: Option<&'a [u8]>,
+    pub referer: Option<&'a [u8]>,
+    pub user_agent: Option<&'a [u8]>,
+}
+
+impl<'a> RequestLine<'a> {
+    /// `header` gives the value of one header.
+    pub fn of(
+        method: Method,
+        path: &'a str,
+        version: Version,
+        header: impl Fn(&HeaderName) -> Option<&'a [u8]>,
+    ) -> Self {
+        let request_id = header(&HeaderName::from_static(REQUEST_ID));
+        let (referer, user_agent) = (header(&REFERER), header(&USER_AGENT));
+        Self { method, path, version, request_id, referer, user_agent }
+    }
 }
 
 /// The client of a request that is recorded. The handler sets it when it knows.
@@ -54,6 +78,9 @@ impl Seen {
 pub struct Record {
     method: Method,
     path: String,
+    version: Version,
+    referer: Option<String>,
+    user_agent: Option<String>,
     /// The client according to the head.
     client: Option<Masked>,
     seen: Seen,
@@ -77,9 +104,13 @@ pub struct Answer<'a> {
     pub request_id: Option<&'a str>,
 }
 
-/// True if access records are logged.
+/// True if requests are recorded.
 #[must_use]
-pub fn is_recorded() -> bool {
+pub fn is_recorded(shared: &Shared) -> bool {
+    shared.access.is_on() || is_traced()
+}
+
+fn is_traced() -> bool {
     tracing::enabled!(target: TARGET, Level::DEBUG)
 }
 
@@ -97,6 +128,9 @@ impl Record {
         Self {
             method: said.method.clone(),
             path: said.path.to_owned(),
+            version: said.version,
+            referer: said.referer.map(without_query),
+            user_agent: said.user_agent.map(text),
             client: client(front, peer, hints).as_ref().map(mask),
             seen: Seen::default(),
             address: caller::address(&config.server, peer, hints),
@@ -107,11 +141,10 @@ impl Record {
 
     #[must_use]
     pub fn of_request<B>(front: &Front, peer: IpAddr, request: &Request<B>) -> Self {
-        let said = RequestLine {
-            method: request.method().clone(),
-            path: request.uri().path(),
-            request_id: request.headers().get(REQUEST_ID).map(HeaderValue::as_bytes),
-        };
+        let (method, path) = (request.method().clone(), request.uri().path());
+        let said = RequestLine::of(method, path, request.version(), |name| {
+            request.headers().get(name).map(HeaderValue::as_bytes)
+        });
         Self::of(front, peer, &said, &IdentityHints::of(request))
     }
 
@@ -126,22 +159,45 @@ impl Record {
         self.seen.clone()
     }
 
-    pub fn write(&self, answer: &Answer<'_>) {
+    pub fn write(&self, shared: &Shared, answer: &Answer<'_>) {
+        shared
+            .access
+            .put(|| line::of(self, answer, &timestamp(), shared.config().log.access_format));
+        if is_traced() {
+            self.trace(answer);
+        }
+    }
+
+    fn trace(&self, answer: &Answer<'_>) {
         let Self { method, path, address, .. } = self;
-        let Answer { backend, placement, bytes, request_id: named, .. } = *answer;
-        let status = answer.status.as_u16();
-        let ms = answer.took.as_secs_f64() * 1000.0;
-        let client = self.seen.0.get().copied().or(self.client).map(tracing::field::display);
-        let request_id = self.request_id.as_deref().or(named);
-        let user = self.user.as_ref().map(|pass| pass.user.name.as_str());
+        let Answer { backend, placement, bytes, .. } = *answer;
+        let (status, ms) = (answer.status.as_u16(), answer.milliseconds());
+        let client = self.client().map(tracing::field::display);
+        let (request_id, user) = (self.id(answer), self.user());
         debug!(
             target: TARGET,
             %method, path, status, bytes, ms, backend, placement, client, %address, request_id, user
         );
     }
+
+    fn client(&self) -> Option<Masked> {
+        self.seen.0.get().copied().or(self.client)
+    }
+
+    fn user(&self) -> Option<&str> {
+        self.user.as_ref().map(|pass| pass.user.name.as_str())
+    }
+
+    fn id<'a>(&'a self, answer: &Answer<'a>) -> Option<&'a str> {
+        self.request_id.as_deref().or(answer.request_id)
+    }
 }
 
 impl<'a> Answer<'a> {
+    fn milliseconds(&self) -> f64 {
+        self.took.as_secs_f64() * 1000.0
+    }
+
     #[must_use]
     pub fn of(response: &'a Response<ResponseBody>, took: Duration) -> Self {
         Self {
@@ -182,6 +238,16 @@ fn client(front: &Front, peer: IpAddr, hints: &IdentityHints<'_>) -> Option<Clie
         }
         None => Caller::named_so(None, front, peer, hints).ok()?.asker(front),
     }
+}
+
+fn text(value: &[u8]) -> String {
+    String::from_utf8_lossy(value).into_owned()
+}
+
+/// An address of a page without what may be secret in it.
+fn without_query(referer: &[u8]) -> String {
+    let end = referer.iter().position(|byte| matches!(byte, b'?' | b'#'));
+    text(&referer[..end.unwrap_or(referer.len())])
 }
 
 fn name_of_request(value: &[u8]) -> Option<String> {

@@ -159,8 +159,8 @@ pub async fn answer(
         }
     };
     let is_refused = answered.is_some();
-    let mut recorded =
-        access::is_recorded().then(|| access::Record::of_request(&front, peer, &request));
+    let mut recorded = access::is_recorded(&front.shared)
+        .then(|| access::Record::of_request(&front, peer, &request));
     if let Some(record) = &mut recorded {
         record.is_of(guest.as_ref().map(|guest| &guest.pass));
         request.extensions_mut().insert(record.seen());
@@ -197,7 +197,7 @@ pub async fn answer(
     headers::time(&mut response, took);
     front.shared.metrics.answered(response.status(), took);
     if let Some(record) = recorded {
-        record.write(&access::Answer::of(&response, took));
+        record.write(&front.shared, &access::Answer::of(&response, took));
     }
     response
 }

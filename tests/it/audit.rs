@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use http::Method;
-use mooring::audit::Sink;
+use mooring::lines::Sink;
 use mooring::sim::{Options, Sim};
 use mooring::tasks::Tasks;
 use serde_json::Value;
@@ -22,7 +22,11 @@ impl AuditLog {
     pub(crate) fn of(world: &World) -> Self {
         let (folder, tasks) = (tempfile::tempdir().unwrap(), Tasks::default());
         let this = Self { folder, tasks };
-        world.gateway.shared.audit.start(Sink::file(this.path()).unwrap(), &this.tasks);
+        world
+            .gateway
+            .shared
+            .audit
+            .start(Sink::file("log.audit", this.path()).unwrap(), &this.tasks);
         this
     }
 

@@ -6,6 +6,7 @@
     reason = "the lints spare test functions only, and these are the helpers of tests"
 )]
 
+mod access_log;
 mod added;
 mod adopted;
 mod adopts;

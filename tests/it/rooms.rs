@@ -22,7 +22,8 @@ const ROOMS: &[(&str, &[&str])] = &[
     ("masked", &["net", "routing"]),
     ("metrics", &["lock", "net", "routing"]),
     ("config", &["auth", "comfy", "net", "routing"]),
-    ("audit", &["config", "net", "tasks"]),
+    ("lines", &["config", "tasks"]),
+    ("audit", &["lines", "net", "tasks"]),
     ("telemetry", &["config"]),
     ("ws", &["lock", "net"]),
     ("body", &[]),
@@ -37,7 +38,10 @@ const ROOMS: &[(&str, &[&str])] = &[
         "records",
         &["comfy", "config", "fleet", "journal", "lock", "masked", "metrics", "net", "routing"],
     ),
-    ("shared", &["audit", "config", "fleet", "journal", "metrics", "net", "records", "tasks"]),
+    (
+        "shared",
+        &["audit", "config", "fleet", "journal", "lines", "metrics", "net", "records", "tasks"],
+    ),
     (
         "session",
         &[
@@ -74,6 +78,7 @@ const ROOMS: &[(&str, &[&str])] = &[
             "fleet",
             "journal",
             "limits",
+            "lines",
             "lock",
             "masked",
             "net",
@@ -101,11 +106,11 @@ const ROOMS: &[(&str, &[&str])] = &[
         "run",
         &[
             "admin",
-            "audit",
             "config",
             "discovery",
             "front",
             "journal",
+            "lines",
             "lock",
             "masked",
             "net",
@@ -122,13 +127,13 @@ const ROOMS: &[(&str, &[&str])] = &[
     (
         "cli",
         &[
-            "audit",
             "auth",
             "comfy",
             "config",
             "demo",
             "discovery",
             "journal",
+            "lines",
             "net",
             "reload",
             "routing",

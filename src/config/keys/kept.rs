@@ -1,9 +1,9 @@
 //! The keys of what is kept from others, and what is kept on the disk: the state and the logs.
 
-use super::super::audit::AuditTarget;
-use super::super::choices::{Counts, Format, NamelessMay, OnError};
+use super::super::choices::{Counts, Format, FormatOfAccess, NamelessMay, OnError};
 use super::super::key::{Applied, Key};
 use super::super::kinds::{FilePath, Kind, Size};
+use super::super::log_to::LogTarget;
 use super::super::raw::{Section, Setting};
 use super::super::units::GIB;
 use super::super::values::LogLevel;
@@ -40,6 +40,11 @@ sections! { KEPT_SECTIONS, KEPT_KEYS:
         /// What is logged. `RUST_LOG` overrides it.
         level: LogLevel = "info", Live;
         /// Where the audit log goes (who changed what): `off`, `stdout`, or a file with a slash.
-        audit: AuditTarget = "off", Restart;
+        audit: LogTarget = "off", Restart;
+        /// Where the access log goes (one line for each request): `off`, `stdout`, or a file with
+        /// a slash.
+        access: LogTarget = "off", Restart;
+        /// `json` writes one JSON object per line, `combined` the format of Apache and nginx.
+        access_format: FormatOfAccess = "json", Restart;
     }
 }

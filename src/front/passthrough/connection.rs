@@ -18,7 +18,7 @@ use crate::config::{AuthMode, BasePath, Config};
 use crate::fleet::pool::ExchangeError;
 use crate::front;
 use crate::front::Front;
-use crate::front::access::{self, RequestLine};
+use crate::front::access;
 use crate::front::comfy_user;
 use crate::front::error::GatewayError;
 use crate::front::forward::Target;
@@ -183,9 +183,9 @@ impl PassthroughConnection {
             came,
             answer_timeout: config.server.answer_timeout,
             body_timeout: config.server.body_timeout,
-            recorded: access::is_recorded().then(|| {
+            recorded: access::is_recorded(&self.front.shared).then(|| {
                 let method = if plain.is_head { Method::HEAD } else { Method::GET };
-                let said = RequestLine { method, path: plain.path, request_id: plain.request_id() };
+                let said = plain.said(method);
                 let peer = self.route_cache.address();
                 let mut record = access::Record::of(&self.front, peer, &said, &plain.hints);
                 record.is_of(pass.as_ref());
@@ -327,7 +327,8 @@ impl PassthroughConnection {
             let status = response.status();
             let bytes = http_body::Body::size_hint(response.body()).exact();
             let (backend, placement, request_id) = ("", "", None);
-            record.write(&access::Answer { status, backend, placement, bytes, took, request_id });
+            let answer = access::Answer { status, backend, placement, bytes, took, request_id };
+            record.write(&self.front.shared, &answer);
         }
         self.scratch.clear();
         write_own(&response, asked.is_head, closes, &mut self.scratch);
@@ -344,7 +345,8 @@ impl PassthroughConnection {
             let (backend, placement) = (&*called.name, target.reason.as_str());
             let (bytes, took) = (answered.length, answered.took);
             let request_id = None;
-            record.write(&access::Answer { status, backend, placement, bytes, took, request_id });
+            let answer = access::Answer { status, backend, placement, bytes, took, request_id };
+            record.write(&self.front.shared, &answer);
         }
         for buffer in [&mut self.request, &mut self.scratch] {
             if KEPT_MAX < buffer.capacity() {

@@ -8,7 +8,7 @@ use std::borrow::Cow;
 use std::mem::MaybeUninit;
 use std::sync::Arc;
 
-use http::{HeaderValue, Method};
+use http::{HeaderValue, Method, Version};
 use httparse::{Header, Status};
 use smallvec::SmallVec;
 
@@ -18,7 +18,7 @@ use crate::auth::{Admitted, Asked, Pass, ProxyRules, Session, UserTable, judge, 
 use crate::comfy::deny::is_denied;
 use crate::comfy::endpoint::{Endpoint, StartRead, classify};
 use crate::config::{BackendHeaders, BasePath, PlaceBelow, ServerConfig};
-use crate::front::access::REQUEST_ID;
+use crate::front::access::RequestLine;
 use crate::front::caller::{IdentityHints, Peer};
 use crate::front::cors::Site;
 use crate::front::headers::table::{RequestHeader, names_a_user};
@@ -311,11 +311,13 @@ impl Plain<'_> {
         self.headers.retain(|header| !(is_spent(header) || names_a_user(header.name)));
     }
 
-    /// The id that a proxy gave this request.
+    /// What is recorded of this request.
     #[must_use]
-    pub fn request_id(&self) -> Option<&[u8]> {
-        let is_it = |header: &&Header<'_>| header.name.eq_ignore_ascii_case(REQUEST_ID);
-        self.headers.iter().find(is_it).map(|header| header.value)
+    pub fn said(&self, method: Method) -> RequestLine<'_> {
+        RequestLine::of(method, self.path, Version::HTTP_11, |name| {
+            let is_it = |header: &&Header<'_>| header.name.eq_ignore_ascii_case(name.as_str());
+            self.headers.iter().find(is_it).map(|header| header.value)
+        })
     }
 
     /// Writes the head for the backend at `host`, from this peer, for a `user` of the backend. The

@@ -1,4 +1,4 @@
-//! Where the lines of the audit log go: standard output, or a file that is only ever added to.
+//! Where lines go: standard output, or a file that is only ever added to.
 //!
 //! A file that was renamed or removed is opened again under its name, as logrotate needs it.
 
@@ -7,7 +7,7 @@ use std::io::{self, Write as _};
 use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 
-use crate::config::AuditTo;
+use crate::config::LogTo;
 
 /// Takes the lines.
 #[derive(Debug)]
@@ -23,10 +23,11 @@ enum To {
     File { path: PathBuf, file: File },
 }
 
-/// The audit log cannot be opened.
+/// A log cannot be opened.
 #[derive(Debug, thiserror::Error)]
-#[error("log.audit: `{}` cannot be opened: {error}", .path.display())]
+#[error("{key}: `{}` cannot be opened: {error}", .path.display())]
 pub struct NotOpened {
+    key: &'static str,
     path: PathBuf,
     error: io::Error,
 }
@@ -39,24 +40,24 @@ pub(super) struct NotWritten {
 }
 
 impl Sink {
-    /// Opens what the configuration says; `None` is no audit log.
+    /// Opens what the key of the configuration says; `None` is no log.
     ///
     /// # Errors
     /// The file cannot be opened.
-    pub fn open(to: &AuditTo) -> Result<Option<Self>, NotOpened> {
+    pub fn open(key: &'static str, to: &LogTo) -> Result<Option<Self>, NotOpened> {
         match to {
-            AuditTo::Off => Ok(None),
-            AuditTo::Stdout => Ok(Some(Self { to: To::Stdout, is_torn: false })),
-            AuditTo::File(path) => Self::file(path.clone()).map(Some),
+            LogTo::Off => Ok(None),
+            LogTo::Stdout => Ok(Some(Self { to: To::Stdout, is_torn: false })),
+            LogTo::File(path) => Self::file(key, path.clone()).map(Some),
         }
     }
 
     /// # Errors
     /// It cannot be opened, or is no file.
-    pub fn file(path: PathBuf) -> Result<Self, NotOpened> {
+    pub fn file(key: &'static str, path: PathBuf) -> Result<Self, NotOpened> {
         match open(&path) {
             Ok(file) => Ok(Self { to: To::File { path, file }, is_torn: false }),
-            Err(error) => Err(NotOpened { path, error }),
+            Err(error) => Err(NotOpened { key, path, error }),
         }
     }
 
@@ -134,7 +135,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("audit.log");
         for text in ["one", "two"] {
-            Sink::file(path.clone()).unwrap().write(&lines(&[text])).unwrap();
+            Sink::file("log.audit", path.clone()).unwrap().write(&lines(&[text])).unwrap();
         }
         assert_eq!(fs::read_to_string(&path).unwrap(), "one\ntwo\n");
         assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
@@ -144,7 +145,7 @@ mod tests {
     fn a_file_that_was_renamed_is_opened_again_under_its_name() {
         let folder = tempfile::tempdir().unwrap();
         let (path, old) = (folder.path().join("audit.log"), folder.path().join("audit.log.1"));
-        let mut sink = Sink::file(path.clone()).unwrap();
+        let mut sink = Sink::file("log.audit", path.clone()).unwrap();
         sink.write(&lines(&["one"])).unwrap();
         fs::rename(&path, &old).unwrap();
         sink.write(&lines(&["two"])).unwrap();
@@ -159,7 +160,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let missing = folder.path().join("none/audit.log");
         for path in [folder.path().to_owned(), missing] {
-            let told = Sink::file(path.clone()).unwrap_err().to_string();
+            let told = Sink::file("log.audit", path.clone()).unwrap_err().to_string();
             assert!(
                 told.starts_with("log.audit: `") && told.contains("cannot be opened"),
                 "{told}"

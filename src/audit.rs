@@ -1,34 +1,19 @@
 //! The audit log: who changed what, as one JSON object a line (`log.audit`).
 //!
-//! Whoever notes something never waits: the lines go through a bounded queue to one task, which
-//! writes them on a thread that may wait for a disk. A line that has no room in the queue, or that
-//! the disk does not take, is counted as lost. It never holds up what it is about.
+//! Whoever notes something never waits ([`crate::lines`]).
 //!
 //! An entry never has a clientId, a key or the value of a session: clients are masked
 //! ([`crate::masked`]), as in the log.
 
-mod sink;
-
 use std::net::IpAddr;
-use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use prometheus_client::metrics::counter::Counter;
 use serde_json::{Value, json};
-use tokio::sync::mpsc;
-use tracing::{error, info};
-use tracing_subscriber::fmt::format::Writer;
-use tracing_subscriber::fmt::time::{FormatTime as _, SystemTime};
 
+use crate::lines::{Lines, Sink, timestamp};
 use crate::net::unix_millis;
 use crate::tasks::Tasks;
-pub use sink::{NotOpened, Sink};
-
-/// How many lines may wait for the disk.
-const WAITING_MAX: usize = 4_096;
-
-/// How many lines are written in one step.
-const BATCH: usize = 256;
 
 /// How many refused requests are noted in a second. Whoever guesses must not fill the disk.
 const REFUSALS_MAX: u64 = 20;
@@ -36,8 +21,7 @@ const REFUSALS_MAX: u64 = 20;
 /// Takes entries, if there is an audit log.
 #[derive(Debug)]
 pub struct Audit {
-    lines: OnceLock<mpsc::Sender<String>>,
-    lost: Counter,
+    lines: Lines,
     /// A second, and how many refusals were noted in it.
     refusals: AtomicU64,
 }
@@ -116,28 +100,22 @@ impl Audit {
     /// It takes nothing until it is started. `lost` counts lines that were lost.
     #[must_use]
     pub fn new(lost: Counter) -> Self {
-        Self { lines: OnceLock::new(), lost, refusals: AtomicU64::new(0) }
+        Self { lines: Lines::new("audit log", lost), refusals: AtomicU64::new(0) }
     }
 
     /// Begins to write. It ends with `tasks`, after what was noted until then.
     pub fn start(&self, sink: Sink, tasks: &Tasks) {
-        let (lines, noted) = mpsc::channel(WAITING_MAX);
-        if self.lines.set(lines).is_ok() {
-            tasks.spawn(write(noted, sink, self.lost.clone(), tasks.clone()));
-        }
+        self.lines.start(sink, tasks);
     }
 
     #[must_use]
     pub fn is_on(&self) -> bool {
-        self.lines.get().is_some()
+        self.lines.is_on()
     }
 
     /// Notes an entry. It is made only if there is an audit log.
     pub fn note(&self, entry: impl FnOnce() -> Entry) {
-        let Some(lines) = self.lines.get() else { return };
-        if lines.try_send(entry().to_line(&timestamp())).is_err() {
-            self.lost.inc();
-        }
+        self.lines.put(|| entry().to_line(&timestamp()));
     }
 
     /// The same for a request that was refused: no more than 20 in a second.
@@ -147,9 +125,7 @@ impl Audit {
         }
         match self.takes_refusal(unix_millis() / 1_000) {
             true => self.note(entry),
-            false => {
-                self.lost.inc();
-            }
+            false => self.lines.lose(),
         }
     }
 
@@ -160,52 +136,6 @@ impl Audit {
             (count < REFUSALS_MAX).then_some(second << COUNT_BITS | (count + 1))
         };
         self.refusals.fetch_update(Ordering::Relaxed, Ordering::Relaxed, counted).is_ok()
-    }
-}
-
-/// Now, as RFC 3339 says it.
-fn timestamp() -> String {
-    let mut text = String::new();
-    // Nothing but memory can fail.
-    let _ = SystemTime.format_time(&mut Writer::new(&mut text));
-    text
-}
-
-/// Writes lines until the process ends, and then those that wait.
-async fn write(mut lines: mpsc::Receiver<String>, mut sink: Sink, lost: Counter, tasks: Tasks) {
-    let mut is_failing = false;
-    loop {
-        let mut batch = Vec::new();
-        let count = tokio::select! {
-            biased;
-            count = lines.recv_many(&mut batch, BATCH) => count,
-            () = tasks.stopping() => {
-                lines.close();
-                lines.recv_many(&mut batch, BATCH).await
-            }
-        };
-        if count == 0 {
-            return;
-        }
-        let written = tokio::task::spawn_blocking(move || {
-            let written = sink.write(&batch);
-            (sink, written)
-        });
-        let Ok((same, written)) = written.await else { return };
-        sink = same;
-        match written {
-            Ok(()) if is_failing => info!("The audit log is written again."),
-            Ok(()) => {}
-            Err(failed) => {
-                lost.inc_by(failed.lost);
-                if !is_failing {
-                    error!(error = %failed.error, "The audit log cannot be written.");
-                }
-                is_failing = true;
-                continue;
-            }
-        }
-        is_failing = false;
     }
 }
 
@@ -239,17 +169,11 @@ mod tests {
         assert_eq!([taken(7), taken(7), taken(8)], [20, 0, 20]);
     }
 
-    #[test]
-    fn a_time_is_one_of_rfc_3339() {
-        let time = timestamp();
-        assert!(time.ends_with('Z') && time.as_bytes().get(10) == Some(&b'T'), "{time}");
-    }
-
     #[tokio::test]
     async fn what_was_noted_is_written_before_the_end() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("audit.log");
-        let sink = Sink::file(path.clone()).unwrap();
+        let sink = Sink::file("log.audit", path.clone()).unwrap();
         let (audit, tasks) = (Audit::new(Counter::default()), Tasks::default());
         audit.note(|| Entry::done(Who::default(), "before", Value::Null));
         audit.start(sink, &tasks);
@@ -260,6 +184,6 @@ mod tests {
         assert_eq!(tasks.drain(std::time::Duration::from_secs(20)).await, 0);
         let text = std::fs::read_to_string(&path).unwrap();
         assert_eq!((text.lines().count(), text.matches("before\"").count()), (1_000, 1_000));
-        assert_eq!(audit.lost.get(), 0);
+        assert_eq!(audit.lines.lost(), 0);
     }
 }

@@ -1,4 +1,4 @@
-//! Where the audit log goes (`log.audit`).
+//! Where the audit log and the access log go (`log.audit`, `log.access`).
 
 use std::path::PathBuf;
 
@@ -6,28 +6,37 @@ use serde_json::{Value, json};
 
 use super::kinds::{Kind, Shape};
 
-/// Where the audit log goes.
+/// Where a log goes.
 #[derive(Clone, Debug, Eq, PartialEq)]
-pub enum AuditTo {
+pub enum LogTo {
     /// There is none.
     Off,
     Stdout,
     File(PathBuf),
 }
 
+/// How a line of the access log is written.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum AccessFormat {
+    /// One JSON object.
+    Json,
+    /// As Apache's and nginx's `combined`, with what Mooring knows at its end.
+    Combined,
+}
+
 /// `off`, `stdout` or a file. A file has a slash, so that a word that is misspelt is none.
 #[derive(Debug)]
-pub(super) struct AuditTarget;
+pub(super) struct LogTarget;
 
-impl Kind for AuditTarget {
-    type Value = AuditTo;
+impl Kind for LogTarget {
+    type Value = LogTo;
     const SHAPE: Shape = Shape::Text;
 
     fn parse(&self, text: &str) -> Result<Self::Value, String> {
         match text {
-            "off" => Ok(AuditTo::Off),
-            "stdout" => Ok(AuditTo::Stdout),
-            path if path.contains('/') => Ok(AuditTo::File(PathBuf::from(path))),
+            "off" => Ok(LogTo::Off),
+            "stdout" => Ok(LogTo::Stdout),
+            path if path.contains('/') => Ok(LogTo::File(PathBuf::from(path))),
             _ => Err(format!("`{text}` is not {}", self.takes())),
         }
     }
@@ -47,11 +56,11 @@ mod tests {
 
     #[test]
     fn a_word_is_no_file() {
-        assert_eq!(AuditTarget.parse("off"), Ok(AuditTo::Off));
-        assert_eq!(AuditTarget.parse("stdout"), Ok(AuditTo::Stdout));
-        assert_eq!(AuditTarget.parse("./audit.log"), Ok(AuditTo::File("./audit.log".into())));
+        assert_eq!(LogTarget.parse("off"), Ok(LogTo::Off));
+        assert_eq!(LogTarget.parse("stdout"), Ok(LogTo::Stdout));
+        assert_eq!(LogTarget.parse("./audit.log"), Ok(LogTo::File("./audit.log".into())));
         for text in ["", "stderr", "on", "audit.log"] {
-            let told = AuditTarget.parse(text).unwrap_err();
+            let told = LogTarget.parse(text).unwrap_err();
             assert!(told.ends_with("is not \"off\", \"stdout\" or a path with a slash"), "{told}");
         }
     }
