@@ -11,6 +11,10 @@ pub struct Faults {
     /// The wait before each HTTP answer.
     pub latency_ms: u64,
     pub hang: Hang,
+    /// Requests of this kind, as `POST /prompt`, are held until this changes, and done then.
+    pub holds: String,
+    /// Requests of this kind are done, and answered only when this changes.
+    pub holds_answers: String,
     /// Answers every HTTP request with this status and a line of text; 0 means off.
     pub status: u16,
     /// Answers every HTTP request with a page that is not ComfyUI's, and refuses sockets.

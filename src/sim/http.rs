@@ -21,8 +21,8 @@ use super::compressed::{Coding, compress};
 use super::python_json::dumps;
 use super::state::{FileKind, Seen};
 use super::{
-    Faults, Hang, Shared, assets, controls, files, jobs, lent, nodes, packs, prompts, sockets,
-    users,
+    Faults, Hang, Shared, assets, controls, files, gate, jobs, lent, nodes, packs, prompts,
+    sockets, users,
 };
 use crate::net::{Buffered, Stream, sleep};
 
@@ -85,7 +85,9 @@ async fn answer(shared: &Arc<Shared>, request: Request<Incoming>) -> Option<Resp
     if !faults.wants.is_empty() && (said.len() != 1 || said[0] != faults.wants.as_str()) {
         return Some(text(401, "401: Unauthorized"));
     }
-    let is_submission = *request.method() == Method::POST && without_api(&path) == "/prompt";
+    let kind = format!("{} {}", request.method(), without_api(&path));
+    gate::pass(shared, &kind, |faults| &faults.holds).await;
+    let is_submission = kind == "POST /prompt";
     if faults.hang == Hang::All || (faults.hang == Hang::Submit && is_submission) {
         pending::<Infallible>().await;
     }
@@ -102,9 +104,9 @@ async fn answer(shared: &Arc<Shared>, request: Request<Incoming>) -> Option<Resp
         return Some(if is_head { headless(response) } else { response });
     }
     let coding = Coding::taken(request.headers()).filter(|_| shared.options.compress);
-    let is_edit = *request.method() == Method::POST && without_api(&path) == "/queue";
     let mut response = route(shared, &path, request).await?;
-    if faults.hang == Hang::AfterQueue && is_edit {
+    gate::pass(shared, &kind, |faults| &faults.holds_answers).await;
+    if faults.hang == Hang::AfterQueue && kind == "POST /queue" {
         pending::<Infallible>().await;
     }
     if let Some(coding) = coding {

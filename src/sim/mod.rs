@@ -16,6 +16,7 @@ mod faults;
 mod files;
 mod fixed;
 mod forms;
+mod gate;
 mod graph;
 mod http;
 mod jobs;
@@ -57,6 +58,7 @@ pub use state::{Ledger, Seen};
 
 use crate::net::Network;
 use crate::tasks::Tasks;
+use gate::Gate;
 use release::Release;
 use state::Server;
 
@@ -115,6 +117,7 @@ struct Shared {
     server: Mutex<Server>,
     faults: Mutex<Faults>,
     faults_changed: Notify,
+    gate: Gate,
     work: Notify,
     blob_bytes: Arc<AtomicU64>,
     process: Mutex<Process>,
@@ -142,6 +145,7 @@ impl Sim {
             server: Mutex::default(),
             faults: Mutex::default(),
             faults_changed: Notify::new(),
+            gate: Gate::default(),
             work: Notify::new(),
             blob_bytes: Arc::default(),
             process: Mutex::default(),
@@ -188,6 +192,11 @@ impl Sim {
     /// Changes its faults.
     pub fn set_faults(&self, change: impl FnOnce(&mut Faults)) {
         self.shared.set_faults(change);
+    }
+
+    /// Waits until so many requests are held (`Faults::holds`).
+    pub async fn holds(&self, count: usize) {
+        self.shared.gate.holds(count).await;
     }
 
     /// Deletes the files in its folder of uploads.
