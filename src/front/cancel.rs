@@ -13,14 +13,14 @@ use tracing::debug;
 use super::Front;
 use super::broadcast_lookup::Where;
 use super::caller::Caller;
-use super::command_scope::{Actor, Meant, named};
+use super::command_scope::{Actor, Located, Meant, named};
 use super::commands::{
-    MOVES_MAX, delete_on, delete_on_the_way, end_waiting, intend_deletion, is_deleted, moved_since,
-    on_each, settled, small_body, to_its_end, withdraw_deletion,
+    delete_on, end_waiting, intend_deletion, on_each, settled, small_body, to_its_end,
+    withdraw_deletion,
 };
 use super::error::GatewayError;
 use super::history::asking_failed;
-use super::{Answer, jobs, json};
+use super::{Answer, jobs, json, on_the_way};
 use crate::comfy::answers::queued_ids;
 use crate::comfy::commands;
 use crate::comfy::jobs::cancel;
@@ -74,30 +74,34 @@ async fn cancel(sessions: &Arc<Sessions>, meant: Meant) -> Result<bool, GatewayE
         let Meant { located: mut prompts, waiting } = meant;
         let (ended, began) = end_waiting(sessions, waiting);
         prompts.extend(began);
-        let (mut is_any, mut failed) = (ended != 0, Ok(()));
-        for _ in 0..MOVES_MAX {
-            let asked = prompts.clone();
-            delete_on_the_way(sessions, &asked);
-            let cancelled = on_each(&sessions.shared, prompts, |backend, prompts| {
-                cancel_on(sessions, backend, prompts)
+        let patience = sessions.shared.config().fleet.probe_timeout;
+        let mut arrived = on_the_way::arrived(sessions, prompts, Some(patience)).await;
+        let cancelled = cancel_at(sessions, std::mem::take(&mut arrived.located)).await;
+        let is_known = arrived.is_known(sessions);
+        let is_any = 0 < ended + arrived.deleted;
+        if !arrived.late.is_empty() {
+            let own = Arc::clone(sessions);
+            sessions.shared.tasks.spawn(async move {
+                let arrived = on_the_way::arrived(&own, arrived.late, None).await;
+                let _told_before = cancel_at(&own, arrived.located).await;
             });
-            let cancelled = cancelled.await;
-            is_any |= cancelled.as_ref().is_ok_and(|all| all.contains(&true));
-            failed = cancelled.map(drop);
-            let is_used = sessions.waiting.is_used();
-            is_any |= is_used && asked.iter().any(|(prompt, _)| is_deleted(sessions, prompt));
-            // One that was handed over meanwhile is cancelled where it went.
-            prompts = moved_since(sessions, asked);
-            if prompts.is_empty() {
-                break;
-            }
         }
-        sessions.reconcile_soon();
-        failed?;
+        let is_any = cancelled? || is_any;
+        is_known?;
         settled(sessions).await?;
         Ok(is_any)
     };
     to_its_end(&sessions.shared, cancelled).await
+}
+
+/// True if one of them was cancelled.
+async fn cancel_at(sessions: &Arc<Sessions>, prompts: Located) -> Result<bool, GatewayError> {
+    let cancelled = on_each(&sessions.shared, prompts, |backend, prompts| {
+        cancel_on(sessions, backend, prompts)
+    });
+    let cancelled = cancelled.await;
+    sessions.reconcile_soon();
+    Ok(cancelled?.contains(&true))
 }
 
 async fn cancel_on(

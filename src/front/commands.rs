@@ -25,7 +25,7 @@ use super::error::GatewayError;
 use super::forward::{send, to_backend};
 use super::history::asking_failed;
 use super::route::of_caller;
-use super::{Answer, bodies, done};
+use super::{Answer, bodies, done, on_the_way};
 use crate::body::{CollectLimits, RequestBody};
 use crate::comfy::commands;
 use crate::config::OnJournalError;
@@ -33,14 +33,11 @@ use crate::fleet::backend::Backend;
 use crate::fleet::dial_limiter::Haste;
 use crate::routing::ids::{BackendId, PromptId};
 use crate::routing::ledger::{Listed, State};
-use crate::routing::pending::{Course, End, Pending, Phase};
+use crate::routing::pending::{End, Pending};
 use crate::session::Sessions;
 use crate::session::interrupts;
 use crate::session::{Client, Wanted};
 use crate::shared::Shared;
-
-/// How often a deletion follows a prompt that is handed over from backend to backend.
-pub(super) const MOVES_MAX: usize = 8;
 
 /// The largest body of a command.
 const BODY_MAX: u64 = 1 << 20;
@@ -274,65 +271,28 @@ pub(super) fn end_waiting(sessions: &Arc<Sessions>, waiting: Vec<PromptId>) -> (
 async fn delete(sessions: &Arc<Sessions>, meant: Meant) -> Result<(), GatewayError> {
     let Meant { located: mut prompts, waiting } = meant;
     prompts.extend(end_waiting(sessions, waiting).1);
-    let mut deleted = Ok(Vec::new());
-    for _ in 0..MOVES_MAX {
-        let asked = prompts.clone();
-        let acts = on_each(&sessions.shared, prompts, |backend, prompts| async move {
-            delete_on(sessions, &backend, &prompts).await
+    let patience = sessions.shared.config().fleet.probe_timeout;
+    let mut arrived = on_the_way::arrived(sessions, prompts, Some(patience)).await;
+    let deleted = delete_at(sessions, std::mem::take(&mut arrived.located)).await;
+    let is_known = arrived.is_known(sessions);
+    if !arrived.late.is_empty() {
+        let own = Arc::clone(sessions);
+        sessions.shared.tasks.spawn(async move {
+            let arrived = on_the_way::arrived(&own, arrived.late, None).await;
+            let _told_before = delete_at(&own, arrived.located).await;
         });
-        deleted = acts.await;
-        // One that was handed over meanwhile is deleted where it went.
-        prompts = moved_since(sessions, asked);
-        if prompts.is_empty() {
-            break;
-        }
     }
-    sessions.reconcile_soon();
-    deleted.map(drop)?;
+    deleted.and(is_known)?;
     settled(sessions).await
 }
 
-/// Those that are now at another backend than the one that was asked to delete them.
-pub(super) fn moved_since(sessions: &Sessions, asked: Located) -> Located {
-    if !sessions.waiting.is_used() {
-        return Located::new();
-    }
-    let moved = asked.into_iter().filter_map(|(prompt, backend)| {
-        let client = owner_of_pending(sessions, &prompt)?;
-        let now = client.inspect(|core, _| {
-            let pending = core.pending().get(&prompt)?;
-            pending.backend().filter(|_| pending.delete_asked)
-        });
-        now.filter(|now| *now != backend).map(|now| (prompt, now))
+async fn delete_at(sessions: &Arc<Sessions>, prompts: Located) -> Result<(), GatewayError> {
+    let deleted = on_each(&sessions.shared, prompts, |backend, prompts| async move {
+        delete_on(sessions, &backend, &prompts).await
     });
-    moved.collect()
-}
-
-/// True if the prompt has ended because somebody has asked to delete it, or ends when it arrives at
-/// the backend to which it is being handed over.
-pub(super) fn is_deleted(sessions: &Sessions, prompt: &PromptId) -> bool {
-    let record = sessions.shared.records.prompt(prompt);
-    let has_ended = record.is_some_and(|record| record.state == State::Ended(End::Deleted));
-    has_ended || is_on_the_way(sessions, prompt, |it| it.delete_asked)
-}
-
-fn is_on_the_way(sessions: &Sessions, prompt: &PromptId, also: fn(&Pending) -> bool) -> bool {
-    let holds =
-        |it: &Pending| it.phase == Phase::Sending && it.course() == Course::Kept && also(it);
-    let client = owner_of_pending(sessions, prompt);
-    client.is_some_and(|it| it.inspect(|core, _| core.pending().get(prompt).is_some_and(holds)))
-}
-
-/// Those that are being handed over, which their backend may not know yet: they are deleted when
-/// they arrive.
-pub(super) fn delete_on_the_way(sessions: &Arc<Sessions>, prompts: &Located) {
-    if !sessions.waiting.is_used() {
-        return;
-    }
-    let on_the_way = prompts.iter().map(|(prompt, _)| prompt);
-    let on_the_way = on_the_way.filter(|prompt| is_on_the_way(sessions, prompt, |_| true));
-    let on_the_way: Vec<PromptId> = on_the_way.cloned().collect();
-    intend_deletion(sessions, &on_the_way);
+    let deleted = deleted.await;
+    sessions.reconcile_soon();
+    deleted.map(drop)
 }
 
 /// Deletes a prompt of which nobody is to know any more, wherever it goes.
@@ -341,7 +301,7 @@ pub(super) fn delete_anywhere(sessions: &Arc<Sessions>, client: &Arc<Client>, pr
     let (sessions, prompt) = (Arc::clone(sessions), prompt.clone());
     sessions.clone().shared.tasks.spawn(async move {
         let meant = Meant { located: vec![(prompt, backend)], waiting: Vec::new() };
-        let _asked_again_by_its_task = delete(&sessions, meant).await;
+        let _nobody_is_told = delete(&sessions, meant).await;
     });
 }
 
@@ -383,7 +343,7 @@ pub(super) fn withdraw_deletion(sessions: &Arc<Sessions>, prompts: &[PromptId]) 
     }
 }
 
-fn owner_of_pending(sessions: &Sessions, prompt: &PromptId) -> Option<Arc<Client>> {
+pub(super) fn owner_of_pending(sessions: &Sessions, prompt: &PromptId) -> Option<Arc<Client>> {
     let record = sessions.shared.records.prompt(prompt);
     let pending = record.filter(|record| record.state == State::Pending);
     pending.and_then(|record| record.by.client).and_then(|id| sessions.clients.get(&id))

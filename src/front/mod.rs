@@ -81,6 +81,7 @@ pub mod lists;
 pub mod login;
 pub mod names;
 pub mod nodes;
+mod on_the_way;
 pub mod operators;
 pub mod own_cookies;
 mod own_folder;

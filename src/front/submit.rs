@@ -16,6 +16,7 @@ mod resolve;
 mod send;
 mod setbacks;
 mod stage_inputs;
+mod take_back;
 mod trial;
 
 use std::sync::Arc;

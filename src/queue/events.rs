@@ -7,6 +7,7 @@ use smallvec::SmallVec;
 use crate::routing::ids::BackendId;
 
 use super::clients::{At, Client, NOWHERE, Prompt};
+use super::fleet::There;
 use super::ids::{ClientKey, Number, PromptKey, ShapeId, SharerKey};
 use super::{Aside, Queue, Refused, Spent, Submission};
 
@@ -165,15 +166,40 @@ impl Queue {
         self.relist(client, at);
     }
 
+    /// A prompt that waits was shown to this backend and stays there: it counts there as one that
+    /// was handed over, and its sharer pays for it. False if it does not wait, or the backend is
+    /// not known.
+    pub fn stays(&mut self, prompt: PromptKey, backend: BackendId, now: Duration) -> bool {
+        let at = self.advance(now);
+        let Some(slot) = self.fleet.slot(backend) else { return false };
+        let waits = self.clients.prompts.get_mut(&prompt).filter(|it| it.at.is_none());
+        let Some(it) = waits else { return false };
+        it.is_aside = false;
+        let own = it.own(prompt);
+        self.goes_to(own, slot, at).is_some()
+    }
+
+    /// A prompt has arrived at its backend, and has not begun.
+    pub fn arrived(&mut self, prompt: PromptKey) {
+        if let Some(there) = self.there_mut(prompt) {
+            there.has_arrived = true;
+        }
+    }
+
+    fn there_mut(&mut self, prompt: PromptKey) -> Option<&mut There> {
+        let slot = self.clients.prompts.get(&prompt)?.at.as_ref()?.slot;
+        let backend = self.fleet.get_mut(slot)?;
+        backend.there.iter_mut().find(|there| there.prompt == prompt)
+    }
+
     /// A prompt began at its backend. Told twice, the first counts.
     pub fn began(&mut self, prompt: PromptKey, now: Duration) {
         let at = self.advance(now);
         let Some(it) = self.clients.prompts.get_mut(&prompt) else { return };
         let Some(place) = it.at.as_mut().filter(|place| place.begun.is_none()) else { return };
         place.begun = Some(at);
-        let Some(backend) = self.fleet.get_mut(place.slot) else { return };
-        if let Some(there) = backend.there.iter_mut().find(|there| there.prompt == prompt) {
-            there.begun = Some(at);
+        if let Some(there) = self.there_mut(prompt) {
+            (there.has_arrived, there.begun) = (true, Some(at));
         }
     }
 
@@ -182,9 +208,10 @@ impl Queue {
     pub fn progress(&mut self, prompt: PromptKey, part: f64, since: Duration, now: Duration) {
         let at = self.advance(now);
         let Some(it) = self.clients.prompts.get(&prompt) else { return };
-        let Some(place) = it.at.as_ref().filter(|place| place.begun.is_some()) else { return };
-        let backend = self.fleet.get_mut(place.slot);
-        let there = backend.and_then(|it| it.there.iter_mut().find(|it| it.prompt == prompt));
+        if it.at.as_ref().is_none_or(|place| place.begun.is_none()) {
+            return;
+        }
+        let there = self.there_mut(prompt);
         if let Some(there) = there.filter(|_| 0.0 < part && part <= 1.0) {
             let passed = (at - since.as_secs_f64()).max(0.0);
             there.due = Some(at + passed * (1.0 - part) / part);

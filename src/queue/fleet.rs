@@ -51,6 +51,8 @@ pub(super) struct There {
     pub(super) prompt: PromptKey,
     /// Seconds that it is expected to take there, with loading.
     pub(super) expected: f64,
+    /// The backend has it: it is not on the way any more.
+    pub(super) has_arrived: bool,
     pub(super) begun: Option<f64>,
     /// When it should end, by its progress.
     pub(super) due: Option<f64>,
@@ -83,6 +85,17 @@ impl Backend {
     pub(super) fn left(&self, now: f64, of_other: f64) -> f64 {
         let ours: f64 = self.there.iter().map(|it| it.left(now)).sum();
         ours + f64::from(self.others) * of_other
+    }
+
+    /// True if one more that came now would wait there: something runs that takes so many seconds
+    /// yet, or behind which another waits. What is still on its way keeps nobody waiting.
+    pub(super) fn keeps_waiting(&self, now: f64, least: f64, of_other: f64) -> bool {
+        let arrived = || self.there.iter().filter(|it| it.has_arrived);
+        let runs = self.others != 0 || arrived().any(|it| it.begun.is_some());
+        let left: f64 = arrived().map(|it| it.left(now)).sum();
+        let left = left + f64::from(self.others) * of_other;
+        let count = arrived().count() + self.others as usize;
+        runs && (2 <= count || least <= left)
     }
 
     pub(super) fn has_place(&self) -> bool {

@@ -164,6 +164,15 @@ impl Queue {
         self.fleet.all().any(|it| it.room_in(now, lead).is_some_and(|room| room <= 0.0))
     }
 
+    /// True if one more that came to this backend now would wait there, by what is known: something
+    /// runs that takes so long yet, or behind which another waits.
+    #[must_use]
+    pub fn keeps_waiting(&self, backend: BackendId, least: Duration, now: Duration) -> bool {
+        let backend = self.fleet.slot(backend).and_then(|slot| self.fleet.get(slot));
+        let (now, least, unknown) = (now.as_secs_f64(), least.as_secs_f64(), self.runs.unknown());
+        backend.is_some_and(|it| it.keeps_waiting(now, least, unknown))
+    }
+
     /// Fair time in seconds: what each sharer of weight 1 could have had by now.
     #[must_use]
     pub fn fair_time(&self) -> f64 {

@@ -15,7 +15,7 @@ use smallvec::SmallVec;
 use crate::routing::ids::BackendId;
 
 use super::Queue;
-use super::clients::{At, Client};
+use super::clients::{At, Client, OwnOrder};
 use super::fleet::{Backend, Serving, There};
 use super::ids::{ClientKey, ModelKey, Number, PromptKey, ShapeId};
 use super::order::{Entry, Scope};
@@ -317,14 +317,23 @@ impl Queue {
     }
 
     pub(super) fn hand_over(&mut self, choice: Choice, now: f64) -> Option<HandOver> {
-        let (key, slot) = (choice.entry.client, choice.slot);
-        let own = self.clients.clients.get(&key)?.head.as_ref()?.own;
+        let (client, slot) = (choice.entry.client, choice.slot);
+        let own = self.clients.clients.get(&client)?.head.as_ref()?.own;
+        let backend = self.fleet.get(slot).filter(|it| it.serving == Serving::Up)?.id;
+        let attempt = self.goes_to(own, slot, now)?;
+        let why = if 1 < attempt { Why::Again } else { choice.why };
+        Some(HandOver { prompt: own.prompt, client, backend, attempt, why })
+    }
+
+    /// A prompt that waits is at that backend from now on. Returns the number of this attempt.
+    pub(super) fn goes_to(&mut self, own: OwnOrder, slot: u16, now: f64) -> Option<u8> {
         let shape = self.clients.prompts.get(&own.prompt)?.shape;
         let cold = self.missing(shape, slot);
         let expected = self.cold(shape, slot) + self.run(shape, slot);
-        let backend = self.fleet.get_mut(slot).filter(|it| it.serving == Serving::Up)?;
-        let (id, speed) = (backend.id, backend.speed.get());
-        backend.there.push(There { prompt: own.prompt, expected, begun: None, due: None });
+        let backend = self.fleet.get_mut(slot)?;
+        let speed = backend.speed.get();
+        let (has_arrived, begun, due) = (false, None, None);
+        backend.there.push(There { prompt: own.prompt, expected, has_arrived, begun, due });
         let models = &self.shapes.get(shape).facts.models;
         self.models.used(&mut backend.memory, slot, models);
         self.clients.count_waiting(models, -1);
@@ -334,13 +343,12 @@ impl Queue {
         let share = self.shares.expects(prompt.sharer, expected * speed);
         prompt.attempts = prompt.attempts.saturating_add(1);
         prompt.at = Some(At { slot, share, begun: None, cold });
-        let (sharer, attempt) = (prompt.sharer, prompt.attempts);
+        let (key, sharer, attempt) = (prompt.client, prompt.sharer, prompt.attempts);
         self.shares.waits(sharer, -1);
         self.order.rekey(sharer, self.shares.key(sharer));
         self.placed(key, slot, |client| client.waiting.remove(&own));
         self.relist(key, now);
-        let why = if 1 < attempt { Why::Again } else { choice.why };
-        Some(HandOver { prompt: own.prompt, client: key, backend: id, attempt, why })
+        Some(attempt)
     }
 
     /// The client has one more prompt there, and is bound to it.

@@ -13,7 +13,7 @@ use super::order::Entry;
 use super::schedule::{Choice, HandOver, Room, Why};
 use super::settings::{COLD_WEIGHT, LOOK, Settings, WARM_LOOK};
 use super::shapes::{Lacks, ShapeFacts};
-use super::{Queue, Refused, Spent, Submission};
+use super::{Aside, Queue, Refused, Spent, Submission};
 use crate::routing::ids::BackendId;
 
 /// All that waits and what it could do, from the prompts alone: no list that is kept up to date.
@@ -577,6 +577,52 @@ fn a_number_orders_ones_own_prompts_and_moves_nobody_else() {
     assert_eq!(began.iter().collect::<BTreeSet<_>>(), expected.iter().collect());
     let place = |key| began.iter().position(|it| *it == key);
     assert!(place(b) < place(a));
+}
+
+#[test]
+fn what_stays_where_it_was_shown_counts_there_and_its_sharer_pays() {
+    let mut model = one_backend(Settings { depth: 1, ..settings(1) });
+    let (shown, backend) = (submit(&mut model, 0, 0, 0), model.id(0));
+    model.queue.sets_aside(shown, Aside::Yes, model.now);
+    assert!(model.queue.stays(shown, backend, model.now));
+    assert!(!model.queue.stays(shown, backend, model.now), "it does not wait");
+    assert_eq!((model.queue.there(backend), model.queue.waiting()), (1, 0));
+    let other = submit(&mut model, 2, 0, 0);
+    assert_eq!(model.queue.schedule(model.now).hand_over, [], "the place is taken");
+    model.queue.began(shown, model.now);
+    model.now += Duration::from_secs(7);
+    assert!(model.queue.ended(shown, Spent::Broke, model.now));
+    let [shower, waiter] = [0, 1].map(|it| model.queue.shares.used(SharerKey(it)).unwrap());
+    assert!(waiter + 7.0 < shower, "{shower} {waiter}");
+    assert_eq!(model.queue.schedule(model.now).hand_over[0].prompt, other);
+}
+
+#[test]
+fn only_what_has_arrived_keeps_others_waiting_and_not_when_it_is_about_to_end() {
+    let mut model = one_backend(settings(1));
+    let backend = model.id(0);
+    let keeps = |model: &Model| {
+        model.queue.keeps_waiting(backend, Duration::from_secs(1), model.now)
+    };
+    assert!(!keeps(&model), "it is idle");
+    let first = submit(&mut model, 0, 0, 0);
+    assert_eq!(model.queue.schedule(model.now).hand_over.len(), 1);
+    assert!(!keeps(&model), "it is on its way, and may be so for long");
+    model.queue.arrived(first);
+    assert!(!keeps(&model), "it has not begun");
+    model.now += Duration::from_secs(10);
+    model.queue.began(first, Duration::ZERO);
+    assert!(keeps(&model), "it takes twenty seconds");
+    model.queue.progress(first, 0.95, Duration::ZERO, model.now);
+    assert!(!keeps(&model), "it ends in half a second");
+    let second = submit(&mut model, 2, 0, 0);
+    assert_eq!(model.queue.schedule(model.now).hand_over.len(), 1);
+    assert!(!keeps(&model));
+    model.queue.arrived(second);
+    assert!(keeps(&model), "another waits there");
+    model.queue.returned(second, &[], model.now);
+    model.queue.others(backend, 1);
+    assert!(keeps(&model), "a stranger's waits there");
 }
 
 /// Somebody with a hundred warm prompts passes another for a window and no longer.

@@ -565,6 +565,10 @@ pub(super) mod tests {
             | Does::Waits(Wait::Dropped(_) | Wait::Again(_) | Wait::AskedToDelete(_)) => {
                 ended.known == KnownBy::Found
             }
+            // Its deletion was asked for while it was being sent.
+            Does::Waits(Wait::GoesOut(_)) => {
+                ended.known == KnownBy::Found && ended.end == End::Deleted
+            }
             Does::GiveUp(..) | Does::Waits(Wait::LostOnTheWay(_)) => {
                 ended.known == KnownBy::GivenUp
             }
@@ -573,7 +577,7 @@ pub(super) mod tests {
             }
             Does::Contact
             | Does::Submit(_)
-            | Does::Waits(Wait::Begins(_) | Wait::HandedOver(..) | Wait::GoesOut(_))
+            | Does::Waits(Wait::Begins(_) | Wait::HandedOver(..))
             | Does::Elsewhere(..)
             | Does::Accepted(_)
             | Does::Withdraw(_)

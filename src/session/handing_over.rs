@@ -131,6 +131,7 @@ impl Client {
         (prompt, attempt): (&PromptId, u32),
     ) {
         self.turn(sessions).act(|core| core.left_to_asking(prompt, attempt));
+        sessions.waiting.wake();
     }
 
     /// The process that an attempt went to is gone, and may have begun it: it is lost.

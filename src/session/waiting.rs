@@ -16,6 +16,7 @@ mod full;
 mod known;
 mod numbers;
 mod setbacks;
+mod shown;
 mod transitions;
 
 use std::collections::HashMap;
@@ -25,6 +26,7 @@ use std::time::{Duration, Instant};
 
 use smallvec::SmallVec;
 use tokio::sync::Notify;
+use tokio::sync::futures::Notified;
 
 use self::bytes::Bytes;
 use crate::comfy::lists::waiting::Parts;
@@ -45,6 +47,7 @@ pub use full::Full;
 use known::Keys;
 pub use numbers::Front;
 pub use setbacks::{all_refuse, rest_after};
+pub use shown::MayShow;
 
 /// A prompt that is to be handed over now.
 #[derive(Clone, Debug)]
@@ -84,6 +87,8 @@ pub struct Waiting {
     /// False until the first prompt waits: nothing has to be told to the index then.
     is_used: AtomicBool,
     changed: Notify,
+    /// For all who wait until a prompt is somewhere else.
+    moved: Notify,
     limits: QueueConfig,
     began: Instant,
 }
@@ -105,6 +110,8 @@ struct Index {
     /// The prompt of a client that was chosen and that no backend has accepted yet. Its next one
     /// follows then: it must not overtake it on the way.
     on_the_way: HashMap<ClientId, PromptId>,
+    /// How many are shown to each backend. They take no place there.
+    shown_at: HashMap<BackendId, u32>,
     next_key: u64,
     /// How many submissions were numbered.
     numbered: u64,
@@ -131,10 +138,12 @@ struct Entry {
     tried: SmallVec<[BackendId; 2]>,
     /// How often it could not be sent.
     failed: u32,
+    /// How often that was because a file could not be brought.
+    lacked_a_file: u32,
     /// It is not handed over for a while, because it could not be sent.
     rests: bool,
-    /// It is not handed over, because it is shown to a backend.
-    is_shown: bool,
+    /// It is not handed over, because it is shown to this backend.
+    shown_at: Option<BackendId>,
     /// It is not handed over before it is noted for the journal.
     is_new: bool,
     /// It has no room in the queue, and is here because a backend has room for it.
@@ -144,7 +153,7 @@ struct Entry {
 
 impl Entry {
     fn aside(&self) -> Aside {
-        if self.rests || self.is_shown || self.is_new { Aside::Yes } else { Aside::No }
+        if self.rests || self.shown_at.is_some() || self.is_new { Aside::Yes } else { Aside::No }
     }
 }
 
@@ -177,6 +186,7 @@ impl Waiting {
             refused: HashMap::new(),
             turned_away: HashMap::new(),
             on_the_way: HashMap::new(),
+            shown_at: HashMap::new(),
             next_key: 0,
             numbered: 0,
             shown: 0,
@@ -187,6 +197,7 @@ impl Waiting {
             index: Lock::new(index),
             is_used: AtomicBool::new(false),
             changed: Notify::new(),
+            moved: Notify::new(),
             limits,
             began: now(),
         }
@@ -201,6 +212,12 @@ impl Waiting {
     /// Something has changed: the scheduler looks again.
     pub fn wake(&self) {
         self.changed.notify_one();
+        self.moved.notify_waiters();
+    }
+
+    /// Completes when something changes after this call.
+    pub fn moved(&self) -> Notified<'_> {
+        self.moved.notified()
     }
 
     /// Waits until something has changed. Cancel safe.

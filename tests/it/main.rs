@@ -42,6 +42,7 @@ mod frames;
 mod framing;
 mod front;
 mod growing;
+mod handing_over;
 mod holdback;
 mod home_away;
 mod home_saves;

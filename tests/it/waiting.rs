@@ -16,13 +16,13 @@ use crate::process::Daemon;
 use crate::support::{Answer, Socket, World, network, quick, send, slow, soon, until};
 
 /// At most two at one backend; people are told apart by their addresses.
-fn waits(config: &mut Config) {
+pub(crate) fn waits(config: &mut Config) {
     config.queue.depth = 2;
     config.server.trusted_proxies = vec!["127.0.0.1".parse().unwrap()];
 }
 
 /// The same without anybody to ask first.
-fn waits_unasked(config: &mut Config) {
+pub(crate) fn waits_unasked(config: &mut Config) {
     waits(config);
     config.queue.verdict = QueueVerdict::Late;
 }
@@ -55,7 +55,7 @@ impl World {
 }
 
 /// A graph that takes about so long, another one for each seed.
-fn takes(seconds: f64, seed: u32) -> Value {
+pub(crate) fn takes(seconds: f64, seed: u32) -> Value {
     let mut graph = slow(4, seconds / 4.0);
     graph["1"]["inputs"]["color"] = seed.into();
     graph

@@ -114,16 +114,21 @@ impl Sending {
 
     /// Sends it once to its backend, after its files are there.
     pub(super) async fn attempt(&mut self, parts: &Parts, body: &Bytes) -> Attempted {
-        let (ready, brought) = tokio::join!(
-            self.is_ready(),
-            self.inputs.brought(&self.front, &self.target.backend, body.clone())
-        );
+        let backend = &self.target.backend;
+        let prepared = async {
+            tokio::join!(self.is_ready(), self.inputs.brought(&self.front, backend, body.clone()))
+        };
+        let (ready, brought) = tokio::select! {
+            biased;
+            _end = self.completion.end() => return Attempted::EndedMeanwhile,
+            prepared = prepared => prepared,
+        };
         let body = match ready.and(brought) {
             Ok(body) => body,
             Err(error) => return Attempted::NeverSent(error),
         };
         if !self.goes_out() {
-            // A reset ended it while its link was dialled: nothing was sent.
+            // It has ended while its link was dialled: nothing was sent.
             return Attempted::EndedMeanwhile;
         }
         // If a process ended while the link was awaited, the submission does not go to that

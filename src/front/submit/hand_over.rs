@@ -146,10 +146,7 @@ pub(super) fn sending(
 impl Sending {
     async fn hand_over(mut self, kept: &Kept) {
         match self.deliver(kept).await {
-            Delivered::Answered(answer) => {
-                self.tell(answer);
-                self.delete_if_asked().await;
-            }
+            Delivered::Answered(answer) => self.tell(answer),
             Delivered::Refused(refusal) => self.refuse(refusal).await,
             Delivered::Lacks(refusal) => self.lacks_a_part(refusal).await,
             Delivered::TurnedAway(refusal) => self.turned_away(refusal).await,
@@ -270,19 +267,6 @@ impl Sending {
             request.extensions_mut().insert(sent_for);
         }
         request.into_parts().0
-    }
-
-    /// Its client may have asked to delete it while it was being sent.
-    pub(super) async fn delete_if_asked(&self) {
-        let asked = |it: &crate::routing::pending::Pending| it.delete_asked;
-        let is_asked =
-            self.client.inspect(|core, _| core.pending().get(&self.prompt).is_some_and(asked));
-        if is_asked {
-            let limit = self.front.shared.config().fleet.probe_timeout;
-            let deleted = self.backend().delete(std::slice::from_ref(&self.prompt), limit).await;
-            debug!(prompt = %self.prompt, is_deleted = deleted.is_ok(), "Deleted where it went.");
-            self.front.sessions.reconcile_soon();
-        }
     }
 }
 

@@ -19,8 +19,8 @@ use crate::routing::ids::BackendId;
 use crate::session::control;
 use crate::session::waiting::{all_refuse, rest_after};
 
-/// After so many attempts, which is about five minutes, a prompt has ended whose files cannot be
-/// brought: nobody might ever do that.
+/// After so many attempts that failed because its files could not be brought, which is about five
+/// minutes, a prompt has ended: nobody might ever bring them.
 const ATTEMPTS_MAX: u32 = 10;
 
 /// How long a prompt is not tried again at a backend that could not be reached, if it may go
@@ -36,6 +36,8 @@ enum Cause {
     Needs,
     /// Something that it needs at this backend.
     NeedsHere,
+    /// More of it than is brought to a backend. One that has its files needs nothing brought.
+    NeedsTooMuch,
     /// This backend, or the gateway.
     Place,
 }
@@ -148,12 +150,15 @@ impl Sending {
         info!(prompt = %self.prompt, backend = %self.backend().name(), %error,
             "A prompt could not be handed over.");
         let cause = Cause::of(&error);
+        if cause == Cause::NeedsTooMuch {
+            return self.needs_too_much(error).await;
+        }
         let is_told = match cause {
-            Cause::Prompt | Cause::Needs | Cause::NeedsHere => true,
+            Cause::Prompt | Cause::Needs | Cause::NeedsHere | Cause::NeedsTooMuch => true,
             Cause::Place => matches!(error, GatewayError::JournalFailed),
         };
         let may_go_elsewhere = match cause {
-            Cause::Prompt | Cause::Needs => false,
+            Cause::Prompt | Cause::Needs | Cause::NeedsTooMuch => false,
             Cause::NeedsHere => self.may_go_elsewhere(),
             Cause::Place => error.fault() == Fault::Backend && self.may_go_elsewhere(),
         };
@@ -164,15 +169,33 @@ impl Sending {
         if is_told && let Some(asker) = self.front.askers.take(&self.prompt) {
             return self.gone_for(asker, Err(error)).await;
         }
-        let attempts = self.front.sessions.waiting.failed(&self.prompt);
+        let waiting = &self.front.sessions.waiting;
+        let attempts = waiting.failed(&self.prompt);
         let is_over = match cause {
-            Cause::Prompt => true,
-            Cause::Needs | Cause::NeedsHere => ATTEMPTS_MAX <= attempts,
+            Cause::Prompt | Cause::NeedsTooMuch => true,
+            Cause::Needs | Cause::NeedsHere => ATTEMPTS_MAX <= waiting.lacked_a_file(&self.prompt),
             Cause::Place => false,
         };
         match is_over {
             true => self.refused_late(&error.to_string()),
             false => self.rest(attempts).await,
+        }
+    }
+
+    /// Its files are too many or too large to be brought to this backend, so it counts as one that
+    /// lacks them.
+    async fn needs_too_much(mut self, error: GatewayError) {
+        let (waiting, here) = (&self.front.sessions.waiting, self.backend().id);
+        waiting.refuses(&self.prompt, here, error.to_string().into());
+        let is_over = all_refuse(&waiting.refused_by(&self.prompt), &may_run(&self.front));
+        if (is_over || self.has_others_here())
+            && let Some(asker) = self.front.askers.take(&self.prompt)
+        {
+            return self.gone_for(asker, Err(error)).await;
+        }
+        match is_over {
+            true => self.refused_late(&error.to_string()),
+            false => drop(self.come_back()),
         }
     }
 
@@ -228,6 +251,9 @@ impl Sending {
 
 impl Cause {
     fn of(error: &GatewayError) -> Self {
+        if matches!(error, GatewayError::TooManyInputs { .. } | GatewayError::InputTooLarge { .. }) {
+            return Self::NeedsTooMuch;
+        }
         if error.fault() == Fault::Client {
             return Self::Prompt;
         }
@@ -266,7 +292,11 @@ mod tests {
         let (file, backend) = (|| "x".to_owned(), || "a".to_owned());
         let away = GatewayError::InputUnavailable { file: file(), backend: backend() };
         assert_eq!(Cause::of(&away), Cause::Needs);
-        assert_eq!(Cause::of(&GatewayError::TooManyInputs { max: 1 }), Cause::Prompt);
+        assert_eq!(Cause::of(&GatewayError::TooManyInputs { max: 1 }), Cause::NeedsTooMuch);
+        let large = GatewayError::InputTooLarge { file: file(), max: 1 };
+        assert_eq!(Cause::of(&large), Cause::NeedsTooMuch);
+        let gone = GatewayError::InputGone { file: file(), backend: backend() };
+        assert_eq!(Cause::of(&gone), Cause::Prompt);
         assert_eq!(Cause::of(&GatewayError::LinkTimeout { backend: backend() }), Cause::Place);
         assert_eq!(Cause::of(&GatewayError::JournalFailed), Cause::Place);
     }

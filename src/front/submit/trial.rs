@@ -5,6 +5,7 @@
 //! with a number that puts it behind everything there, and deleted there at once. If it has begun
 //! all the same, it stays: that is one place too early.
 
+use std::future::Future;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -19,8 +20,9 @@ use super::attempts::Attempted;
 use super::hand_over::{Refusal, Says, sending};
 use super::queued::{mark_waiting, waits_without};
 use super::stage_inputs::Inputs;
+use super::take_back::{Back, IsClear};
 use super::{Sending, pass};
-use crate::comfy::answers::{self, Sighting};
+use crate::comfy::answers;
 use crate::comfy::submission::numbered::numbered;
 use crate::comfy::{refused, reply};
 use crate::front::error::GatewayError;
@@ -30,17 +32,14 @@ use crate::front::{Front, json, own_folder};
 use crate::journal::record::Kept;
 use crate::net::{now, sleep};
 use crate::routing::ids::{BackendId, PromptId};
-use crate::routing::pending::{ABSENT_LOOKS_APART, Errand};
-use crate::routing::placement::AdminState;
+use crate::routing::pending::Errand;
+use crate::routing::placement::{AdminState, BackendView};
 use crate::session::Client;
 use crate::session::control;
-use crate::session::waiting::all_refuse;
+use crate::session::waiting::{MayShow, all_refuse};
 
-/// The pause between two looks at a backend that does not answer them.
+/// How often it is looked whether a backend is busy enough to be asked.
 const LOOK_AGAIN: Duration = Duration::from_millis(250);
-
-/// How long a trial asks for its prompt itself. After that the reconciler takes it back.
-const TAKES_BACK_FOR: Duration = Duration::from_secs(10);
 
 /// Whether somebody can be asked about a prompt.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -63,7 +62,7 @@ pub(super) fn begin(front: &Arc<Front>, client: &Arc<Client>, prompt: &PromptId)
         asked: SmallVec::new(),
         refusal: None,
     };
-    if trial.next().is_none() {
+    if matches!(trial.next(), Choice::Nobody) {
         return Asks::Nobody;
     }
     front.shared.tasks.spawn(trial.run(kept));
@@ -90,10 +89,19 @@ enum Next {
     Over,
 }
 
+/// The backend that is asked next.
+enum Choice {
+    Show(BackendId),
+    /// None of those that could be asked keeps it waiting now. One may in a moment, or the prompt
+    /// is handed over itself.
+    Later,
+    Nobody,
+}
+
 impl Trial {
     /// The backend where something holds the client, if it is busy, or where it stays because more
     /// of it waits; else the one that it is bound to, if that is busy; else the busiest.
-    fn next(&self) -> Option<BackendId> {
+    fn next(&self) -> Choice {
         let views = self.front.shared.fleet.views(now());
         let (held, bound, is_alone) = self.client.inspect(|core, _| {
             (core.held_at(), core.bound().map(|bound| bound.0), core.pending().len() <= 1)
@@ -104,22 +112,42 @@ impl Trial {
         let stays = !is_alone && self.refusal.is_none();
         let held = held.or(bound.filter(|id| stays && works(id)));
         let has_files = |id| self.near.as_ref().is_none_or(|near| near.contains(&id));
-        let busy = views.iter().filter(|view| view.takes_work() && view.load != 0);
-        let may = busy.filter(|view| {
-            held.is_none_or(|held| held == view.id)
+        let may_show = self.front.sessions.waiting.may_show(&self.client.id, &views);
+        let may = views.iter().zip(may_show).filter(|(view, may)| {
+            view.takes_work()
+                && held.is_none_or(|held| held == view.id)
                 && !self.asked.contains(&view.id)
                 && has_files(view.id)
+                && *may != MayShow::No
         });
-        may.max_by_key(|view| (bound == Some(view.id), view.load)).map(|view| view.id)
+        let may: SmallVec<[(&BackendView, MayShow); 8]> = may.collect();
+        let busy = may.iter().filter(|(_, may)| *may == MayShow::Now);
+        match busy.max_by_key(|(view, _)| (bound == Some(view.id), view.load)) {
+            Some((view, _)) => Choice::Show(view.id),
+            None if may.is_empty() => Choice::Nobody,
+            None => Choice::Later,
+        }
     }
 
     async fn run(mut self, kept: Arc<Kept>) {
-        while let Some(backend) = self.next() {
+        loop {
+            // Before the look: no change is missed.
+            let sessions = Arc::clone(&self.front.sessions);
+            let moved = sessions.waiting.moved();
+            let backend = match self.next() {
+                Choice::Show(backend) => backend,
+                Choice::Later if self.waits_for(moved).await => continue,
+                Choice::Later => return,
+                Choice::Nobody => break,
+            };
             let left = self.until.saturating_duration_since(now());
             let seats = Arc::clone(&self.front.shared.fleet.get(backend).trials);
             // Nobody waits for its caller any more after that.
             let Ok(Ok(_seat)) = timeout(left, seats.acquire_owned()).await else { return };
-            self.asked.push(backend);
+            if !matches!(self.next(), Choice::Show(still) if still == backend) {
+                // It has changed meanwhile.
+                continue;
+            }
             match self.show(backend, &kept).await {
                 Next::Another => {}
                 Next::Over => return,
@@ -128,12 +156,27 @@ impl Trial {
         self.refused_by_all().await;
     }
 
+    /// Waits for a change. False if nobody waits for the verdict any more, or the prompt is handed
+    /// over.
+    async fn waits_for(&self, change: impl Future<Output = ()>) -> bool {
+        let left = self.until.saturating_duration_since(now());
+        tokio::select! {
+            biased;
+            () = self.front.shared.tasks.stopping() => return false,
+            () = change => {}
+            // What backends report wakes nobody.
+            () = sleep(left.min(LOOK_AGAIN)) => {}
+        }
+        now() < self.until && self.front.sessions.waiting.has_waiting(&self.prompt)
+    }
+
     async fn show(&mut self, backend: BackendId, kept: &Kept) -> Next {
         let waiting = &self.front.sessions.waiting;
-        if !waiting.sets_aside(&self.prompt) {
-            // It is handed over just now.
-            return Next::Over;
+        if !waiting.is_shown(&self.prompt, backend) {
+            // It is handed over just now, or another one of its client is.
+            return if waiting.has_waiting(&self.prompt) { Next::Another } else { Next::Over };
         }
+        self.asked.push(backend);
         let sessions = &self.front.sessions;
         let handed = self.client.hand_over(sessions, &self.prompt, (backend, Errand::Trial));
         let Ok((placed, attempt)) = handed else {
@@ -182,17 +225,6 @@ enum Shown {
     Over,
 }
 
-/// Where a prompt is after it was taken back.
-enum Back {
-    Waits,
-    /// It has begun, and stays.
-    Stays,
-    /// The process that it was shown to is gone, and may have begun it.
-    Lost,
-    /// Its backend does not say. It is asked until it does.
-    Unknown,
-}
-
 impl Sending {
     async fn try_it(self, kept: &Kept, refused: &mut Option<(Target, Refusal)>) -> Next {
         let body = numbered(&kept.body, self.front.sessions.waiting.last_number());
@@ -222,6 +254,10 @@ impl Sending {
                 Next::Over
             }
             Shown::Taken(errors) => {
+                if errors.is_some() {
+                    // The backend counts it itself until it is taken back.
+                    self.expected.taken();
+                }
                 if errors.as_ref().is_some_and(is_empty)
                     && let Some(graph) = self.graph_of(kept)
                 {
@@ -247,10 +283,7 @@ impl Sending {
                 // end, as one who was answered before: it may have begun, so its id is used up.
                 return self.cut_off();
             }
-            Back::Stays => {
-                self.taken().await;
-                self.delete_if_asked().await;
-            }
+            Back::Stays => self.taken().await,
             Back::Waits => {
                 let waits = match is_clear {
                     IsClear::Yes => self.come_back(),
@@ -262,6 +295,13 @@ impl Sending {
                 if !waits {
                     return;
                 }
+            }
+            Back::Over => {
+                // It may have arrived after the reset had it stopped there, or may still arrive.
+                if is_clear == IsClear::No {
+                    control::watch_late_arrival(&front.sessions, self.backend(), &prompt);
+                }
+                return self.revoke_if_lost(self.settled_end().await);
             }
             Back::Lost => {
                 let backend = backend.to_string();
@@ -324,47 +364,6 @@ impl Sending {
             }
         }
     }
-
-    /// Deletes it at the backend, until it is known to be nowhere or to have begun.
-    ///
-    /// One look that misses it is enough if the backend has answered that it took it, and the link
-    /// shows that it is the same process still. Otherwise it takes two, as everywhere.
-    async fn takes_back(&self, is_clear: IsClear) -> Back {
-        let limit = self.front.shared.config().fleet.probe_timeout;
-        let until = now() + TAKES_BACK_FOR;
-        let mut missed: Option<Instant> = None;
-        // After a restart its record says that it is to be taken back.
-        let is_stopping = || self.front.shared.tasks.is_stopping();
-        while self.is_pending() && now() < until && !is_stopping() {
-            // What was not deleted is seen by the look.
-            let _ = self.backend().delete(std::slice::from_ref(&self.prompt), limit).await;
-            match self.backend().look_for(&self.prompt, limit).await {
-                Ok(Sighting::Absent) => {
-                    if self.backend().restarted().is_some_and(|gone| self.sent < gone) {
-                        return Back::Lost;
-                    }
-                    let first = *missed.get_or_insert_with(now);
-                    let is_same = self.link.listens_since().is_some_and(|it| it <= self.sent);
-                    let is_sure = ABSENT_LOOKS_APART <= now().duration_since(first);
-                    if is_sure || (is_clear == IsClear::Yes && is_same) {
-                        return Back::Waits;
-                    }
-                }
-                Ok(Sighting::Running { .. } | Sighting::Ended(_)) => return Back::Stays,
-                Ok(Sighting::Queued { .. }) => missed = None,
-                Err(error) => debug!(prompt = %self.prompt, %error, "Looking for a prompt."),
-            }
-            sleep(LOOK_AGAIN).await;
-        }
-        Back::Unknown
-    }
-}
-
-/// Whether a backend has answered that it took a prompt.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-enum IsClear {
-    Yes,
-    No,
 }
 
 fn is_empty(errors: &Value) -> bool {

@@ -92,12 +92,12 @@ impl Client {
     }
 
     /// The client asks to delete a prompt. The outcome is the backend that has to delete it; one
-    /// that waits has ended.
+    /// that waits, or of which no byte was sent, has ended.
     pub fn delete_asked(&mut self, prompt: &PromptId, now: Instant) -> Step<Option<BackendId>> {
         Step::of(|effects| {
             let pending = self.prompts.get_mut(prompt)?;
             pending.ask_delete();
-            let place = pending.backend();
+            let place = pending.backend().filter(|_| !pending.is_unsent());
             if place.is_none() {
                 self.end(prompt, (End::Deleted, KnownBy::Found), now, effects);
             }

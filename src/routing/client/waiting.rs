@@ -93,10 +93,15 @@ impl Client {
     }
 
     /// The first byte of an attempt is about to be sent. False if it must not be: the prompt has
-    /// ended, or is elsewhere.
+    /// ended, or ends now because its client has asked to delete it, or is elsewhere.
     pub fn goes_out(&mut self, prompt: &PromptId, attempt: u32, now: Instant) -> Step<bool> {
-        Step::of(|_effects| {
-            self.prompts.get_mut(prompt).is_some_and(|it| it.goes_out(attempt, now))
+        Step::of(|effects| {
+            let Some(pending) = self.prompts.get_mut(prompt) else { return false };
+            if pending.is_due(attempt) && pending.delete_asked {
+                self.end(prompt, (End::Deleted, KnownBy::Found), now, effects);
+                return false;
+            }
+            pending.goes_out(attempt, now)
         })
     }
 
@@ -256,8 +261,14 @@ mod tests {
     }
 
     #[test]
-    fn a_deletion_of_what_waits_ends_it_and_one_of_what_is_being_sent_is_kept_in_mind() {
+    fn a_deletion_of_what_was_not_sent_ends_it_and_one_of_what_is_being_sent_is_kept_in_mind() {
+        let (mut client, attempt, now) = handed_over(Errand::Run);
+        let (place, effects) = client.delete_asked(&id("p"), now).split();
+        assert!(place.is_none() && ends(&effects) == [End::Deleted]);
+        assert!(!did(client.goes_out(&id("p"), attempt, now)));
+
         let (mut client, attempt, now) = handed_over(Errand::Trial);
+        assert!(did(client.goes_out(&id("p"), attempt, now)));
         assert_eq!(did(client.delete_asked(&id("p"), now)), Some(BackendId::nth(0)));
         let (waits, effects) = client.wait_again(&id("p"), attempt, now).split();
         assert!(waits && ends(&effects) == [End::Deleted]);
@@ -267,6 +278,13 @@ mod tests {
         // It was asked for when the trial still had it.
         let (place, effects) = client.delete_asked(&id("p"), now).split();
         assert!(place.is_none() && ends(&effects) == [End::Deleted]);
+
+        // The first backend has refused it for want of a file, which is on its way now.
+        let (mut client, attempt, now) = handed_over(Errand::Run);
+        assert!(did(client.goes_out(&id("p"), attempt, now)));
+        assert_eq!(did(client.delete_asked(&id("p"), now)), Some(BackendId::nth(0)));
+        let (goes_out, effects) = client.goes_out(&id("p"), attempt, now).split();
+        assert!(!goes_out && ends(&effects) == [End::Deleted]);
     }
 
     #[test]

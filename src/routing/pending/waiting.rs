@@ -84,11 +84,16 @@ impl Pending {
     /// The first byte of this attempt is about to be sent. False if it must not be: the attempt is
     /// over.
     pub(in crate::routing) fn goes_out(&mut self, attempt: u32, now: Instant) -> bool {
-        let is_due = self.phase == Phase::Sending && self.attempt == attempt;
+        let is_due = self.is_due(attempt);
         if is_due {
             (self.is_out, self.sent) = (true, now);
         }
         is_due
+    }
+
+    /// True if this attempt is not over.
+    pub(in crate::routing) fn is_due(&self, attempt: u32) -> bool {
+        self.phase == Phase::Sending && self.attempt == attempt
     }
 
     /// Its own task knows nothing more of it: its backend is asked, as after a restart.

@@ -37,13 +37,13 @@ impl Index {
             let others = match view.excluded() {
                 Some(Excluded::Full) => FULL,
                 Some(_) | None if self.is_turned_away(view.id, at) => FULL,
-                Some(_) | None => view.load.saturating_sub(self.queue.there(view.id)),
+                Some(_) | None => view.load.saturating_sub(self.ours_at(view.id)),
             };
             self.queue.others(view.id, others);
         }
     }
 
-    fn is_turned_away(&self, backend: BackendId, at: Duration) -> bool {
+    pub(super) fn is_turned_away(&self, backend: BackendId, at: Duration) -> bool {
         self.turned_away.get(&backend).is_some_and(|it| at < it.until)
     }
 

@@ -30,14 +30,14 @@ impl Waiting {
         }
     }
 
-    /// A number that comes after all others at a backend, each time another one, also after a
-    /// restart: ComfyUI's worker dies of two equal numbers with one id.
+    /// A number that comes after all others at a backend, and after all that were given before,
+    /// also after a restart: ComfyUI's worker dies of two equal numbers with one id.
     #[must_use]
     pub fn last_number(&self) -> f64 {
         let mut index = self.index();
         index.shown += 1;
         let next = unix_millis().wrapping_add(index.shown);
-        (LAST - next % (1 << 40)) as f64
+        (LAST - (1 << 40) + next % (1 << 40)) as f64
     }
 
     /// So many were submitted before, also to earlier processes: what comes now has a larger number

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use smallvec::SmallVec;
 
-use super::{Aside, Waiting};
+use super::Waiting;
 use crate::net::now;
 use crate::routing::ids::{BackendId, ClientId, PromptId};
 
@@ -68,6 +68,14 @@ impl Waiting {
         entry.failed
     }
 
+    /// A file of the prompt could not be brought, once more. Returns how often that was.
+    pub fn lacked_a_file(&self, prompt: &PromptId) -> u32 {
+        let mut index = self.index();
+        let Some(entry) = index.prompts.get_mut(prompt) else { return 1 };
+        entry.lacked_a_file = entry.lacked_a_file.saturating_add(1);
+        entry.lacked_a_file
+    }
+
     /// The prompt is not handed over before it has rested: others pass it. To be said before it
     /// waits again, so that it is never chosen in between.
     pub fn rests(&self, prompt: &PromptId) {
@@ -98,19 +106,6 @@ impl Waiting {
         index.queue.allows(key, backend, at);
         drop(index);
         self.wake();
-    }
-
-    /// A prompt that waits is not handed over while it is tried. False if it was chosen before.
-    pub fn sets_aside(&self, prompt: &PromptId) -> bool {
-        let at = self.at(now());
-        let mut index = self.index();
-        let Some(key) = index.prompts.get(prompt).map(|it| it.key) else { return false };
-        let waits = index.queue.has_waiting(key);
-        if waits && let Some(entry) = index.prompts.get_mut(prompt) {
-            entry.is_shown = true;
-            index.queue.sets_aside(key, Aside::Yes, at);
-        }
-        waits
     }
 
     /// The prompt is certainly not at this backend, and is not sent there again before that turns
@@ -182,7 +177,8 @@ mod tests {
         let first = enters(&waiting, "p", "ada", 1.0);
         let second = enters(&waiting, "q", "bob", 2.0);
         assert_eq!(due(&waiting), std::slice::from_ref(&first));
-        assert_eq!(waiting.failed(&first), 1);
+        assert_eq!((waiting.failed(&first), waiting.failed(&first)), (1, 2));
+        assert_eq!(waiting.lacked_a_file(&first), 1, "that it failed otherwise does not count");
         waiting.rests(&first);
         waiting.again(&first);
         assert_eq!(due(&waiting), std::slice::from_ref(&second));

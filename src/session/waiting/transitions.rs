@@ -111,8 +111,8 @@ impl Waiting {
         let at = self.at(now());
         let mut index = self.index();
         index.arrived(prompt, at);
+        index.is_not_shown(prompt);
         let Some(entry) = index.prompts.get_mut(prompt) else { return };
-        entry.is_shown = false;
         let (key, tried, aside) = (entry.key, entry.tried.clone(), entry.aside());
         if index.queue.has_waiting(key) {
             index.queue.excludes(key, &tried, at);
@@ -135,17 +135,20 @@ impl Waiting {
         let at = self.at(now());
         let mut index = self.index();
         index.arrived(prompt, at);
+        let shown_at = index.is_not_shown(prompt);
         let Some(entry) = index.prompts.get_mut(prompt) else { return false };
         let (key, kept, payer) = (entry.key, entry.kept.take(), entry.payer.clone());
         if let Some(kept) = &kept {
             index.bytes.take_off(&payer, kept.body.len() as u64);
         }
+        // One that was shown and stays was never handed over by the queue.
+        let stays = shown_at.is_some_and(|backend| index.queue.stays(key, backend, at));
+        if !stays && index.queue.has_waiting(key) {
+            index.queue.gone(key, at);
+        }
+        index.queue.arrived(key);
         if let Some(backend) = index.queue.place(key) {
             index.turned_away.remove(&backend);
-        }
-        if index.queue.has_waiting(key) {
-            // It was tried there and began: the queue has never handed it over.
-            index.queue.gone(key, at);
         }
         drop(index);
         self.wake();
@@ -229,8 +232,9 @@ impl Index {
             shown,
             tried,
             failed: 0,
+            lacked_a_file: 0,
             rests: false,
-            is_shown: false,
+            shown_at: None,
             is_new: false,
             is_too_much: None,
             since,
@@ -269,6 +273,7 @@ impl Index {
 
     /// True if its body was kept.
     fn remove(&mut self, prompt: &PromptId) -> bool {
+        self.is_not_shown(prompt);
         let Some(entry) = self.prompts.remove(prompt) else { return false };
         self.ids.remove(&entry.key);
         self.refused.remove(prompt);
