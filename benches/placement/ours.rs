@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use mooring::queue::fleet::{BackendFacts, Serving};
 use mooring::queue::ids::Class;
-use mooring::queue::ids::{ClientKey, ModelKey, PromptKey, SharerKey};
+use mooring::queue::ids::{ClientKey, MemberKey, ModelKey, PromptKey, SharerKey};
 use mooring::queue::settings::Settings;
 use mooring::queue::{Queue, Spent, Submission};
 use mooring::routing::ids::BackendId;
@@ -84,6 +84,7 @@ impl Rule for Ours {
             prompt: key(job),
             client: ClientKey(it.client),
             sharer: SharerKey(it.client),
+            member: MemberKey(0),
             weight: 1.0,
             shape,
             class: Class::Normal,

@@ -15,7 +15,7 @@ use mooring::journal::leftovers::leftovers;
 use mooring::journal::quarantine::sift;
 use mooring::journal::record::{
     AssetRecord, Batch, BindingRecord, FileKey, FileRecord, MemberRecord, NameRecord, PromptRecord,
-    Saved, StateRecord, decode, encode,
+    Saved, StateRecord, Versioned, decode, encode,
 };
 use mooring::journal::restore::{RestoreParams, Restored, restore};
 use mooring::net::now;
@@ -116,7 +116,10 @@ fn some<K, R>((key, record): (K, R)) -> (K, Option<R>) {
 }
 
 /// Reads a record; what is written of it is read as the same.
-fn read<T: DeserializeOwned + Serialize + PartialEq + std::fmt::Debug>(record: &str) -> Option<T> {
+fn read<T>(record: &str) -> Option<T>
+where
+    T: DeserializeOwned + Serialize + PartialEq + std::fmt::Debug + Versioned,
+{
     let read: T = decode(record.as_bytes()).ok()?;
     let written = encode(&read);
     assert_eq!(decode::<T>(&written).expect("what is written can be read"), read);

@@ -23,7 +23,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use super::batch::Changes;
-use super::record::{BadRecord, Batch, FileKey, HomeRecord, Saved, decode, encode};
+use super::record::{BadRecord, Batch, FileKey, HomeRecord, Saved, Versioned, decode, encode};
 use super::{JournalError, Store};
 use crate::masked::mask;
 use crate::net::Boxed;
@@ -194,8 +194,8 @@ fn read_all(database: &Database, path: &Path) -> Result<Saved, JournalError> {
     };
     read().map_err(|error| match error {
         ReadError::Storage(error) => failed(path, *error),
-        ReadError::Record { kind, name, source: BadRecord::Newer { found } } => {
-            let (found, known) = (u64::from(found), u64::from(super::record::NEWEST));
+        ReadError::Record { kind, name, source: BadRecord::Newer { found, known } } => {
+            let (found, known) = (u64::from(found), u64::from(known));
             let what = format!("the record of {kind} {name:?}");
             JournalError::Newer { path: path.to_owned(), what, found, known }
         }
@@ -216,7 +216,7 @@ pub(super) fn the_home(records: Vec<(String, HomeRecord)>) -> Option<HomeRecord>
 }
 
 /// The records of one table, each with its parsed key.
-pub(super) fn records<K, R: DeserializeOwned>(
+pub(super) fn records<K, R: DeserializeOwned + Versioned>(
     all: &ReadTransaction,
     (definition, kind): (TableDefinition<'static, &str, &[u8]>, &'static str),
     parse: impl Fn(&str) -> Option<K>,

@@ -7,6 +7,7 @@
 
 mod adopted;
 mod body;
+mod versions;
 
 use std::sync::Arc;
 
@@ -25,13 +26,8 @@ use crate::routing::owners::Person;
 use crate::routing::pending::{End, Errand};
 use crate::routing::servers::ServerKey;
 pub use body::{BodyRecord, Kept};
-
-/// The version of records that this Mooring writes, except those of prompts that wait.
-pub const VERSION: u32 = 1;
-
-/// The version of records of prompts that wait, and the newest that is read. An older Mooring does
-/// not know such prompts, and must not start: it would lose them.
-pub const NEWEST: u32 = 2;
+use versions::WAITS;
+pub use versions::{BadRecord, VERSION, Versioned, decode, encode};
 
 /// One client's binding.
 #[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
@@ -228,15 +224,6 @@ pub struct Sent {
     pub order: u64,
 }
 
-/// Why a record cannot be used.
-#[derive(Debug, thiserror::Error)]
-pub enum BadRecord {
-    #[error("is not readable: {0}")]
-    Malformed(#[source] serde_json::Error),
-    #[error("has format {found}")]
-    Newer { found: u32 },
-}
-
 impl BindingRecord {
     #[must_use]
     pub fn new(
@@ -303,7 +290,7 @@ impl PromptRecord {
     #[must_use]
     pub fn waiting(client: &ClientId, (made, order): (u64, u64), nodes: Vec<String>) -> Self {
         let sent = Sent { backend: "".into(), url: "".into(), made, order };
-        Self { v: NEWEST, ..Self::new(client, sent, nodes) }
+        Self { v: WAITS, ..Self::new(client, sent, nodes) }
     }
 
     /// True if it waits in the gateway: it has no server.
@@ -355,28 +342,6 @@ impl EndRecord {
 pub enum Told {
     Yes,
     No,
-}
-
-/// Encodes a record.
-#[must_use]
-pub fn encode(record: &impl Serialize) -> Vec<u8> {
-    serde_json::to_vec(record).expect("records are plain data")
-}
-
-/// Decodes a record.
-///
-/// # Errors
-/// It is not valid, or is of a newer Mooring.
-pub fn decode<'a, T: Deserialize<'a>>(bytes: &'a [u8]) -> Result<T, BadRecord> {
-    #[derive(Deserialize)]
-    struct Versioned {
-        v: u32,
-    }
-    let Versioned { v } = serde_json::from_slice(bytes).map_err(BadRecord::Malformed)?;
-    if NEWEST < v {
-        return Err(BadRecord::Newer { found: v });
-    }
-    serde_json::from_slice(bytes).map_err(BadRecord::Malformed)
 }
 
 #[cfg(test)]
@@ -478,9 +443,15 @@ mod tests {
         let added = br#"{"v":1,"backend":"a","url":"h:1","since":3,"mood":"good"}"#;
         let binding = BindingRecord::new("a", "h:1", 3, None);
         assert_eq!(decode::<BindingRecord>(added).unwrap(), binding);
-        let newer = br#"{"v":3,"place":{}}"#;
+        let newer = br#"{"v":2,"backend":"a","url":"h:1","since":3}"#;
         let error = decode::<BindingRecord>(newer).unwrap_err();
-        assert!(matches!(error, BadRecord::Newer { found: 3 }), "{error}");
+        assert!(matches!(error, BadRecord::Newer { found: 2, known: 1 }), "{error}");
+        // Only prompts have a second one: those that wait.
+        let waits = PromptRecord::waiting(&ClientId::parse("ada").unwrap(), (5, 7), Vec::new());
+        assert_eq!(decode::<PromptRecord>(&encode(&waits)).unwrap(), waits);
+        let newer = br#"{"v":3,"place":{}}"#;
+        let error = decode::<PromptRecord>(newer).unwrap_err();
+        assert!(matches!(error, BadRecord::Newer { found: 3, known: 2 }), "{error}");
         assert!(decode::<BindingRecord>(b"{").is_err());
     }
 

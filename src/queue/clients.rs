@@ -4,7 +4,7 @@ use std::collections::{BTreeSet, HashMap};
 
 use smallvec::SmallVec;
 
-use super::ids::{Class, ClientKey, ModelKey, Number, PromptKey, ShapeId, SharerKey};
+use super::ids::{Class, ClientKey, MemberKey, ModelKey, Number, PromptKey, ShapeId, SharerKey};
 use super::order::Listed;
 
 /// A prompt that is here, waiting or at a backend.
@@ -12,6 +12,7 @@ use super::order::Listed;
 pub(super) struct Prompt {
     pub(super) client: ClientKey,
     pub(super) sharer: SharerKey,
+    pub(super) member: MemberKey,
     pub(super) shape: ShapeId,
     pub(super) class: Class,
     pub(super) number: Number,
@@ -35,6 +36,8 @@ pub(super) struct At {
     pub(super) slot: u16,
     /// What it is expected to take, as its sharer counts it.
     pub(super) share: f64,
+    /// The turn that its client has used for it.
+    pub(super) round: Option<Round>,
     pub(super) begun: Option<f64>,
     /// What had to be loaded for it.
     pub(super) cold: SmallVec<[ModelKey; 2]>,
@@ -55,9 +58,15 @@ pub(super) struct OwnOrder {
     pub(super) prompt: PromptKey,
 }
 
+/// A turn among those of a sharer (`turns`), with the submission that it was given for.
+#[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
+pub(super) struct Round(pub(super) u64, pub(super) u64);
+
 #[derive(Debug)]
 pub(super) struct Client {
     pub(super) waiting: BTreeSet<OwnOrder>,
+    /// As many turns as prompts that wait. The first prompt has the least, whichever that is.
+    pub(super) rounds: BTreeSet<Round>,
     /// How many of its prompts are at which backends, by slot.
     pub(super) at: SmallVec<[(u16, u32); 2]>,
     /// The backend that it was given last, while it has prompts.
@@ -83,8 +92,8 @@ pub(super) struct Head {
 
 impl Client {
     pub(super) fn new(last: Option<u16>) -> Self {
-        let (waiting, at) = (BTreeSet::new(), SmallVec::new());
-        Self { waiting, at, bound: None, last, held: None, is_paused: false, head: None }
+        let (waiting, rounds, at) = (BTreeSet::new(), BTreeSet::new(), SmallVec::new());
+        Self { waiting, rounds, at, bound: None, last, held: None, is_paused: false, head: None }
     }
 
     pub(super) fn is_drained(&self) -> bool {

@@ -6,7 +6,7 @@ use smallvec::SmallVec;
 
 use crate::routing::ids::BackendId;
 
-use super::clients::{At, Client, NOWHERE, Prompt};
+use super::clients::{At, Client, NOWHERE, Prompt, Round};
 use super::fleet::There;
 use super::ids::{ClientKey, Number, PromptKey, ShapeId, SharerKey};
 use super::{Aside, Queue, Refused, Spent, Submission};
@@ -45,6 +45,7 @@ impl Queue {
         let prompt = Prompt {
             client: it.client,
             sharer: it.sharer,
+            member: it.member,
             shape: it.shape,
             class: it.class,
             number: Number(it.number),
@@ -62,6 +63,7 @@ impl Queue {
         let last = it.last.and_then(|last| self.fleet.slot(last));
         let client = self.clients.clients.entry(it.client).or_insert_with(|| Client::new(last));
         client.waiting.insert(prompt.own(it.prompt));
+        client.rounds.insert(Round(self.turns.arrives(it.sharer, it.member), prompt.order));
         self.clients.prompts.insert(it.prompt, prompt);
         self.relist(it.client, at);
     }
@@ -76,12 +78,14 @@ impl Queue {
         let Some(it) = self.clients.prompts.remove(&prompt) else { return false };
         if let Some(client) = self.clients.clients.get_mut(&it.client) {
             client.waiting.remove(&it.own(prompt));
+            client.rounds.pop_last();
         }
         let shape = self.shapes.get_mut(it.shape);
         shape.prompts = shape.prompts.saturating_sub(1);
         self.clients.count_waiting(&shape.facts.models, -1);
         self.shares.waits(it.sharer, -1);
         self.shares.leaves(it.sharer);
+        self.turns.leaves(it.sharer, it.member);
         self.relist(it.client, at);
         true
     }
@@ -106,6 +110,7 @@ impl Queue {
         self.leave(prompt, key, sharer, &place);
         if let Some(client) = self.clients.clients.get_mut(&key) {
             client.waiting.insert(own);
+            client.rounds.extend(place.round);
         }
         self.relist(key, at);
         true
@@ -237,6 +242,7 @@ impl Queue {
         shape.prompts = shape.prompts.saturating_sub(1);
         self.leave(prompt, it.client, it.sharer, &place);
         self.shares.leaves(it.sharer);
+        self.turns.leaves(it.sharer, it.member);
         self.relist(it.client, at);
         true
     }

@@ -29,7 +29,8 @@ impl Queue {
             let prompt = &self.clients.prompts[&own.prompt];
             let scopes = self.scopes(&client, prompt);
             let class = self.class_now(own.class.rank(), now - since);
-            let rank = Rank { class, order: own.order, client: key };
+            let round = client.rounds.first().map_or(0, |round| round.0);
+            let rank = Rank { class, round, order: own.order, client: key };
             let listed = Listed { sharer: prompt.sharer, rank, shape: prompt.shape, scopes };
             Head { own, since, listed: (!listed.scopes.is_empty()).then_some(listed) }
         });

@@ -11,9 +11,14 @@ pub struct PromptKey(pub u64);
 #[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
 pub struct ClientKey(pub u32);
 
-/// Whose share a prompt is counted against: a user, else a browser, else an address.
+/// Whose share a prompt is counted against: a user, or without users an address.
 #[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
 pub struct SharerKey(pub u32);
+
+/// Who has turns within a share: a browser of an address. Anybody can have many of them, so they
+/// have no shares of their own.
+#[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
+pub struct MemberKey(pub u32);
 
 /// The file of a model. The numbers are given out from 0 on; from [`ModelKey::MAX`] on nothing is
 /// remembered about a model, and a prompt is placed as if it did not need it.

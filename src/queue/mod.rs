@@ -3,8 +3,9 @@
 //! The pure core of that, for many clients and many unequal backends. It is told what happens (a
 //! prompt is submitted, begins, ends, comes back; a backend joins, drains, is down) and says what
 //! to do (`Queue::schedule`). GPU time is shared among those who wait and not among prompts
-//! (`shares`); models are kept where they are loaded, within bounds (`schedule`); what prompts take
-//! is learned (`learned`, `warm`). What is told once is enough: the queue asks nobody.
+//! (`shares`), and within a share they take turns (`turns`); models are kept where they are loaded,
+//! within bounds (`schedule`); what prompts take is learned (`learned`, `warm`). What is told once
+//! is enough: the queue asks nobody.
 //!
 //! The gateway uses it if `queue.depth` is not 0 (`session::waiting`). It does not tell it yet what
 //! prompts need, so all are of one shape. `make bench-placement` runs this core against simulated
@@ -27,6 +28,7 @@ pub mod shapes;
 mod shares;
 #[cfg(test)]
 mod tests;
+mod turns;
 mod warm;
 
 use std::cmp::Reverse;
@@ -35,12 +37,13 @@ use std::time::Duration;
 
 use clients::Clients;
 use fleet::Fleet;
-use ids::{Class, ClientKey, Number, PromptKey, ShapeId, SharerKey};
+use ids::{Class, ClientKey, MemberKey, Number, PromptKey, ShapeId, SharerKey};
 use learned::RunTimes;
 use order::Order;
 use settings::Settings;
 use shapes::Shapes;
 use shares::Shares;
+use turns::Turns;
 use warm::Models;
 
 use crate::routing::ids::BackendId;
@@ -51,6 +54,7 @@ pub struct Queue {
     settings: Settings,
     clients: Clients,
     shares: Shares,
+    turns: Turns,
     order: Order,
     shapes: Shapes,
     models: Models,
@@ -69,6 +73,7 @@ pub struct Submission {
     pub prompt: PromptKey,
     pub client: ClientKey,
     pub sharer: SharerKey,
+    pub member: MemberKey,
     /// The weight of the sharer, if it has nothing here yet: 1, or what an operator says.
     pub weight: f64,
     /// Of `Queue::shape`, which is to be asked right before.
@@ -114,6 +119,7 @@ impl Queue {
             settings,
             clients: Clients::default(),
             shares: Shares::new(settings.half_life.as_secs_f64()),
+            turns: Turns::default(),
             order: Order::default(),
             shapes: Shapes::new(),
             models: Models::new(),

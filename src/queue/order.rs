@@ -21,6 +21,8 @@ pub(super) enum Scope {
 pub(super) struct Rank {
     /// The rank of its class; ageing lowers it.
     pub(super) class: u8,
+    /// The turn of whoever shares the share.
+    pub(super) round: u64,
     /// The order of submission.
     pub(super) order: u64,
     pub(super) client: ClientKey,
@@ -33,6 +35,7 @@ pub(super) struct Rank {
 pub(super) struct Entry {
     pub(super) class: u8,
     pub(super) fair: Number,
+    pub(super) round: u64,
     pub(super) order: u64,
     pub(super) client: ClientKey,
     pub(super) sharer: SharerKey,
@@ -64,8 +67,8 @@ struct Heads {
 
 impl Heads {
     fn entry(&self, sharer: SharerKey, ranks: &BTreeSet<Rank>) -> Option<Entry> {
-        let Rank { class, order, client } = *ranks.first()?;
-        Some(Entry { class, fair: self.fair, order, client, sharer })
+        let Rank { class, round, order, client } = *ranks.first()?;
+        Some(Entry { class, fair: self.fair, round, order, client, sharer })
     }
 }
 

@@ -15,7 +15,7 @@ use smallvec::SmallVec;
 use crate::routing::ids::BackendId;
 
 use super::Queue;
-use super::clients::{At, Client, OwnOrder};
+use super::clients::{At, OwnOrder, Round};
 use super::fleet::{Backend, Serving, There};
 use super::ids::{ClientKey, ModelKey, Number, PromptKey, ShapeId};
 use super::order::{Entry, Scope};
@@ -342,19 +342,22 @@ impl Queue {
         let prompt = self.clients.prompts.get_mut(&own.prompt)?;
         let share = self.shares.expects(prompt.sharer, expected * speed);
         prompt.attempts = prompt.attempts.saturating_add(1);
-        prompt.at = Some(At { slot, share, begun: None, cold });
         let (key, sharer, attempt) = (prompt.client, prompt.sharer, prompt.attempts);
+        let client = self.clients.clients.get_mut(&key)?;
+        client.waiting.remove(&own);
+        let round = client.rounds.pop_first();
+        prompt.at = Some(At { slot, share, round, begun: None, cold });
+        round.into_iter().for_each(|Round(round, _)| self.turns.goes(sharer, round));
         self.shares.waits(sharer, -1);
         self.order.rekey(sharer, self.shares.key(sharer));
-        self.placed(key, slot, |client| client.waiting.remove(&own));
+        self.placed(key, slot);
         self.relist(key, now);
         Some(attempt)
     }
 
     /// The client has one more prompt there, and is bound to it.
-    fn placed(&mut self, key: ClientKey, slot: u16, leave: impl FnOnce(&mut Client) -> bool) {
+    fn placed(&mut self, key: ClientKey, slot: u16) {
         let Some(mut client) = self.clients.clients.remove(&key) else { return };
-        leave(&mut client);
         client.goes(slot);
         self.bind(&mut client, Some(slot));
         self.clients.clients.insert(key, client);

@@ -8,8 +8,8 @@ use proptest::prelude::{Just, Strategy, any, prop_assert, prop_assert_eq, prop_o
 use proptest::test_runner::TestCaseError;
 
 use super::fleet::{BackendFacts, Serving};
-use super::ids::{Class, ClientKey, ModelKey, Number, PromptKey, ShapeId, SharerKey};
-use super::order::Entry;
+use super::ids::{Class, ClientKey, MemberKey, ModelKey, Number, PromptKey, ShapeId, SharerKey};
+use super::order::{Entry, Rank};
 use super::schedule::{Choice, HandOver, Room, Why};
 use super::settings::{COLD_WEIGHT, LOOK, Settings, WARM_LOOK};
 use super::shapes::{Lacks, ShapeFacts};
@@ -82,6 +82,7 @@ impl Naive<'_> {
         let entry = Entry {
             class: prompt.class.rank().saturating_sub(raised),
             fair: Number(queue.shares.key(prompt.sharer)),
+            round: of_client.rounds.first().unwrap().0,
             order: prompt.order,
             client,
             sharer: prompt.sharer,
@@ -316,6 +317,7 @@ impl Model {
                     prompt,
                     client: ClientKey(u32::from(client)),
                     sharer: SharerKey(u32::from(client / 2)),
+                    member: MemberKey(u32::from(client)),
                     weight: 1.0,
                     shape,
                     class,
@@ -454,6 +456,9 @@ impl Model {
         let of = |sharer: u32| self.queue.waiting_of(SharerKey(sharer));
         prop_assert_eq!((0..4).map(of).sum::<usize>(), self.waiting.len());
         let bound: u32 = self.queue.fleet.all().map(|it| it.bound).sum();
+        for client in self.queue.clients.clients.values() {
+            prop_assert_eq!(client.rounds.len(), client.waiting.len(), "a turn for each");
+        }
         let clients = self.queue.clients.clients.values();
         prop_assert_eq!(bound as usize, clients.filter(|it| it.bound.is_some()).count());
         Ok(())
@@ -504,9 +509,8 @@ proptest! {
                 let Some(rank) = entry else { continue };
                 let sharer = SharerKey(u32::from(client / 2));
                 let fair = Number(model.queue.shares.key(sharer));
-                let entry = Entry {
-                    class: rank.class, fair, order: rank.order, client: rank.client, sharer,
-                };
+                let Rank { class, round, order, client } = rank;
+                let entry = Entry { class, fair, round, order, client, sharer };
                 let choice = Choice { entry, slot: 1, why: Why::First };
                 let now = model.queue.advance(model.now);
                 model.queue.hand_over(choice, now);
@@ -625,6 +629,19 @@ fn only_what_has_arrived_keeps_others_waiting_and_not_when_it_is_about_to_end() 
     assert!(keeps(&model), "a stranger's waits there");
 }
 
+#[test]
+fn browsers_of_one_address_take_turns_and_have_one_share() {
+    let mut model = one_backend(settings(1));
+    // Clients 0 and 1 are of one address, 2 of another.
+    let [first, second, other] = [0, 1, 2].map(|client| {
+        (0..9).map(|_| submit(&mut model, client, 0, 0)).collect::<Vec<_>>()
+    });
+    let began = play(&mut model, 8);
+    let of = |whose: &[PromptKey]| began.iter().filter(|it| whose.contains(it)).count();
+    assert_eq!([of(&first), of(&second)], [of(&other) / 2; 2], "{began:?}");
+    assert_eq!(of(&other), began.len() / 2);
+}
+
 /// Somebody with a hundred warm prompts passes another for a window and no longer.
 #[test]
 fn a_prompt_of_another_model_is_passed_over_for_a_window_and_a_cold_start_at_most() {
@@ -676,6 +693,7 @@ fn what_is_too_much_is_refused_and_changes_nothing() {
             prompt: PromptKey(prompt),
             client: ClientKey(sharer),
             sharer: SharerKey(sharer),
+            member: MemberKey(sharer),
             weight: 1.0,
             shape,
             class: Class::Normal,

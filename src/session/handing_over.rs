@@ -16,7 +16,6 @@ use crate::queue::Spent;
 use crate::routing::client::NotNow;
 use crate::routing::decision::Refusal;
 use crate::routing::ids::{BackendId, PromptId};
-use crate::routing::owners::Person;
 use crate::routing::pending::{End, Errand, Pending};
 use crate::routing::placement::FleetNow;
 
@@ -42,7 +41,7 @@ impl Sessions {
 }
 
 impl Client {
-    /// A submission waits: it is pending from here on. It counts against the limits of the payer.
+    /// A submission waits: it is pending from here on. It counts against the limits of its payer.
     ///
     /// # Errors
     /// [`Gone`] if the client was forgotten meanwhile. Nothing is pending after an error.
@@ -51,7 +50,7 @@ impl Client {
         sessions: &Arc<Sessions>,
         prompt: &PromptId,
         told: Remembered,
-        (kept, payer): (Kept, Option<Person>),
+        kept: Kept,
     ) -> Result<Result<(), NotQueued>, Gone> {
         let max = sessions.shared.config().prompts.max_pending_per_client;
         // Before the lock: a body may be large.
@@ -61,7 +60,7 @@ impl Client {
             return Err(Gone);
         }
         let last = turn.core.bound().map(|(backend, _)| backend);
-        if let Err(full) = sessions.waiting.enter(prompt, &self.id, (kept, payer, shown), last) {
+        if let Err(full) = sessions.waiting.enter(prompt, &self.id, (kept, shown), last) {
             return Ok(Err(NotQueued::Full(full)));
         }
         let brought = Brought::Submission(told);

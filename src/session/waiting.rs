@@ -11,6 +11,7 @@
 //! - An entry is removed when its prompt has ended or was withdrawn.
 
 mod bytes;
+mod chosen;
 mod follow;
 mod full;
 mod known;
@@ -35,8 +36,7 @@ use crate::journal::record::Kept;
 use crate::lock::{Guard, Lock, rank};
 use crate::net::now;
 use crate::queue::fleet::Serving;
-use crate::queue::ids::{Class, ClientKey, PromptKey};
-use crate::queue::schedule::HandOver;
+use crate::queue::ids::{Class, PromptKey};
 use crate::queue::settings::Settings;
 use crate::queue::shapes::ShapeFacts;
 use crate::queue::{Aside, Queue, Spent, Submission};
@@ -100,6 +100,7 @@ struct Index {
     ids: HashMap<PromptKey, PromptId>,
     clients: Keys<ClientId>,
     sharers: Keys<Option<Person>>,
+    members: Keys<Option<Person>>,
     fleet: HashMap<BackendId, Serving>,
     /// How often a backend has joined, turned up anew or left.
     fleet_changes: u64,
@@ -126,9 +127,11 @@ struct Index {
 struct Entry {
     key: PromptKey,
     client: ClientId,
-    sharer: Option<Person>,
-    /// Whose limit it counts against: a browser's cookie costs nothing, its address does.
+    /// Whose share and limit it counts against: a browser's cookie costs nothing, its address
+    /// does.
     payer: Option<Person>,
+    /// Who has turns within that share.
+    sharer: Option<Person>,
     number: f64,
     /// `None` when a backend has accepted it.
     kept: Option<Arc<Kept>>,
@@ -181,6 +184,7 @@ impl Waiting {
             ids: HashMap::new(),
             clients: Keys::default(),
             sharers: Keys::default(),
+            members: Keys::default(),
             fleet: HashMap::new(),
             fleet_changes: 0,
             refused: HashMap::new(),
@@ -372,30 +376,4 @@ struct TurnedAway {
     times: u32,
     /// It is given nothing before this.
     until: Duration,
-}
-
-impl Index {
-    /// A prompt was chosen. `None` if its client's last one is still on the way.
-    fn chosen(&mut self, it: &HandOver, at: Duration) -> Option<Due> {
-        let prompt = self.ids.get(&it.prompt)?.clone();
-        let client = self.prompts.get(&prompt)?.client.clone();
-        if self.on_the_way.contains_key(&client) {
-            self.queue.returned(it.prompt, &[], at);
-            return None;
-        }
-        self.on_the_way.insert(client.clone(), prompt.clone());
-        self.queue.pauses(it.client, Aside::Yes, at);
-        Some(Due { prompt, client, backend: it.backend })
-    }
-
-    /// The prompt is not on the way any more.
-    fn arrived(&mut self, prompt: &PromptId, at: Duration) {
-        let Some(client) = self.prompts.get(prompt).map(|it| it.client.clone()) else { return };
-        if self.on_the_way.get(&client) == Some(prompt) {
-            self.on_the_way.remove(&client);
-            if let Some(key) = self.clients.get(&client) {
-                self.queue.pauses(ClientKey(key), Aside::No, at);
-            }
-        }
-    }
 }

@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use tokio::join;
 
 use crate::pictures::{RED, invert, png, upload};
-use crate::support::{Answer, World, quick, send, soon, until};
+use crate::support::{Answer, World, quick, send, slow, soon, until};
 use crate::waiting::{takes, waits, waits_unasked};
 
 const PROMPT: &str = "00000000-0000-4000-a000-000000000001";
@@ -113,7 +113,7 @@ async fn a_cancel_of_what_is_out_is_answered_when_it_has_stopped() {
     let sim = world.sim("a");
     hold(sim, "POST /prompt");
     let is_answered = AtomicBool::new(false);
-    let graph = takes(3_600.0, 1);
+    let graph = endless(1);
     let cancelled = async {
         soon("it is out", sim.holds(1)).await;
         let answer = world.cancel("ada", PROMPT).await;
@@ -130,8 +130,8 @@ async fn a_cancel_of_what_is_out_is_answered_when_it_has_stopped() {
     assert_eq!(cancelled.json()["cancelled"], true, "{}", cancelled.text());
     world.all_are_over().await;
     let ledger = sim.ledger();
-    let stopped = ledger.interrupted.iter().chain(&ledger.deleted).collect::<Vec<_>>();
-    assert_eq!((ledger.enqueued.len(), stopped), (1, vec![PROMPT]));
+    let stopped = [ledger.interrupted, ledger.deleted].concat();
+    assert_eq!((ledger.enqueued.len(), &*stopped), (1, &[PROMPT.to_owned()][..]));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -140,7 +140,7 @@ async fn what_has_begun_before_its_answer_came_is_interrupted_by_a_cancel() {
     let sim = world.sim("a");
     sim.set_faults(|faults| "POST /prompt".clone_into(&mut faults.holds_answers));
     let mut socket = world.socket("ada").await;
-    let graph = takes(3_600.0, 1);
+    let graph = endless(1);
     let cancelled = async {
         socket.until("execution_start").await;
         let answer = world.cancel("ada", PROMPT).await;
@@ -162,10 +162,10 @@ async fn a_deletion_of_what_is_out_is_done_where_it_arrives() {
     .await;
     let sim = world.sim("a");
     let mut busy = world.socket("bob").await;
-    let runs = world.submit("bob", &takes(3_600.0, 0)).await.prompt_id();
+    let runs = world.submit("bob", &endless(0)).await.prompt_id();
     busy.until("execution_start").await;
     hold(sim, "POST /prompt");
-    let graph = takes(3_600.0, 1);
+    let graph = endless(1);
     let deleted = async {
         soon("it is out", sim.holds(1)).await;
         join!(world.delete("ada", PROMPT), async {
@@ -189,7 +189,7 @@ async fn who_cannot_be_told_in_time_what_became_of_it_is_told_that_and_it_stops_
     .await;
     let sim = world.sim("a");
     hold(sim, "POST /prompt");
-    let graph = takes(3_600.0, 1);
+    let graph = endless(1);
     let cancelled = async {
         soon("it is out", sim.holds(1)).await;
         let answer = world.cancel("ada", PROMPT).await;
@@ -201,8 +201,15 @@ async fn who_cannot_be_told_in_time_what_became_of_it_is_told_that_and_it_stops_
     assert_eq!(told, (504, "prompt_state_unknown"), "{}", cancelled.text());
     world.all_are_over().await;
     let ledger = sim.ledger();
-    let stopped = ledger.interrupted.iter().chain(&ledger.deleted).collect::<Vec<_>>();
-    assert_eq!((has_been_sent(sim), stopped), (1, vec![PROMPT]));
+    let stopped = [ledger.interrupted, ledger.deleted].concat();
+    assert_eq!((has_been_sent(sim), &*stopped), (1, &[PROMPT.to_owned()][..]));
+}
+
+/// A graph that runs until it is stopped, which takes a tenth of a second at most.
+fn endless(seed: u32) -> Value {
+    let mut graph = slow(72_000, 7_200.0);
+    graph["1"]["inputs"]["color"] = seed.into();
+    graph
 }
 
 /// A graph that the gateway has not seen.
@@ -221,11 +228,11 @@ async fn what_is_shown_to_a_backend_takes_no_place_there() {
     .await;
     let sim = world.sim("a");
     let mut busy = world.socket("bob").await;
-    world.submit("bob", &takes(3_600.0, 0)).await.prompt_id();
+    world.submit("bob", &endless(0)).await.prompt_id();
     busy.until("execution_start").await;
-    let second = world.submit("cleo", &takes(3_600.0, 1)).await.prompt_id();
+    let second = world.submit("cleo", &endless(1)).await.prompt_id();
     // This graph was accepted before, so it is not shown.
-    let next = world.submit("dora", &takes(3_600.0, 2)).await;
+    let next = world.submit("dora", &endless(2)).await;
     assert_eq!(next.header("mooring-verdict"), "known", "{}", next.text());
     // What is shown is not taken back for the moment.
     hold(sim, "POST /queue");
@@ -275,7 +282,7 @@ async fn what_needs_more_of_its_files_than_are_brought_goes_where_they_are() {
     let picture = upload(&world, Some("ada"), "photo.png", &png(RED)).await;
     let mut running = Vec::new();
     for (client, seed) in [("bob", 0), ("cleo", 1)] {
-        let answer = world.submit(client, &takes(3_600.0, seed)).await;
+        let answer = world.submit(client, &endless(seed)).await;
         running.push((answer.backend() == picture.backend(), client, answer.prompt_id()));
     }
     running.sort_unstable();
@@ -298,7 +305,7 @@ async fn what_a_reset_ends_while_it_is_shown_does_not_stay_there() {
     let world = World::with(1, waits).await;
     let sim = world.sim("a");
     let mut busy = world.socket("bob").await;
-    world.submit("bob", &takes(3_600.0, 0)).await.prompt_id();
+    world.submit("bob", &endless(0)).await.prompt_id();
     busy.until("execution_start").await;
     hold(sim, "POST /prompt");
     let graph = unseen("shown");

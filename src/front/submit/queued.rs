@@ -151,8 +151,8 @@ fn enqueue<'a>(
         Wish::Front => waiting.number(First::Yes),
         Wish::Last => waiting.number(First::No),
     };
-    // Without users a cookie costs nothing, and an address of a large network neither: the limits
-    // are those of the household.
+    // Without users a cookie costs nothing, and an address of a large network neither: share and
+    // limits are those of the household, and in it the browsers take turns.
     let household = Person::Address(holder(caller.address));
     let sharer = caller.person().unwrap_or_else(|| household.clone());
     let payer = Some(if id.user().is_some() { sharer.clone() } else { household });
@@ -162,6 +162,7 @@ fn enqueue<'a>(
         usage_source: usage_source.map(Arc::from),
         askers,
         sharer: Some(sharer),
+        payer,
         number,
     };
     // After the id is reserved: another submission with this id has a caller of its own. Before the
@@ -173,8 +174,7 @@ fn enqueue<'a>(
         if let Some((backend, until)) = upload {
             client.reserve(&front.sessions, backend, until);
         }
-        let kept = (kept.clone(), payer.clone());
-        client.enqueue(&front.sessions, &prompt, told.clone(), kept)
+        client.enqueue(&front.sessions, &prompt, told.clone(), kept.clone())
     });
     let queued = match queued {
         Ok((client, Ok(()))) => Ok(client),

@@ -251,7 +251,7 @@ impl Sending {
 
 impl Cause {
     fn of(error: &GatewayError) -> Self {
-        if matches!(error, GatewayError::TooManyInputs { .. } | GatewayError::InputTooLarge { .. }) {
+        if let GatewayError::TooManyInputs { .. } | GatewayError::InputTooLarge { .. } = error {
             return Self::NeedsTooMuch;
         }
         if error.fault() == Fault::Client {

@@ -19,8 +19,10 @@ pub struct Kept {
     pub usage_source: Option<Arc<str>>,
     /// The makers whose files its plain names refer to.
     pub askers: Vec<Maker>,
-    /// Whose share it is counted against; `None` if nobody is known.
+    /// Who has submitted it: within a share, these take turns. `None` if nobody is known.
     pub sharer: Option<Person>,
+    /// Whose share and limits it counts against: the user, or without users the address.
+    pub payer: Option<Person>,
     /// Its place among the prompts of its client.
     pub number: f64,
 }
@@ -36,19 +38,24 @@ pub struct BodyRecord {
     askers: Vec<MakerRecord>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     sharer: Option<PersonRecord>,
+    /// `None` if it is the same.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    payer: Option<PersonRecord>,
     body: String,
 }
 
 impl BodyRecord {
     #[must_use]
     pub fn new(kept: &Kept) -> Self {
-        let Kept { body, usage_source, askers, sharer, number } = kept;
+        let Kept { body, usage_source, askers, sharer, payer, number } = kept;
+        let other_payer = payer.as_ref().filter(|_| payer != sharer);
         Self {
             v: VERSION,
             number: *number,
             usage_source: usage_source.clone(),
             askers: makers_of(askers),
             sharer: sharer.as_ref().map(PersonRecord::new),
+            payer: other_payer.map(PersonRecord::new),
             // A body that was read is JSON, and so UTF-8.
             body: String::from_utf8_lossy(body).into_owned(),
         }
@@ -56,11 +63,14 @@ impl BodyRecord {
 
     #[must_use]
     pub fn kept(&self) -> Kept {
+        let sharer = self.sharer.as_ref().and_then(PersonRecord::person);
+        let payer = self.payer.as_ref().and_then(PersonRecord::person);
         Kept {
             body: Bytes::copy_from_slice(self.body.as_bytes()),
             usage_source: self.usage_source.clone(),
             askers: made_by(&self.askers).collect(),
-            sharer: self.sharer.as_ref().and_then(PersonRecord::person),
+            payer: payer.or_else(|| sharer.clone()),
+            sharer,
             number: self.number,
         }
     }
@@ -77,10 +87,15 @@ mod tests {
             body: Bytes::from_static(br#"{"prompt": {"1": "\u00e9 \"\n"}}"#),
             usage_source: Some("comfyui".into()),
             askers: vec![Maker::Address([10, 0, 0, 1].into()), Maker::Browser(7)],
-            sharer: Some(Person::User("ada".into())),
+            sharer: Some(Person::Browser(7)),
+            payer: Some(Person::Address([10, 0, 0, 1].into())),
             number: -3.5,
         };
-        let read: BodyRecord = decode(&encode(&BodyRecord::new(&kept))).unwrap();
-        assert_eq!(read.kept(), kept);
+        let user = Some(Person::User("ada".into()));
+        let of_user = Kept { sharer: user.clone(), payer: user, ..kept.clone() };
+        for kept in [kept, of_user] {
+            let read: BodyRecord = decode(&encode(&BodyRecord::new(&kept))).unwrap();
+            assert_eq!(read.kept(), kept);
+        }
     }
 }

@@ -156,12 +156,17 @@ mod tests {
         })
     }
 
-    fn enters(waiting: &Waiting, prompt: &str, client: &str, number: f64) -> PromptId {
+    fn kept(number: f64) -> Kept {
         let body = bytes::Bytes::from_static(b"{}");
-        let kept = Kept { body, usage_source: None, askers: Vec::new(), sharer: None, number };
+        let (askers, sharer, payer) = (Vec::new(), None, None);
+        Kept { body, usage_source: None, askers, sharer, payer, number }
+    }
+
+    fn enters(waiting: &Waiting, prompt: &str, client: &str, number: f64) -> PromptId {
+        let kept = kept(number);
         let prompt = PromptId::parse(prompt).unwrap();
         let client = ClientId::parse(client).unwrap();
-        waiting.enter(&prompt, &client, (kept, None, Arc::default()), None).unwrap();
+        waiting.enter(&prompt, &client, (kept, Arc::default()), None).unwrap();
         waiting.entered(&prompt);
         prompt
     }
@@ -202,10 +207,9 @@ mod tests {
         let waiting = one_at_a_time();
         let prompt = enters(&waiting, "p", "ada", 1.0);
         waiting.over(&prompt, crate::queue::Spent::Broke);
-        let body = bytes::Bytes::from_static(b"{}");
-        let kept = Kept { body, usage_source: None, askers: Vec::new(), sharer: None, number: 1.0 };
+        let kept = kept(1.0);
         let client = ClientId::parse("ada").unwrap();
-        waiting.enter(&prompt, &client, (kept, None, Arc::default()), None).unwrap();
+        waiting.enter(&prompt, &client, (kept, Arc::default()), None).unwrap();
         assert_eq!(due(&waiting), []);
         waiting.entered(&prompt);
         assert_eq!(due(&waiting), [prompt]);

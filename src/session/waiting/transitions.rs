@@ -13,9 +13,8 @@ use super::{
 use crate::comfy::lists::waiting::Parts;
 use crate::net::now;
 use crate::queue::Refused;
-use crate::queue::ids::{ClientKey, SharerKey};
+use crate::queue::ids::{ClientKey, MemberKey, SharerKey};
 use crate::routing::ids::{BackendId, ClientId, PromptId};
-use crate::routing::owners::Person;
 use crate::routing::pending::Pending;
 
 impl Waiting {
@@ -27,9 +26,10 @@ impl Waiting {
         &self,
         prompt: &PromptId,
         client: &ClientId,
-        (kept, payer, shown): (Kept, Option<Person>, Arc<Parts>),
+        (kept, shown): (Kept, Arc<Parts>),
         last: Option<BackendId>,
     ) -> Result<(), Full> {
+        let payer = kept.payer.clone();
         self.is_used.store(true, Ordering::Relaxed);
         let now = now();
         let at = self.at(now);
@@ -47,11 +47,11 @@ impl Waiting {
         }
         let max = self.limits.max_per_sharer;
         if max <= index.bytes.bodies(&payer) {
-            let sharer = index.sharers.get(&kept.sharer).unwrap_or_default();
+            let sharer = index.sharers.get(&payer).unwrap_or_default();
             let retry_after = index.queue.retry_after(SharerKey(sharer), at);
             return Err(Full::Sharer { max, seconds: seconds(retry_after) });
         }
-        let key = index.insert(prompt, client, (kept, payer, shown), now);
+        let key = index.insert(prompt, client, (kept, shown), now);
         if let Some(entry) = index.prompts.get_mut(prompt) {
             (entry.is_too_much, entry.is_new) = (is_too_much, true);
         }
@@ -87,8 +87,7 @@ impl Waiting {
         let mut index = self.index();
         index.counts_also(kept.number);
         // It has waited since it was submitted, also in another process.
-        let payer = kept.sharer.clone();
-        let key = index.insert(prompt, client, (kept, payer, shown), pending.since.min(now));
+        let key = index.insert(prompt, client, (kept, shown), pending.since.min(now));
         if pending.is_waiting() {
             index.queue_up(prompt, key, at);
         }
@@ -210,23 +209,25 @@ impl Index {
         &mut self,
         prompt: &PromptId,
         client: &ClientId,
-        (kept, payer, shown): (Kept, Option<Person>, Arc<Parts>),
+        (kept, shown): (Kept, Arc<Parts>),
         since: Instant,
     ) -> PromptKey {
         self.next_key += 1;
         let key = PromptKey(self.next_key);
         self.clients.take(client);
-        self.sharers.take(&kept.sharer);
-        self.bytes.add(&payer, kept.body.len() as u64);
-        let (client, sharer) = (client.clone(), kept.sharer.clone());
+        self.sharers.take(&kept.payer);
+        self.members.take(&kept.sharer);
+        self.bytes.add(&kept.payer, kept.body.len() as u64);
+        let client = client.clone();
+        let (payer, sharer) = (kept.payer.clone(), kept.sharer.clone());
         let (number, kept) = (kept.number, Some(Arc::new(kept)));
         let tried = SmallVec::new();
         self.ids.insert(key, prompt.clone());
         let entry = Entry {
             key,
             client,
-            sharer,
             payer,
+            sharer,
             number,
             kept,
             shown,
@@ -258,11 +259,13 @@ impl Index {
     ) -> Option<Submission> {
         let entry = self.prompts.get(prompt)?;
         let client = self.clients.get(&entry.client).unwrap_or_default();
-        let sharer = self.sharers.get(&entry.sharer).unwrap_or_default();
+        let sharer = self.sharers.get(&entry.payer).unwrap_or_default();
+        let member = self.members.get(&entry.sharer).unwrap_or_default();
         Some(Submission {
             prompt: key,
             client: ClientKey(client),
             sharer: SharerKey(sharer),
+            member: MemberKey(member),
             weight: 1.0,
             shape: self.queue.shape(ShapeFacts::default()),
             class: Class::Normal,
@@ -278,7 +281,8 @@ impl Index {
         self.ids.remove(&entry.key);
         self.refused.remove(prompt);
         self.clients.give_back(&entry.client);
-        self.sharers.give_back(&entry.sharer);
+        self.sharers.give_back(&entry.payer);
+        self.members.give_back(&entry.sharer);
         if let Some(kept) = &entry.kept {
             self.bytes.take_off(&entry.payer, kept.body.len() as u64);
         }
