@@ -1,12 +1,12 @@
 //! A batch of journal changes, and the state that all batches together give.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::hash::Hash;
 use std::sync::Arc;
 
 use super::record::{
     AddedRecord, AssetRecord, BindingRecord, BodyRecord, FileKey, FileRecord, FoundRecord,
-    HomeRecord, MemberRecord, NameRecord, PromptRecord, StateRecord,
+    HomeRecord, MemberRecord, NameRecord, PartKey, PartRecord, PromptRecord, StateRecord,
 };
 use crate::routing::ids::{AssetId, ClientId, PromptId};
 
@@ -17,6 +17,8 @@ pub struct Batch {
     pub prompts: Changes<PromptId, PromptRecord>,
     /// The bodies of prompts that wait, or that no backend has accepted yet.
     pub bodies: Changes<PromptId, BodyRecord>,
+    /// The parts of large bodies.
+    pub parts: Changes<PartKey, PartRecord>,
     pub files: Changes<FileKey, FileRecord>,
     pub assets: Changes<AssetId, AssetRecord>,
     /// By the URL of the backend.
@@ -44,19 +46,20 @@ impl Batch {
 
     #[must_use]
     pub fn len(&self) -> usize {
-        let Self { clients, prompts, bodies, files, assets, .. } = self;
+        let Self { clients, prompts, bodies, parts, files, assets, .. } = self;
         let Self { states, added, found, members, names, home, .. } = self;
-        let many =
-            clients.len() + prompts.len() + bodies.len() + files.len() + assets.len() + names.len();
+        let of_prompts = prompts.len() + bodies.len() + parts.len();
+        let many = clients.len() + of_prompts + files.len() + assets.len() + names.len();
         let of_fleet = states.len() + added.len() + found.len() + members.len();
         many + of_fleet + usize::from(home.is_some())
     }
 
     /// Merges an earlier batch that was not committed. Later notes win.
     pub(super) fn put_under(&mut self, earlier: &Self) {
-        let Self { clients, prompts, bodies, files, assets, .. } = earlier;
+        let Self { clients, prompts, bodies, parts, files, assets, .. } = earlier;
         let Self { states, added, found, members, names, home, .. } = earlier;
         under(&mut self.bodies, bodies);
+        under(&mut self.parts, parts);
         under(&mut self.clients, clients);
         under(&mut self.prompts, prompts);
         under(&mut self.files, files);
@@ -84,6 +87,7 @@ pub struct Saved {
     pub clients: Vec<(ClientId, BindingRecord)>,
     pub prompts: Vec<(PromptId, PromptRecord)>,
     pub bodies: Vec<(PromptId, BodyRecord)>,
+    pub parts: Vec<(PartKey, PartRecord)>,
     pub files: Vec<(FileKey, FileRecord)>,
     pub assets: Vec<(AssetId, AssetRecord)>,
     pub states: Vec<(Arc<str>, StateRecord)>,
@@ -105,12 +109,31 @@ impl Saved {
         things.iter().chain(&[states.len(), added.len(), found.len()]).all(|count| *count == 0)
     }
 
+    /// Puts bodies together that were written in parts. A kill may have left parts of one that is
+    /// not whole: that one is dropped. Returns how many parts there are of each.
+    pub fn join_parts(&mut self) -> HashMap<PromptId, u32> {
+        let mut parts: HashMap<PromptId, BTreeMap<u32, PartRecord>> = HashMap::new();
+        for (PartKey { prompt, part }, record) in std::mem::take(&mut self.parts) {
+            parts.entry(prompt).or_default().insert(part, record);
+        }
+        let none = BTreeMap::new();
+        let bodies = std::mem::take(&mut self.bodies).into_iter();
+        let whole = bodies.filter_map(|(prompt, record)| {
+            let record = record.whole(parts.get(&prompt).unwrap_or(&none))?;
+            Some((prompt, record))
+        });
+        self.bodies = whole.collect();
+        let count = |parts: BTreeMap<u32, _>| parts.last_key_value().map_or(0, |(it, _)| it + 1);
+        parts.into_iter().map(|(prompt, parts)| (prompt, count(parts))).collect()
+    }
+
     /// The state after a batch, for stores that keep a list of batches.
     #[must_use]
     pub fn after(mut self, batch: &Batch) -> Self {
-        let Batch { clients, prompts, bodies, files, assets, .. } = batch;
+        let Batch { clients, prompts, bodies, parts, files, assets, .. } = batch;
         let Batch { states, added, found, members, names, home, .. } = batch;
         over(&mut self.bodies, bodies);
+        over(&mut self.parts, parts);
         over(&mut self.clients, clients);
         over(&mut self.prompts, prompts);
         over(&mut self.files, files);

@@ -23,7 +23,9 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use super::batch::Changes;
-use super::record::{BadRecord, Batch, FileKey, HomeRecord, Saved, Versioned, decode, encode};
+use super::record::{
+    BadRecord, Batch, FileKey, HomeRecord, PartKey, Saved, Versioned, decode, encode,
+};
 use super::{JournalError, Store};
 use crate::masked::mask;
 use crate::net::Boxed;
@@ -42,6 +44,7 @@ const META: TableDefinition<'static, &str, u64> = TableDefinition::new("meta");
 const CLIENTS: TableDefinition<'static, &str, &[u8]> = TableDefinition::new("clients");
 const PROMPTS: TableDefinition<'static, &str, &[u8]> = TableDefinition::new("prompts");
 const BODIES: TableDefinition<'static, &str, &[u8]> = TableDefinition::new("bodies");
+const PARTS: TableDefinition<'static, &str, &[u8]> = TableDefinition::new("parts");
 const STATES: TableDefinition<'static, &str, &[u8]> = TableDefinition::new("states");
 pub(super) const ADDED: TableDefinition<'static, &str, &[u8]> = TableDefinition::new("added");
 const FOUND: TableDefinition<'static, &str, &[u8]> = TableDefinition::new("found");
@@ -182,6 +185,7 @@ fn read_all(database: &Database, path: &Path) -> Result<Saved, JournalError> {
             clients: records(&all, (CLIENTS, "client"), |key| ClientId::parse(key).ok(), masked)?,
             prompts: records(&all, (PROMPTS, "prompt"), |key| PromptId::parse(key).ok(), plain)?,
             bodies: records(&all, (BODIES, "body"), |key| PromptId::parse(key).ok(), plain)?,
+            parts: records(&all, (PARTS, "part"), PartKey::of_text, PartKey::to_text)?,
             files: records(&all, (FILES, "file"), FileKey::of_text, FileKey::to_text)?,
             assets: records(&all, (ASSETS, "asset"), AssetId::parse, plain)?,
             states: records(&all, (STATES, "backend"), |key| Some(key.into()), plain)?,
@@ -261,7 +265,7 @@ impl From<redb::Error> for ReadError {
 }
 
 fn write(database: &Database, batch: &Batch, path: &Path) -> Result<(), JournalError> {
-    let Batch { clients, prompts, bodies, files, assets, .. } = batch;
+    let Batch { clients, prompts, bodies, parts, files, assets, .. } = batch;
     let Batch { states, added, found, members, names, home, .. } = batch;
     let write = || -> Result<(), redb::Error> {
         let mut all = database.begin_write()?;
@@ -269,6 +273,7 @@ fn write(database: &Database, batch: &Batch, path: &Path) -> Result<(), JournalE
         put(&all, CLIENTS, clients, |id| id.as_str().into())?;
         put(&all, PROMPTS, prompts, |id| id.as_str().into())?;
         put(&all, BODIES, bodies, |id| id.as_str().into())?;
+        put(&all, PARTS, parts, |key| key.to_text().into())?;
         put(&all, FILES, files, |key| key.to_text().into())?;
         put(&all, ASSETS, assets, |id| id.to_string().into())?;
         put(&all, STATES, states, |url| (&**url).into())?;

@@ -10,6 +10,7 @@
 //! until a backend has accepted them or they have ended.
 //!
 //! - [`record`]: records of clients, prompts and files; `people`: records of their owners
+//! - `large`: bodies that are written in parts
 //! - `batch`: changes that are written together, and the state that results
 //! - [`leftovers`]: which servers are still waited for after a restart (pure)
 //! - [`disk`]: the store on a disk; [`peek`] looks into it
@@ -27,6 +28,7 @@
 mod batch;
 pub mod disk;
 mod found;
+mod large;
 pub mod leftovers;
 mod members;
 mod names;
@@ -39,6 +41,7 @@ pub mod quarantine;
 pub mod record;
 pub mod renamed;
 pub mod restore;
+mod writer;
 
 use std::fmt;
 use std::io;
@@ -49,17 +52,23 @@ use std::time::Duration;
 
 use tokio::sync::Notify;
 use tokio::time::timeout;
-use tracing::{error, info};
+use tracing::error;
 
 use crate::lock::{Guard, Lock, rank};
 use crate::net::{Boxed, sleep};
 use crate::ordered_watch::{OrderedWatch, Packed};
+use crate::routing::ids::PromptId;
 use crate::tasks::Tasks;
+use large::Large;
 use note::Note;
 use record::{Batch, Saved};
+use writer::Writer;
 
 /// How long a commit is awaited. A disk that takes longer counts as failing.
 pub const COMMIT_WITHIN: Duration = Duration::from_secs(5);
+
+/// How long a large body is awaited, with those before it.
+const BODY_WITHIN: Duration = Duration::from_secs(30);
 
 /// The pause before a failed commit is retried.
 const RETRY: Duration = Duration::from_secs(1);
@@ -137,6 +146,8 @@ struct Kept {
     gathered: Lock<Gathered, { rank::JOURNAL }>,
     work: Notify,
     progress: OrderedWatch<Progress>,
+    /// How often a large body became whole, or is not needed any more.
+    bodies: OrderedWatch<Bodies>,
 }
 
 /// Notes that are gathered, and not yet taken by the writer.
@@ -144,6 +155,7 @@ struct Kept {
 struct Gathered {
     notes: mpsc::Receiver<Note>,
     batch: Batch,
+    large: Large,
     /// How many records the writer is committing.
     in_commit: usize,
 }
@@ -154,6 +166,19 @@ struct Progress {
     /// All notes up to this number are durable.
     durable: u64,
     is_failing: bool,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Bodies(u64);
+
+impl Packed for Bodies {
+    fn pack(self) -> u64 {
+        self.0
+    }
+
+    fn unpack(word: u64) -> Self {
+        Self(word)
+    }
 }
 
 impl Packed for Progress {
@@ -178,7 +203,8 @@ impl Journal {
     #[must_use]
     pub fn open(store: impl Store, writers: &Tasks) -> Self {
         let (notes, noted) = mpsc::channel();
-        let gathered = Gathered { notes: noted, batch: Batch::default(), in_commit: 0 };
+        let (batch, large) = (Batch::default(), Large::default());
+        let gathered = Gathered { notes: noted, batch, large, in_commit: 0 };
         let kept = Arc::new(Kept {
             notes,
             noted: AtomicU64::new(0),
@@ -186,6 +212,7 @@ impl Journal {
             gathered: Lock::new(gathered),
             work: Notify::new(),
             progress: OrderedWatch::new(Progress { durable: 0, is_failing: false }),
+            bodies: OrderedWatch::new(Bodies(0)),
         });
         let writer = Writer { kept: Arc::clone(&kept), store };
         writers.spawn_critical("journal", writer.run(writers.clone()));
@@ -213,6 +240,31 @@ impl Journal {
                 kept.hangs(number);
                 Err(NotDurable)
             }
+        }
+    }
+
+    /// The same, and until the body of this prompt is, which may be written in parts.
+    ///
+    /// # Errors
+    /// As above.
+    pub async fn durable_body(&self, prompt: &PromptId) -> Result<(), NotDurable> {
+        self.durable().await?;
+        let Some(kept) = &self.kept else { return Ok(()) };
+        let is_whole = async {
+            let number = kept.gathered().large.number_of(prompt);
+            while number.is_some() {
+                let Bodies(before) = kept.bodies.get();
+                if kept.gathered().large.number_of(prompt) != number {
+                    return;
+                }
+                kept.bodies.wait_for(|it| it.0 != before).await;
+            }
+        };
+        tokio::select! {
+            biased;
+            () = is_whole => Ok(()),
+            _failing = kept.progress.wait_for(|it| it.is_failing) => Err(NotDurable),
+            () = sleep(BODY_WITHIN) => Err(NotDurable),
         }
     }
 
@@ -264,7 +316,11 @@ impl Kept {
         let noted = self.noted.load(Ordering::SeqCst);
         while let Ok(note) = gathered.notes.try_recv() {
             self.taken.fetch_add(1, Ordering::SeqCst);
-            gathered.batch.put(note);
+            let is_body = matches!(note, Note::Body(_, None));
+            gathered.put(note);
+            if is_body {
+                self.bodies.change(|Bodies(count)| Bodies(count + 1));
+            }
         }
         noted
     }
@@ -280,77 +336,11 @@ impl Kept {
     }
 }
 
-/// Commits the notes, batch by batch.
-struct Writer<H> {
-    kept: Arc<Kept>,
-    store: H,
-}
-
-impl<H: Store> Writer<H> {
-    async fn run(mut self, stop: Tasks) {
-        let heart = stop.hearts().heart("journal");
-        loop {
-            let is_last = tokio::select! {
-                biased;
-                () = heart.idle(self.kept.work.notified()) => false,
-                () = stop.stopping() => true,
-            };
-            let is_committed = heart.idle(self.commit_gathered()).await;
-            if is_last {
-                return;
-            }
-            if !is_committed {
-                tokio::select! {
-                    biased;
-                    () = sleep(RETRY) => self.kept.work.notify_one(),
-                    () = stop.stopping() => {}
-                }
-            }
-        }
-    }
-
-    /// Returns true if all gathered notes are durable.
-    async fn commit_gathered(&mut self) -> bool {
-        let (batch, number) = {
-            let mut gathered = self.kept.gathered();
-            let number = self.kept.gather(&mut gathered);
-            if gathered.batch.is_empty() {
-                // What was counted since had been taken before it was.
-                self.kept.progress.set(Progress { durable: number, is_failing: false });
-                return true;
-            }
-            gathered.in_commit = gathered.batch.len();
-            (Arc::new(std::mem::take(&mut gathered.batch)), number)
-        };
-        let committed = self.store.commit(Arc::clone(&batch)).await;
-        self.kept.gathered().in_commit = 0;
-        let was_failing = self.kept.progress.get().is_failing;
-        match committed {
-            Ok(()) => {
-                self.kept.progress.set(Progress { durable: number, is_failing: false });
-                if was_failing {
-                    info!("The journal can be written again; no record was lost.");
-                }
-                true
-            }
-            Err(error) => {
-                self.kept.gathered().batch.put_under(&batch);
-                let durable = self.kept.progress.get().durable;
-                self.kept.progress.set(Progress { durable, is_failing: true });
-                if !was_failing {
-                    error!(%error, "The journal cannot be written: a crash would now lose work.");
-                }
-                false
-            }
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use std::sync::atomic::{AtomicBool, Ordering};
 
-    use super::record::BindingRecord;
+    use super::record::{BindingRecord, BodyRecord};
     use super::*;
     use crate::net::now;
     use crate::routing::ids::ClientId;
@@ -405,6 +395,55 @@ mod tests {
         let batches = store.batches.lock().unwrap().clone();
         assert_eq!(batches.len(), 1);
         assert_eq!(batches[0].clients[&client("a")], binding("two"), "the latest counts");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_large_body_is_written_in_parts_and_delays_nobody_else() {
+        let (store, writers) = (Memory::default(), Tasks::default());
+        let journal = Journal::open(store.clone(), &writers);
+        let prompt = PromptId::parse("p").unwrap();
+        let text = "é".repeat(large::PART + 7);
+        let body = BodyRecord::of_text(text.clone());
+        journal.note_body(&prompt, || body.clone());
+        journal.note_binding(&client("a"), binding("one"));
+        assert_eq!(journal.durable().await, Ok(()));
+        let batches = store.batches.lock().unwrap().clone();
+        let first = &batches[0];
+        assert_eq!((first.clients.len(), first.parts.len(), first.bodies.len()), (1, 1, 0));
+        assert_eq!(journal.durable_body(&prompt).await, Ok(()));
+        let batches = store.batches.lock().unwrap().clone();
+        assert_eq!(batches.len(), 3);
+        assert!(batches.iter().all(|it| it.parts.len() == 1));
+        let after = |batches: &[Batch]| {
+            batches.iter().fold(Saved::default(), |saved, batch| saved.after(batch))
+        };
+        let mut saved = after(&batches);
+        assert_eq!(saved.join_parts(), [(prompt.clone(), 3)].into());
+        assert_eq!(saved.bodies, [(prompt.clone(), body)]);
+        let mut killed = after(&batches[..2]);
+        assert_eq!(killed.join_parts(), [(prompt.clone(), 2)].into());
+        assert_eq!(killed.bodies, [], "it was not whole");
+
+        // Another process has written it, and this one deletes it.
+        let (store, writers) = (Memory::default(), Tasks::default());
+        let journal = Journal::open(store.clone(), &writers);
+        journal.has_parts(&prompt, 3);
+        journal.forget_body(&prompt);
+        assert_eq!(journal.durable().await, Ok(()));
+        let batches = store.batches.lock().unwrap().clone();
+        assert_eq!(batches[0].parts.len(), 3);
+        assert!(batches[0].parts.values().all(Option::is_none));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_large_body_is_written_to_its_end_when_the_writer_is_stopped() {
+        let (store, writers) = (Memory::default(), Tasks::default());
+        let journal = Journal::open(store.clone(), &writers);
+        let prompt = PromptId::parse("p").unwrap();
+        journal.note_body(&prompt, || BodyRecord::of_text("x".repeat(3 * large::PART)));
+        assert_eq!(writers.drain(COMMIT_WITHIN).await, 0);
+        let last = store.batches.lock().unwrap().last().cloned().unwrap();
+        assert!(last.bodies.contains_key(&prompt));
     }
 
     #[tokio::test(start_paused = true)]

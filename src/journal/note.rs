@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+use super::Gathered;
+use super::large::PART;
 use super::record::{
     AddedRecord, AssetRecord, Batch, BindingRecord, BodyRecord, FileKey, FileRecord, FoundRecord,
     HomeRecord, MemberRecord, NameRecord, PromptRecord, StateRecord,
@@ -22,6 +24,20 @@ pub(super) enum Note {
     Member(Arc<str>, Option<MemberRecord>),
     Name(Arc<str>, Option<NameRecord>),
     Home(HomeRecord),
+}
+
+impl Gathered {
+    /// A large body goes in by parts.
+    pub(super) fn put(&mut self, note: Note) {
+        if let Note::Body(prompt, None) = &note {
+            self.large.forget(prompt, &mut self.batch);
+        }
+        let is_large = matches!(&note, Note::Body(_, Some(it)) if PART < it.text().len());
+        if is_large && let Note::Body(prompt, Some(record)) = note {
+            return self.large.put(prompt, *record);
+        }
+        self.batch.put(note);
+    }
 }
 
 impl Batch {

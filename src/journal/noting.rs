@@ -26,6 +26,13 @@ impl Journal {
         self.note(|| Note::Body(prompt.clone(), Some(Box::new(record()))));
     }
 
+    /// An earlier process has written so many parts of the body of a prompt.
+    pub fn has_parts(&self, prompt: &PromptId, count: u32) {
+        if let Some(kept) = &self.kept {
+            kept.gathered().large.has_parts(prompt, count);
+        }
+    }
+
     /// The body of a prompt is not needed any more.
     pub fn forget_body(&self, prompt: &PromptId) {
         self.note(|| Note::Body(prompt.clone(), None));

@@ -49,11 +49,12 @@ pub fn sift<T>(saved: Saved, restore: impl Fn(&Saved) -> T) -> (T, usize) {
         is_good("backend", it.0.to_string(), alone)
     });
     let (added, found, members, names) = (saved.added, saved.found, saved.members, saved.names);
-    let (bodies, home) = (saved.bodies, saved.home);
+    let (bodies, parts, home) = (saved.bodies, saved.parts, saved.home);
     let rest = Saved {
         clients,
         prompts,
         bodies,
+        parts,
         files,
         assets,
         states,

@@ -25,7 +25,7 @@ use crate::routing::ids::{ClientId, ContentHash, FileRef, Folder};
 use crate::routing::owners::Person;
 use crate::routing::pending::{End, Errand};
 use crate::routing::servers::ServerKey;
-pub use body::{BodyRecord, Kept};
+pub use body::{BodyRecord, Kept, PartKey, PartRecord};
 use versions::WAITS;
 pub use versions::{BadRecord, VERSION, Versioned, decode, encode};
 
@@ -446,7 +446,7 @@ mod tests {
         let newer = br#"{"v":2,"backend":"a","url":"h:1","since":3}"#;
         let error = decode::<BindingRecord>(newer).unwrap_err();
         assert!(matches!(error, BadRecord::Newer { found: 2, known: 1 }), "{error}");
-        // Only prompts have a second one: those that wait.
+        // Prompts have a second one: those that wait.
         let waits = PromptRecord::waiting(&ClientId::parse("ada").unwrap(), (5, 7), Vec::new());
         assert_eq!(decode::<PromptRecord>(&encode(&waits)).unwrap(), waits);
         let newer = br#"{"v":3,"place":{}}"#;

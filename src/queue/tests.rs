@@ -605,9 +605,8 @@ fn what_stays_where_it_was_shown_counts_there_and_its_sharer_pays() {
 fn only_what_has_arrived_keeps_others_waiting_and_not_when_it_is_about_to_end() {
     let mut model = one_backend(settings(1));
     let backend = model.id(0);
-    let keeps = |model: &Model| {
-        model.queue.keeps_waiting(backend, Duration::from_secs(1), model.now)
-    };
+    let keeps =
+        |model: &Model| model.queue.keeps_waiting(backend, Duration::from_secs(1), model.now);
     assert!(!keeps(&model), "it is idle");
     let first = submit(&mut model, 0, 0, 0);
     assert_eq!(model.queue.schedule(model.now).hand_over.len(), 1);
@@ -633,9 +632,8 @@ fn only_what_has_arrived_keeps_others_waiting_and_not_when_it_is_about_to_end() 
 fn browsers_of_one_address_take_turns_and_have_one_share() {
     let mut model = one_backend(settings(1));
     // Clients 0 and 1 are of one address, 2 of another.
-    let [first, second, other] = [0, 1, 2].map(|client| {
-        (0..9).map(|_| submit(&mut model, client, 0, 0)).collect::<Vec<_>>()
-    });
+    let [first, second, other] = [0, 1, 2]
+        .map(|client| (0..9).map(|_| submit(&mut model, client, 0, 0)).collect::<Vec<_>>());
     let began = play(&mut model, 8);
     let of = |whose: &[PromptKey]| began.iter().filter(|it| whose.contains(it)).count();
     assert_eq!([of(&first), of(&second)], [of(&other) / 2; 2], "{began:?}");

@@ -36,7 +36,12 @@ impl Sessions {
         let started = now();
         self.shared.records.restore_names(saved.names.clone());
         let servers = servers(&self.shared);
-        let bodies: Vec<PromptId> = saved.bodies.iter().map(|(id, _)| id.clone()).collect();
+        let parts = saved.join_parts();
+        let bodies = saved.bodies.iter().map(|(id, _)| id.clone());
+        let bodies: HashSet<PromptId> = bodies.chain(parts.keys().cloned()).collect();
+        for (prompt, count) in parts {
+            self.shared.records.journal.has_parts(&prompt, count);
+        }
         let (all, set_aside) = sift(saved, |saved| restore(saved, self.params(&servers)));
         self.shared.metrics.journal_set_aside.inc_by(set_aside as u64);
         let Restored { clients: restored, ledger, files, renamed, names, assets, forgotten } = all;
@@ -75,7 +80,7 @@ impl Sessions {
     }
 
     /// Bodies whose prompts have ended are not needed any more: a crash came between both.
-    fn forget_bodies(&self, saved: &[PromptId], restored: &[RestoredClient]) {
+    fn forget_bodies(&self, saved: &HashSet<PromptId>, restored: &[RestoredClient]) {
         let kept = restored.iter().flat_map(|client| client.kept.iter().map(|(id, _)| id));
         let kept: HashSet<&PromptId> = kept.collect();
         for prompt in saved.iter().filter(|prompt| !kept.contains(prompt)) {

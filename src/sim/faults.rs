@@ -12,9 +12,9 @@ pub struct Faults {
     pub latency_ms: u64,
     pub hang: Hang,
     /// Requests of this kind, as `POST /prompt`, are held until this changes, and done then.
-    pub holds: String,
+    pub holds: Box<str>,
     /// Requests of this kind are done, and answered only when this changes.
-    pub holds_answers: String,
+    pub holds_answers: Box<str>,
     /// Answers every HTTP request with this status and a line of text; 0 means off.
     pub status: u16,
     /// Answers every HTTP request with a page that is not ComfyUI's, and refuses sockets.

@@ -1,14 +1,21 @@
 //! Prompts that wait in the gateway, while they are handed over: what is said of them then is what
 //! happens. The simulated backends hold requests until a test lets them go.
 
+use std::pin::Pin;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use http::Method;
+use mooring::journal::record::{Batch, Saved};
+use mooring::journal::{JournalError, Store};
+use mooring::net::Boxed;
 use mooring::routing::ids::{ClientId, PromptId};
 use mooring::sim::Sim;
 use serde_json::{Value, json};
 use tokio::join;
+use tokio::sync::watch;
+use tokio::time::timeout;
 
 use crate::pictures::{RED, invert, png, upload};
 use crate::support::{Answer, World, quick, send, slow, soon, until};
@@ -37,8 +44,7 @@ impl World {
 
     /// Waits until the client has asked to delete the prompt, and nothing more is known.
     async fn deletion_is_asked(&self, client: &str, prompt: &str) {
-        let (client, prompt) =
-            (ClientId::parse(client).unwrap(), PromptId::parse(prompt).unwrap());
+        let (client, prompt) = (ClientId::parse(client).unwrap(), PromptId::parse(prompt).unwrap());
         let client = self.gateway.sessions.clients.get(&client).unwrap();
         let asked = || client.inspect(|core, _| core.pending()[&prompt].delete_asked);
         until("the deletion is asked", asked).await;
@@ -62,13 +68,13 @@ impl World {
 }
 
 fn hold(sim: &Sim, request: &str) {
-    sim.set_faults(|faults| request.clone_into(&mut faults.holds));
+    sim.set_faults(|faults| faults.holds = request.into());
 }
 
 fn let_go(sim: &Sim) {
     sim.set_faults(|faults| {
-        faults.holds.clear();
-        faults.holds_answers.clear();
+        faults.holds = Box::default();
+        faults.holds_answers = Box::default();
     });
 }
 
@@ -138,7 +144,7 @@ async fn a_cancel_of_what_is_out_is_answered_when_it_has_stopped() {
 async fn what_has_begun_before_its_answer_came_is_interrupted_by_a_cancel() {
     let world = World::with(1, waits_unasked).await;
     let sim = world.sim("a");
-    sim.set_faults(|faults| "POST /prompt".clone_into(&mut faults.holds_answers));
+    sim.set_faults(|faults| faults.holds_answers = "POST /prompt".into());
     let mut socket = world.socket("ada").await;
     let graph = endless(1);
     let cancelled = async {
@@ -205,9 +211,10 @@ async fn who_cannot_be_told_in_time_what_became_of_it_is_told_that_and_it_stops_
     assert_eq!((has_been_sent(sim), &*stopped), (1, &[PROMPT.to_owned()][..]));
 }
 
-/// A graph that runs until it is stopped, which takes a tenth of a second at most.
+/// A graph that runs until it is stopped, which takes a tenth of a second at most; no test waits as
+/// long as it could run.
 fn endless(seed: u32) -> Value {
-    let mut graph = slow(72_000, 7_200.0);
+    let mut graph = slow(1_000, 0.1);
     graph["1"]["inputs"]["color"] = seed.into();
     graph
 }
@@ -231,8 +238,8 @@ async fn what_is_shown_to_a_backend_takes_no_place_there() {
     world.submit("bob", &endless(0)).await.prompt_id();
     busy.until("execution_start").await;
     let second = world.submit("cleo", &endless(1)).await.prompt_id();
-    // This graph was accepted before, so it is not shown.
-    let next = world.submit("dora", &endless(2)).await;
+    // His graph was accepted before, so it is not shown.
+    let next = world.submit("bob", &endless(0)).await;
     assert_eq!(next.header("mooring-verdict"), "known", "{}", next.text());
     // What is shown is not taken back for the moment.
     hold(sim, "POST /queue");
@@ -318,4 +325,90 @@ async fn what_a_reset_ends_while_it_is_shown_does_not_stay_there() {
     join!(world.submit_as(PROMPT, "ada", &graph), reset);
     until("it has arrived", || sim.ledger().enqueued.iter().any(|it| it == PROMPT)).await;
     until("it is gone", || sim.queue_remaining() == 1).await;
+}
+
+/// A journal in memory, whose commits are held while a test says so.
+#[derive(Clone, Debug, Default)]
+struct HeldStore {
+    is_held: Arc<watch::Sender<bool>>,
+    saved: Arc<watch::Sender<Saved>>,
+}
+
+impl HeldStore {
+    /// Waits until what is durable is so.
+    async fn until(&self, what: &str, holds: impl FnMut(&Saved) -> bool) {
+        soon(what, self.saved.subscribe().wait_for(holds)).await.unwrap();
+    }
+}
+
+impl Store for HeldStore {
+    fn load(&mut self) -> Result<Saved, JournalError> {
+        Ok(self.saved.borrow().clone())
+    }
+
+    fn commit(&mut self, batch: Arc<Batch>) -> Boxed<'_, Result<(), JournalError>> {
+        Box::pin(async move {
+            self.is_held.subscribe().wait_for(|is_held| !is_held).await.unwrap();
+            self.saved.send_modify(|saved| *saved = std::mem::take(saved).after(&batch));
+            Ok(())
+        })
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn that_what_waits_was_deleted_or_cancelled_is_said_when_it_is_durable() {
+    let store = HeldStore::default();
+    let world = World::kept_in(Box::new(store.clone()), 1, waits_unasked).await;
+    let mut busy = world.socket("bob").await;
+    world.submit("bob", &endless(0)).await.prompt_id();
+    busy.until("execution_start").await;
+    for (seed, verb) in [(1, "cancel"), (2, "delete")] {
+        let waits = world.submit("ada", &endless(seed)).await.prompt_id();
+        store.until("its body is kept", |saved| saved.bodies.len() == 1).await;
+        store.is_held.send_replace(true);
+        let mut ended: Pin<Box<dyn Future<Output = Answer>>> = match verb {
+            "cancel" => Box::pin(world.cancel("ada", &waits)),
+            _ => Box::pin(world.delete("ada", &waits)),
+        };
+        // It could wait again after a kill. Nothing tells that nothing is said.
+        let said = timeout(Duration::from_millis(300), &mut ended).await;
+        assert!(said.is_err(), "{verb}: {said:?}");
+        store.is_held.send_replace(false);
+        let ended = ended.await;
+        assert_eq!(ended.status, 200, "{}", ended.text());
+        let saved = store.saved.borrow().clone();
+        let record = saved.prompts.iter().find(|(id, _)| id.as_str() == waits);
+        assert!(record.unwrap().1.ended.is_some(), "{verb}");
+        store.until("its body is not kept", |saved| saved.bodies.is_empty()).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_body_is_kept_from_its_answer_until_a_backend_has_it_however_large_it_is() {
+    let store = HeldStore::default();
+    let world = World::kept_in(Box::new(store.clone()), 1, waits_unasked).await;
+    let mut busy = world.socket("bob").await;
+    let runs = world.submit("bob", &endless(0)).await.prompt_id();
+    busy.until("execution_start").await;
+    let mut large = takes(0.05, 1);
+    large["3"]["inputs"]["note"] = "x".repeat(3 << 20).into();
+    for graph in [&takes(0.05, 2), &large] {
+        world.submit("ada", graph).await.prompt_id();
+    }
+    let mut saved = store.saved.borrow().clone();
+    assert_eq!(saved.parts.len(), 4, "in parts");
+    saved.join_parts();
+    let kept: Vec<Value> = saved
+        .bodies
+        .iter()
+        .map(|(_, body)| serde_json::from_slice(&body.kept().body).unwrap())
+        .collect();
+    let note = &large["3"]["inputs"]["note"];
+    assert!(kept.iter().any(|body| body["prompt"]["3"]["inputs"]["note"] == *note), "whole");
+    assert_eq!(kept.len(), 2);
+    world.cancel("bob", &runs).await;
+    world.all_are_over().await;
+    let is_empty = |saved: &Saved| saved.bodies.is_empty() && saved.parts.is_empty();
+    store.until("no body is kept", is_empty).await;
+    assert_eq!(world.gateway.sessions.waiting.now().bytes, 0);
 }

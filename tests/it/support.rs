@@ -16,6 +16,7 @@ use mooring::discovery::Pod;
 use mooring::front::Front;
 use mooring::front::browsers::BrowserId;
 use mooring::front::caller::Door;
+use mooring::journal::Store;
 use mooring::net::{Network, Stream, Tcp};
 use mooring::reload::{By, NotReloaded, Reloaded, Reloads, Reread};
 use mooring::run::{self, Parts};
@@ -109,11 +110,7 @@ impl World {
 
     /// The same with another configuration. `SlowSteps` runs as fast as its test says.
     pub(crate) async fn with(backends: usize, change: impl FnOnce(&mut Config)) -> Self {
-        let mut sims = Vec::new();
-        for name in ["a", "b", "c", "d", "e", "f", "g", "h"].into_iter().take(backends) {
-            sims.push(Sim::start(network(), Options::named(name)).await.unwrap());
-        }
-        Self::over(sims, change).await
+        Self::over(sims(backends).await, change).await
     }
 
     /// A gateway over backends that are there already.
@@ -128,6 +125,16 @@ impl World {
         change: impl FnOnce(&mut Config),
     ) -> Self {
         Self::in_pod(Pod::default(), network, sims, change).await
+    }
+
+    /// So many backends, and a gateway whose journal is in this store.
+    pub(crate) async fn kept_in(
+        store: Box<dyn Store>,
+        backends: usize,
+        change: impl FnOnce(&mut Config),
+    ) -> Self {
+        let parts = Parts { home: Some(store), ..Parts::default() };
+        Self::of_parts(parts, network(), sims(backends).await, change).await
     }
 
     /// A gateway without a backend of its own, which is to find some.
@@ -155,6 +162,16 @@ impl World {
         sims: Vec<Sim>,
         change: impl FnOnce(&mut Config),
     ) -> Self {
+        let parts = Parts { pod, ..Parts::default() };
+        Self::of_parts(parts, network, sims, change).await
+    }
+
+    async fn of_parts(
+        parts: Parts,
+        network: Arc<dyn Network>,
+        sims: Vec<Sim>,
+        change: impl FnOnce(&mut Config),
+    ) -> Self {
         let urls: Vec<(String, String)> =
             sims.iter().map(|sim| (sim.name().to_owned(), sim.url())).collect();
         let named: Vec<(&str, &str)> =
@@ -171,7 +188,7 @@ impl World {
         let written = Arc::new(Mutex::new(config.clone()));
         let read = Arc::clone(&written);
         let source: Reread = Arc::new(move || Ok(read.lock().unwrap().clone()));
-        let parts = Parts { source: Some(source), pod, ..Parts::default() };
+        let parts = Parts { source: Some(source), ..parts };
         let running = run::start(config, network, &tasks, parts).await.unwrap();
         let (front, admin) = (running.front_address, running.admin_address.unwrap());
         let reloads = running.reloads.clone();
@@ -242,6 +259,14 @@ impl World {
         let backend = self.gateway.shared.fleet.by_name(name).unwrap();
         until("the backend is seen to be down", || !backend.is_up()).await;
     }
+}
+
+async fn sims(count: usize) -> Vec<Sim> {
+    let mut sims = Vec::new();
+    for name in ["a", "b", "c", "d", "e", "f", "g", "h"].into_iter().take(count) {
+        sims.push(Sim::start(network(), Options::named(name)).await.unwrap());
+    }
+    sims
 }
 
 /// The defaults without any backend.

@@ -244,7 +244,7 @@ impl Waits<'_> {
     /// Answers that it waits. `None` if somebody else is answering.
     async fn accepted(&self, verdict: Verdict, asked_at: Instant) -> Option<Answer> {
         let config = self.front.shared.config_kept();
-        let noted = self.front.shared.records.journal.durable().await;
+        let noted = self.front.shared.records.journal.durable_body(self.prompt).await;
         let Some(asker) = self.front.askers.take(self.prompt) else {
             let is_too_late = config.prompts.answer_limit <= now().duration_since(asked_at);
             return is_too_late.then(|| Err(self.unknown()));

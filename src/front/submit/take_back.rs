@@ -73,4 +73,3 @@ impl Sending {
         Back::Unknown
     }
 }
-

@@ -313,7 +313,7 @@ impl Sending {
             }
         }
         // What is told must be in the journal.
-        if front.shared.records.journal.durable().await.is_err() {
+        if front.shared.records.journal.durable_body(&prompt).await.is_err() {
             // Its caller is told so when the wait for the verdict is over.
             return;
         }

@@ -1,5 +1,6 @@
 //! The body of a prompt that waits, as it will be sent.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -7,7 +8,9 @@ use serde::{Deserialize, Serialize};
 
 use super::super::people::{MakerRecord, PersonRecord, made_by, makers_of};
 use super::VERSION;
+use super::versions::WAITS;
 use crate::routing::files::Maker;
+use crate::routing::ids::PromptId;
 use crate::routing::owners::Person;
 
 /// What is needed to send a prompt that waits.
@@ -42,6 +45,50 @@ pub struct BodyRecord {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     payer: Option<PersonRecord>,
     body: String,
+    /// In how many parts the body was written; 0 if it is here.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    parts: u32,
+}
+
+/// Identifies a part of a large body.
+#[derive(Clone, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
+pub struct PartKey {
+    pub prompt: PromptId,
+    pub part: u32,
+}
+
+/// A part of a large body.
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+pub struct PartRecord {
+    v: u32,
+    text: String,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde wants it so")]
+fn is_zero(parts: &u32) -> bool {
+    *parts == 0
+}
+
+impl PartKey {
+    /// The key as it is written.
+    #[must_use]
+    pub fn to_text(&self) -> String {
+        format!("{}\0{:06}", self.prompt, self.part)
+    }
+
+    /// Parses a key; `None` if it is not valid.
+    #[must_use]
+    pub fn of_text(text: &str) -> Option<Self> {
+        let (prompt, part) = text.rsplit_once('\0')?;
+        Some(Self { prompt: PromptId::parse(prompt).ok()?, part: part.parse().ok()? })
+    }
+}
+
+impl PartRecord {
+    #[must_use]
+    pub fn new(text: &str) -> Self {
+        Self { v: VERSION, text: text.to_owned() }
+    }
 }
 
 impl BodyRecord {
@@ -58,7 +105,44 @@ impl BodyRecord {
             payer: other_payer.map(PersonRecord::new),
             // A body that was read is JSON, and so UTF-8.
             body: String::from_utf8_lossy(body).into_owned(),
+            parts: 0,
         }
+    }
+
+    #[must_use]
+    pub(in crate::journal) fn text(&self) -> &str {
+        &self.body
+    }
+
+    /// The same record without the body, which is in so many parts. An older Mooring must not take
+    /// it for an empty one.
+    #[must_use]
+    pub(in crate::journal) fn in_parts(self, parts: u32) -> Self {
+        Self { v: WAITS, body: String::new(), parts, ..self }
+    }
+
+    /// The same record with its body, if all parts are there.
+    #[must_use]
+    pub(in crate::journal) fn whole(self, parts: &BTreeMap<u32, PartRecord>) -> Option<Self> {
+        if self.parts == 0 {
+            return Some(self);
+        }
+        let texts = (0..self.parts).map(|part| parts.get(&part).map(|part| part.text.as_str()));
+        let body = texts.collect::<Option<String>>()?;
+        Some(Self { v: VERSION, parts: 0, body, ..self })
+    }
+
+    #[cfg(test)]
+    pub(in crate::journal) fn of_text(body: String) -> Self {
+        let kept = Kept {
+            body: Bytes::from(body),
+            usage_source: None,
+            askers: Vec::new(),
+            sharer: None,
+            payer: None,
+            number: 1.0,
+        };
+        Self::new(&kept)
     }
 
     #[must_use]

@@ -4,14 +4,14 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     AddedRecord, AssetRecord, BindingRecord, BodyRecord, FileRecord, FoundRecord, HomeRecord,
-    MemberRecord, NameRecord, PromptRecord, StateRecord,
+    MemberRecord, NameRecord, PartRecord, PromptRecord, StateRecord,
 };
 
 /// The version of records that this Mooring writes, except those of prompts that wait.
 pub const VERSION: u32 = 1;
 
-/// The version of records of prompts that wait. An older Mooring does not know such prompts, and
-/// must not start: it would lose them.
+/// The version of records of prompts that wait, and of bodies in parts. An older Mooring does not
+/// know them, and must not start: it would lose prompts.
 pub(super) const WAITS: u32 = 2;
 
 /// A kind of record.
@@ -24,10 +24,14 @@ impl Versioned for PromptRecord {
     const NEWEST: u32 = WAITS;
 }
 
+impl Versioned for BodyRecord {
+    const NEWEST: u32 = WAITS;
+}
+
 impl Versioned for BindingRecord {}
 impl Versioned for FileRecord {}
 impl Versioned for AssetRecord {}
-impl Versioned for BodyRecord {}
+impl Versioned for PartRecord {}
 impl Versioned for StateRecord {}
 impl Versioned for AddedRecord {}
 impl Versioned for FoundRecord {}

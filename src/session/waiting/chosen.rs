@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::{Aside, Due, Index};
 use crate::queue::ids::ClientKey;
 use crate::queue::schedule::HandOver;
-use crate::routing::ids::PromptId;
+use crate::routing::ids::{ClientId, PromptId};
 
 impl Index {
     /// A prompt was chosen. `None` if its client's last one is still on the way.
@@ -19,6 +19,22 @@ impl Index {
         self.on_the_way.insert(client.clone(), prompt.clone());
         self.queue.pauses(it.client, Aside::Yes, at);
         Some(Due { prompt, client, backend: it.backend })
+    }
+
+    /// A prompt from before a restart was being sent, as far as is known.
+    pub(super) fn is_on_the_way(&mut self, prompt: &PromptId, at: Duration) {
+        let Some(client) = self.prompts.get(prompt).map(|it| it.client.clone()) else { return };
+        self.on_the_way.entry(client.clone()).or_insert_with(|| prompt.clone());
+        self.pauses_if_on_the_way(&client, at);
+    }
+
+    /// The queue may have forgotten that a prompt of the client is on the way, or not know of it.
+    pub(super) fn pauses_if_on_the_way(&mut self, client: &ClientId, at: Duration) {
+        if self.on_the_way.contains_key(client)
+            && let Some(key) = self.clients.get(client)
+        {
+            self.queue.pauses(ClientKey(key), Aside::Yes, at);
+        }
     }
 
     /// The prompt is not on the way any more.

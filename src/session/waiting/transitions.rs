@@ -58,6 +58,7 @@ impl Waiting {
         let submission = index.submission(prompt, key, last);
         let submitted = submission.map_or(Ok(()), |it| index.queue.submitted(it, at));
         index.queue.sets_aside(key, Aside::Yes, at);
+        index.pauses_if_on_the_way(client, at);
         submitted.map_err(|refused| {
             index.remove(prompt);
             match refused {
@@ -90,6 +91,9 @@ impl Waiting {
         let key = index.insert(prompt, client, (kept, shown), pending.since.min(now));
         if pending.is_waiting() {
             index.queue_up(prompt, key, at);
+        } else {
+            // Whether its backend has it is not known: the next one must not overtake it.
+            index.is_on_the_way(prompt, at);
         }
     }
 
@@ -248,6 +252,9 @@ impl Index {
     fn queue_up(&mut self, prompt: &PromptId, key: PromptKey, at: Duration) {
         if let Some(submission) = self.submission(prompt, key, None) {
             self.queue.restored(submission, at);
+        }
+        if let Some(client) = self.prompts.get(prompt).map(|it| it.client.clone()) {
+            self.pauses_if_on_the_way(&client, at);
         }
     }
 

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use mooring::journal::record::{
     AddedRecord, AssetRecord, Batch, BindingRecord, BodyRecord, FileKey, FileRecord, FoundRecord,
-    HomeRecord, MemberRecord, NameRecord, PromptRecord, Saved, StateRecord,
+    HomeRecord, MemberRecord, NameRecord, PartKey, PartRecord, PromptRecord, Saved, StateRecord,
 };
 use mooring::journal::{JournalError, Store};
 use mooring::net::{Boxed, sleep};
@@ -37,6 +37,7 @@ struct Records {
     states: BTreeMap<Arc<str>, StateRecord>,
     added: BTreeMap<Arc<str>, AddedRecord>,
     found: BTreeMap<Arc<str>, FoundRecord>,
+    parts: BTreeMap<PartKey, PartRecord>,
     members: BTreeMap<Arc<str>, MemberRecord>,
     names: BTreeMap<Arc<str>, NameRecord>,
     assets: BTreeMap<AssetId, AssetRecord>,
@@ -64,11 +65,13 @@ impl Store for Survivor {
         let members = records.members.iter().map(|(url, it)| (url.clone(), it.clone())).collect();
         let names = records.names.iter().map(|(name, it)| (name.clone(), it.clone())).collect();
         let bodies = records.bodies.iter().map(|(id, it)| (id.clone(), it.clone())).collect();
+        let parts = records.parts.iter().map(|(key, it)| (key.clone(), it.clone())).collect();
         let home = records.home.clone();
         Ok(Saved {
             clients,
             prompts,
             bodies,
+            parts,
             files,
             assets,
             states,
@@ -87,7 +90,8 @@ impl Store for Survivor {
             self.power.is_on().await;
             let mut records = self.records.lock().unwrap();
             records.commits += 1;
-            let Records { clients, prompts, bodies, assets, states, .. } = &mut *records;
+            let Records { clients, prompts, bodies, parts, assets, states, .. } = &mut *records;
+            put_all(parts, &batch.parts);
             put_all(bodies, &batch.bodies);
             put_all(clients, &batch.clients);
             put_all(prompts, &batch.prompts);
