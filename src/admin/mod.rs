@@ -63,7 +63,7 @@ impl Service for Admin {
         response
     }
 
-    fn refused(&self, refused: Refusal, _: &[u8]) -> Response<ResponseBody> {
+    fn refused(&self, _: IpAddr, refused: Refusal, _: &[u8]) -> Response<ResponseBody> {
         refusal(refused.status(), &refused.to_string())
     }
 

@@ -9,7 +9,7 @@ use super::keys::BACKENDS;
 use super::problems::Notes;
 use super::suggest::nearest;
 use super::units::{ShowDuration, ShowSize};
-use super::{AuthMode, BackendConfig, Config};
+use super::{AuthMode, BackendConfig, Config, LogTo};
 
 pub(super) fn check(config: &mut Config, notes: &mut Notes) {
     listeners(config, notes);
@@ -24,6 +24,19 @@ pub(super) fn check(config: &mut Config, notes: &mut Notes) {
     itself(config, notes);
     home(config, notes);
     copies(config, notes);
+    logs(config, notes);
+}
+
+/// Two that write into one file do not know where the other was cut off by a full disk.
+fn logs(config: &Config, notes: &mut Notes) {
+    let keys = ["log.audit", "log.access"];
+    let (LogTo::File(audit), LogTo::File(access)) = (&config.log.audit, &config.log.access) else {
+        return;
+    };
+    if notes.are_good(&keys) && audit == access {
+        let what = format!("both logs would be written into `{}`", audit.display());
+        notes.report(notes.written(&keys), what);
+    }
 }
 
 fn listeners(config: &Config, notes: &mut Notes) {

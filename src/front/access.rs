@@ -7,8 +7,9 @@
 mod line;
 
 use std::net::IpAddr;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use http::header::{REFERER, USER_AGENT};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, Version};
@@ -24,8 +25,10 @@ use crate::body::ResponseBody;
 use crate::config::ServerConfig;
 use crate::lines::timestamp;
 use crate::masked::{Masked, mask};
+use crate::net::now;
 use crate::routing::ids::ClientId;
 use crate::routing::realm::ClientName;
+use crate::server::wire::Spoken;
 use crate::shared::Shared;
 
 /// The log target of these records.
@@ -73,19 +76,36 @@ impl Seen {
     }
 }
 
-/// A request that is logged when its answer is there.
+/// The longest path and the longest other text that a line takes, in bytes; more is cut off.
+const PATH_MAX: usize = 2_048;
+const TEXT_MAX: usize = 512;
+
+/// What nginx writes where a client went away before its answer.
+const CLIENT_LEFT: u16 = 499;
+
+/// A request that is written down when its answer is there, or when nobody waits for one any more.
 #[derive(Debug)]
 pub struct Record {
+    shared: Arc<Shared>,
+    /// When it came.
+    came: Instant,
+    is_over: AtomicBool,
+    asked: Asked,
+}
+
+/// What is written of a request itself.
+#[derive(Debug, Default)]
+struct Asked {
     method: Method,
     path: String,
     version: Version,
-    referer: Option<String>,
-    user_agent: Option<String>,
+    referer: Option<Box<[u8]>>,
+    user_agent: Option<Box<[u8]>>,
     /// The client according to the head.
     client: Option<Masked>,
     seen: Seen,
     /// The client's address behind trusted proxies.
-    address: IpAddr,
+    address: Option<IpAddr>,
     request_id: Option<String>,
     /// The user who was let in.
     user: Option<Pass>,
@@ -125,58 +145,93 @@ impl Record {
     ) -> Self {
         let config = front.shared.config();
         let request_id = named_by(&config.server, peer, said.request_id);
-        Self {
+        let asked = Asked {
             method: said.method.clone(),
-            path: said.path.to_owned(),
+            path: cut(said.path.as_bytes(), PATH_MAX),
             version: said.version,
-            referer: said.referer.map(without_query),
-            user_agent: said.user_agent.map(text),
+            referer: said.referer.map(|referer| short(without_query(referer)).into()),
+            user_agent: said.user_agent.map(|agent| short(agent).into()),
             client: client(front, peer, hints).as_ref().map(mask),
             seen: Seen::default(),
-            address: caller::address(&config.server, peer, hints),
+            address: Some(caller::address(&config.server, peer, hints)),
             request_id,
             user: None,
-        }
+        };
+        Self::new(&front.shared, asked)
+    }
+
+    fn new(shared: &Arc<Shared>, asked: Asked) -> Self {
+        let (shared, is_over) = (Arc::clone(shared), AtomicBool::new(false));
+        Self { shared, came: now(), is_over, asked }
     }
 
     #[must_use]
     pub fn of_request<B>(front: &Front, peer: IpAddr, request: &Request<B>) -> Self {
         let (method, path) = (request.method().clone(), request.uri().path());
-        let said = RequestLine::of(method, path, request.version(), |name| {
+        let said = RequestLine::of(method, path, Spoken::of_request(request), |name| {
             request.headers().get(name).map(HeaderValue::as_bytes)
         });
         Self::of(front, peer, &said, &IdentityHints::of(request))
     }
 
+    /// The record of a request that was refused because of its head: what can be read of that.
+    #[must_use]
+    pub fn of_bytes(shared: &Arc<Shared>, peer: IpAddr, read: &[u8]) -> Self {
+        let line = read.split(|byte| matches!(byte, b'\r' | b'\n')).next().unwrap_or_default();
+        let mut words = line.split(|byte| *byte == b' ');
+        let method = words.next().and_then(|word| Method::from_bytes(short(word)).ok());
+        let version = match words.clone().nth(1) {
+            Some(b"HTTP/1.0") => Version::HTTP_10,
+            Some(b"HTTP/2.0" | b"HTTP/2") => Version::HTTP_2,
+            Some(_) | None => Version::HTTP_11,
+        };
+        let path = cut(without_query(words.next().unwrap_or_default()), PATH_MAX);
+        let (method, address) = (method.unwrap_or_default(), Some(peer));
+        Self::new(shared, Asked { method, path, version, address, ..Asked::default() })
+    }
+
+    /// Writes nothing: the request is answered in another way, which writes its line.
+    pub fn leave(&self) {
+        self.is_over.store(true, Ordering::Relaxed);
+    }
+
     /// Sets the user who was let in.
     pub fn is_of(&mut self, user: Option<&Pass>) {
-        self.user = user.cloned();
+        self.asked.user = user.cloned();
     }
 
     /// The place where the handler stores the client.
     #[must_use]
     pub fn seen(&self) -> Seen {
-        self.seen.clone()
+        self.asked.seen.clone()
     }
 
-    pub fn write(&self, shared: &Shared, answer: &Answer<'_>) {
-        shared
-            .access
-            .put(|| line::of(self, answer, &timestamp(), shared.config().log.access_format));
+    /// Writes its line, once.
+    pub fn write(&self, answer: &Answer<'_>) {
+        if self.is_over.swap(true, Ordering::Relaxed) {
+            return;
+        }
+        let shared = &self.shared;
+        let format = || shared.config().log.access_format;
+        shared.access.put(|| line::of(&self.asked, answer, &timestamp(), format()));
         if is_traced() {
-            self.trace(answer);
+            self.asked.trace(answer);
         }
     }
+}
 
+impl Asked {
     fn trace(&self, answer: &Answer<'_>) {
-        let Self { method, path, address, .. } = self;
-        let Answer { backend, placement, bytes, .. } = *answer;
+        let Self { method, path, .. } = self;
+        let address = self.address.map(tracing::field::display);
+        let Answer { backend, placement, .. } = *answer;
+        let bytes = self.bytes(answer);
         let (status, ms) = (answer.status.as_u16(), answer.milliseconds());
         let client = self.client().map(tracing::field::display);
         let (request_id, user) = (self.id(answer), self.user());
         debug!(
             target: TARGET,
-            %method, path, status, bytes, ms, backend, placement, client, %address, request_id, user
+            %method, path, status, bytes, ms, backend, placement, client, address, request_id, user
         );
     }
 
@@ -188,8 +243,24 @@ impl Record {
         self.user.as_ref().map(|pass| pass.user.name.as_str())
     }
 
+    /// The size of the body, if it is known. There is none after a head that was asked for alone.
+    fn bytes(&self, answer: &Answer<'_>) -> Option<u64> {
+        if self.method == Method::HEAD { Some(0) } else { answer.bytes }
+    }
+
     fn id<'a>(&'a self, answer: &Answer<'a>) -> Option<&'a str> {
         self.request_id.as_deref().or(answer.request_id)
+    }
+}
+
+/// Nobody waits for the answer any more: the client went away, or what answered it has failed.
+impl Drop for Record {
+    fn drop(&mut self) {
+        let status = if std::thread::panicking() { 500 } else { CLIENT_LEFT };
+        let status = StatusCode::from_u16(status).unwrap_or_default();
+        let (backend, placement, bytes, request_id) = ("", "", None, None);
+        let took = now().saturating_duration_since(self.came);
+        self.write(&Answer { status, backend, placement, bytes, took, request_id });
     }
 }
 
@@ -240,14 +311,19 @@ fn client(front: &Front, peer: IpAddr, hints: &IdentityHints<'_>) -> Option<Clie
     }
 }
 
-fn text(value: &[u8]) -> String {
-    String::from_utf8_lossy(value).into_owned()
+/// The beginning of a path as text.
+fn cut(text: &[u8], most: usize) -> String {
+    String::from_utf8_lossy(text.get(..most).unwrap_or(text)).into_owned()
 }
 
-/// An address of a page without what may be secret in it.
-fn without_query(referer: &[u8]) -> String {
-    let end = referer.iter().position(|byte| matches!(byte, b'?' | b'#'));
-    text(&referer[..end.unwrap_or(referer.len())])
+fn short(text: &[u8]) -> &[u8] {
+    text.get(..TEXT_MAX).unwrap_or(text)
+}
+
+/// An address without what may be secret in it.
+fn without_query(address: &[u8]) -> &[u8] {
+    let end = address.iter().position(|byte| matches!(byte, b'?' | b'#'));
+    &address[..end.unwrap_or(address.len())]
 }
 
 fn name_of_request(value: &[u8]) -> Option<String> {
@@ -259,6 +335,14 @@ fn name_of_request(value: &[u8]) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_address_is_written_without_its_query_and_long_texts_are_cut() {
+        assert_eq!(without_query(b"http://g/page?token=secret#x"), b"http://g/page");
+        assert_eq!(without_query(b"/page#token"), b"/page");
+        assert_eq!(cut(&[0xff; 4], 2), "\u{fffd}\u{fffd}");
+        assert_eq!(short(&[b'x'; TEXT_MAX + 1]).len(), TEXT_MAX);
+    }
 
     #[test]
     fn a_request_has_the_name_that_a_log_can_take() {

@@ -198,7 +198,7 @@ pub async fn answer(
     headers::time(&mut response, took);
     front.shared.metrics.answered(response.status(), took);
     if let Some(record) = recorded {
-        record.write(&front.shared, &access::Answer::of(&response, took));
+        record.write(&access::Answer::of(&response, took));
     }
     response
 }

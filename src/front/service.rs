@@ -7,6 +7,7 @@ use std::time::Duration;
 use http::{Request, Response};
 use hyper::body::Incoming;
 
+use super::access;
 use super::error::GatewayError;
 use super::passthrough::connection::PassthroughConnection;
 use super::unavailable::Asker;
@@ -28,12 +29,16 @@ impl Service for FrontService {
         super::answer(Arc::clone(&self.0), peer, request).await
     }
 
-    fn refused(&self, refusal: Refusal, read: &[u8]) -> Response<ResponseBody> {
+    fn refused(&self, peer: IpAddr, refusal: Refusal, read: &[u8]) -> Response<ResponseBody> {
         // How much of the head has arrived depends on timing; the form of the answer must not.
         let asker = if refusal.is_of_size() { Asker::of_bytes(read) } else { Asker::program() };
         let error = GatewayError::BadRequest(refusal);
         let response = failed_for(&self.0.shared, &error, asker);
         self.0.shared.metrics.answered(response.status(), Duration::ZERO);
+        if access::is_recorded(&self.0.shared) {
+            let record = access::Record::of_bytes(&self.0.shared, peer, read);
+            record.write(&access::Answer::of(&response, Duration::ZERO));
+        }
         response
     }
 

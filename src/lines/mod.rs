@@ -6,7 +6,8 @@
 
 mod sink;
 
-use std::sync::OnceLock;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, OnceLock};
 
 use prometheus_client::metrics::counter::Counter;
 use tokio::sync::mpsc;
@@ -17,8 +18,9 @@ use tracing_subscriber::fmt::time::{FormatTime as _, SystemTime};
 use crate::tasks::Tasks;
 pub use sink::{NotOpened, Sink};
 
-/// How many lines may wait for the disk.
+/// How many lines may wait for the disk, and how many bytes they may have.
 const WAITING_MAX: usize = 4_096;
+const BYTES_MAX: usize = 8 << 20;
 
 /// How many lines are written in one step.
 const BATCH: usize = 256;
@@ -30,18 +32,20 @@ pub struct Lines {
     about: About,
 }
 
-/// What a log is called, and how many of its lines were lost.
+/// What a log is called, how many of its lines were lost, and how many bytes wait.
 #[derive(Clone, Debug)]
 struct About {
     name: &'static str,
     lost: Counter,
+    waiting: Arc<AtomicUsize>,
 }
 
 impl Lines {
     /// Takes nothing until it is started.
     #[must_use]
     pub fn new(name: &'static str, lost: Counter) -> Self {
-        Self { queue: OnceLock::new(), about: About { name, lost } }
+        let waiting = Arc::default();
+        Self { queue: OnceLock::new(), about: About { name, lost, waiting } }
     }
 
     /// Begins to write. It ends with `tasks`, after what came until then.
@@ -60,10 +64,14 @@ impl Lines {
     /// Takes a line, which ends with `\n`. It is made only if it goes somewhere.
     pub fn put(&self, line: impl FnOnce() -> String) {
         let Some(queue) = self.queue.get() else { return };
-        match queue.try_reserve() {
-            Ok(room) => room.send(line()),
-            Err(_) => self.lose(),
+        let Ok(room) = queue.try_reserve() else { return self.lose() };
+        let line = line();
+        let waiting = &self.about.waiting;
+        if BYTES_MAX < waiting.fetch_add(line.len(), Ordering::Relaxed) + line.len() {
+            waiting.fetch_sub(line.len(), Ordering::Relaxed);
+            return self.lose();
         }
+        room.send(line);
     }
 
     /// Counts a line that is not written.
@@ -94,19 +102,22 @@ async fn write(mut lines: mpsc::Receiver<String>, mut sink: Sink, about: About, 
         let mut batch = Vec::new();
         let count = tokio::select! {
             biased;
-            count = lines.recv_many(&mut batch, BATCH) => count,
+            // First, so that it is seen also while lines come without end.
             () = tasks.stopping() => {
                 lines.close();
                 lines.recv_many(&mut batch, BATCH).await
             }
+            count = lines.recv_many(&mut batch, BATCH) => count,
         };
         if count == 0 {
             return;
         }
+        let bytes = batch.iter().map(String::len).sum();
         let written = tokio::task::spawn_blocking(move || {
             let written = sink.write(&batch);
             (sink, written)
         });
+        about.waiting.fetch_sub(bytes, Ordering::Relaxed);
         let Ok((same, written)) = written.await else { return };
         sink = same;
         match written {

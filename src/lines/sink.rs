@@ -63,7 +63,9 @@ impl Sink {
 
     /// Writes lines. After a failure the others are tried all the same.
     pub(super) fn write(&mut self, lines: &[String]) -> Result<(), NotWritten> {
-        self.follow_name();
+        if let Err(error) = self.follow_name() {
+            return Err(NotWritten { lost: u64::try_from(lines.len()).unwrap_or(u64::MAX), error });
+        }
         let mut failed: Option<NotWritten> = None;
         for line in lines {
             if let Err(error) = self.write_line(line) {
@@ -96,17 +98,25 @@ impl Sink {
     }
 
     /// Opens the file again if its name is that of no file or another one now. If that fails, the
-    /// one before goes on.
-    fn follow_name(&mut self) {
-        let To::File { path, file } = &mut self.to else { return };
+    /// one before goes on while it has a name: what is written into a file without one is gone.
+    fn follow_name(&mut self) -> io::Result<()> {
+        let To::File { path, file } = &mut self.to else { return Ok(()) };
         let id = |metadata: fs::Metadata| (metadata.dev(), metadata.ino());
         let is_same = match (fs::metadata(&*path).map(id), file.metadata().map(id)) {
             (Ok(named), Ok(open)) => named == open,
             (Err(_), _) | (_, Err(_)) => false,
         };
-        if !is_same && let Ok(anew) = open(path) {
-            *file = anew;
-            self.is_torn = false;
+        if is_same {
+            return Ok(());
+        }
+        match open(path) {
+            Ok(anew) => {
+                *file = anew;
+                self.is_torn = false;
+                Ok(())
+            }
+            Err(error) if file.metadata().is_ok_and(|it| it.nlink() == 0) => Err(error),
+            Err(_) => Ok(()),
         }
     }
 }
@@ -152,7 +162,8 @@ mod tests {
         assert_eq!(fs::read_to_string(&old).unwrap(), "one\n");
         assert_eq!(fs::read_to_string(&path).unwrap(), "two\n");
         fs::remove_dir_all(folder.path()).unwrap();
-        sink.write(&lines(&["three"])).unwrap();
+        let failed = sink.write(&lines(&["three", "four"])).unwrap_err();
+        assert_eq!(failed.lost, 2, "a file without a name keeps nothing");
     }
 
     #[test]

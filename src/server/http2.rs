@@ -157,7 +157,7 @@ async fn answer(
             wire.mark(&mut request);
             service.answer(peer.ip(), request).await
         }
-        Err((refusal, head)) => service.refused(refusal, &head),
+        Err((refusal, head)) => service.refused(peer.ip(), refusal, &head),
     }
 }
 

@@ -248,7 +248,7 @@ mod tests {
             Response::new(ResponseBody::whole(vec![b'x'; LENGTH]))
         }
 
-        fn refused(&self, refusal: Refusal, _: &[u8]) -> Response<ResponseBody> {
+        fn refused(&self, _: IpAddr, refusal: Refusal, _: &[u8]) -> Response<ResponseBody> {
             Response::new(ResponseBody::whole(refusal.to_string()))
         }
 

@@ -78,8 +78,9 @@ pub trait Service: Clone + Send + Sync + 'static {
         request: Request<Incoming>,
     ) -> impl Future<Output = Response<ResponseBody>> + Send;
 
-    /// The answer to a request that is refused because of its head. `read` is what was read of it.
-    fn refused(&self, refusal: Refusal, read: &[u8]) -> Response<ResponseBody>;
+    /// The answer to a request of a peer that is refused because of its head. `read` is what was
+    /// read of it.
+    fn refused(&self, peer: IpAddr, refusal: Refusal, read: &[u8]) -> Response<ResponseBody>;
 
     /// True once a stop was requested: persistent connections are closed after their answer.
     fn is_leaving(&self) -> bool;
@@ -294,7 +295,7 @@ async fn serve(
         conn = match Box::pin(handshake::open(conn, &tls, &mut heads, &mut stopping)).await {
             Opened::Secured(conn) => conn,
             Opened::Plain(conn) => {
-                let response = service.refused(Refusal::PlainHttp, &conn.read);
+                let response = service.refused(peer.ip(), Refusal::PlainHttp, &conn.read);
                 return Box::pin(turn_away(conn, response, &tasks, seat.pace())).await;
             }
             Opened::Failed => return,
@@ -319,7 +320,7 @@ async fn serve(
         let message = match heads.next(&mut conn, &mut stopping).await {
             Next::Ended => return,
             Next::Refused(refusal) => {
-                let response = service.refused(refusal, &conn.read);
+                let response = service.refused(peer.ip(), refusal, &conn.read);
                 return Box::pin(turn_away(conn, response, &tasks, seat.pace())).await;
             }
             Next::Asked(message) => message,
@@ -385,7 +386,7 @@ mod tests {
             Response::new(ResponseBody::whole("fine"))
         }
 
-        fn refused(&self, refusal: Refusal, _: &[u8]) -> Response<ResponseBody> {
+        fn refused(&self, _: IpAddr, refusal: Refusal, _: &[u8]) -> Response<ResponseBody> {
             Response::new(ResponseBody::whole(refusal.to_string()))
         }
 

@@ -1,6 +1,6 @@
 //! What carries a connection: plain TCP or TLS.
 
-use http::Request;
+use http::{Request, Version};
 
 use crate::net::Buffered;
 
@@ -32,5 +32,18 @@ impl Wire {
     #[must_use]
     pub fn of_request<B>(request: &Request<B>) -> Self {
         request.extensions().get().copied().unwrap_or_default()
+    }
+}
+
+/// The version of HTTP in which a request came. It is in the extensions of requests that were
+/// translated from another one.
+#[derive(Clone, Copy, Debug)]
+pub struct Spoken(pub Version);
+
+impl Spoken {
+    #[must_use]
+    pub fn of_request<B>(request: &Request<B>) -> Version {
+        let spoken: Option<&Self> = request.extensions().get();
+        spoken.map_or(request.version(), |spoken| spoken.0)
     }
 }

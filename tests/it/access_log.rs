@@ -1,7 +1,7 @@
 //! The access log: one line for each request, whichever way it is answered, and no secret in any.
 
 use http::Method;
-use mooring::config::AccessFormat;
+use mooring::config::{AccessFormat, OnOff};
 use mooring::lines::Sink;
 use mooring::sim::{Options, Sim};
 use mooring::tasks::Tasks;
@@ -18,10 +18,17 @@ const FROM: [(&str, &str); 5] = [
     ("referer", "http://g/page?token=secret"),
 ];
 
-async fn lines(path: &std::path::Path, count: usize) -> Vec<String> {
+/// So many lines, and no more.
+pub(crate) async fn lines(path: &std::path::Path, count: usize) -> Vec<String> {
     let text = || std::fs::read_to_string(path).unwrap_or_default();
     until("the access log has its lines", || count <= text().lines().count()).await;
-    text().lines().map(str::to_owned).collect()
+    let lines: Vec<String> = text().lines().map(str::to_owned).collect();
+    assert_eq!(lines.len(), count, "{lines:?}");
+    lines
+}
+
+fn read(line: &str) -> Value {
+    serde_json::from_str(line).unwrap()
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -35,13 +42,15 @@ async fn each_request_is_one_line_whichever_way_it_is_answered() {
     // Passed on as bytes, answered by hyper, and refused.
     let asked = ["/some/pack/route?token=secret", "/history?token=secret", "/a/..%2fb"];
     let mut answers = Vec::new();
-    for path in asked {
-        answers.push(send(daemon.front, Method::GET, path, &FROM, "").await);
+    let mut written = Vec::new();
+    for (count, target) in (1..).zip(asked) {
+        answers.push(send(daemon.front, Method::GET, target, &FROM, "").await);
+        // The line of what is passed on comes after its body.
+        written = lines(&path, count).await;
     }
-    let written = lines(&path, 3).await;
     for ((line, asked), answer) in written.iter().zip(asked).zip(&answers) {
         assert!(!line.contains("secret"), "{line}");
-        let read: Value = serde_json::from_str(line).unwrap();
+        let read = read(line);
         let path = asked.split_once('?').map_or(asked, |(path, _)| path);
         let expected = json!({
             "method": "GET", "path": path, "protocol": "HTTP/1.1", "status": answer.status,
@@ -54,15 +63,14 @@ async fn each_request_is_one_line_whichever_way_it_is_answered() {
         assert!(read["client"].as_str().unwrap().starts_with("c-"), "{line}");
         assert!(read["ms"].as_f64().unwrap() > 0.0, "{line}");
     }
-    let first: Value = serde_json::from_str(&written[0]).unwrap();
+    let first = read(&written[0]);
     assert_eq!((&first["backend"], &first["status"]), (&json!("gpu-1"), &json!(404)));
     // A socket is one request. A file that was renamed goes on under its name.
     std::fs::rename(&path, folder.path().join("access.log.1")).unwrap();
     let _socket = Socket::open(daemon.front, "/ws?clientId=bob").await;
     let body = json!({ "client_id": "bob", "prompt": quick(1) }).to_string();
     send(daemon.front, Method::POST, "/prompt", &[], &body).await;
-    let written = lines(&path, 2).await;
-    let read: Vec<Value> = written.iter().map(|it| serde_json::from_str(it).unwrap()).collect();
+    let read: Vec<Value> = lines(&path, 2).await.iter().map(|line| read(line)).collect();
     assert_eq!((&read[0]["path"], &read[0]["status"]), (&json!("/ws"), &json!(101)));
     assert_eq!((&read[1]["path"], &read[1]["method"]), (&json!("/prompt"), &json!("POST")));
     assert_eq!(read[0]["client"], read[1]["client"]);
@@ -70,13 +78,71 @@ async fn each_request_is_one_line_whichever_way_it_is_answered() {
     daemon.kill();
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn combined_is_what_tools_for_other_servers_read() {
-    let world = World::with(1, |config| config.log.access_format = AccessFormat::Combined).await;
+/// An access log of a world.
+pub(crate) fn started(world: &World) -> (tempfile::TempDir, std::path::PathBuf, Tasks) {
     let (folder, tasks) = (tempfile::tempdir().unwrap(), Tasks::default());
     let path = folder.path().join("access.log");
     let sink = Sink::file("log.access", path.clone()).unwrap();
     world.gateway.shared.access.start(sink, &tasks);
+    (folder, path, tasks)
+}
+
+/// Sends bytes, and closes the connection when the answer has begun, or at once.
+async fn say(world: &World, bytes: &[u8], answer: Wanted) {
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    let (host, port) = (world.front.ip().to_string(), world.front.port());
+    let mut stream = network().connect(&host, port).await.unwrap();
+    stream.write_all(bytes).await.unwrap();
+    match answer {
+        Wanted::Yes => assert_ne!(stream.read(&mut [0; 64]).await.unwrap(), 0),
+        Wanted::No => {}
+    }
+}
+
+enum Wanted {
+    Yes,
+    No,
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_refused_because_of_its_head_is_in_it() {
+    let world = World::new(1).await;
+    let (_folder, path, tasks) = started(&world);
+    let long = format!("GET /{} HTTP/1.1\r\nhost: g\r\n\r\n", "x".repeat(40_000));
+    let heads = [
+        ("TRACE /a?token=secret HTTP/1.1\r\nhost: g\r\n\r\n", "TRACE", "/a"),
+        ("GET /b HTTP/1.1\r\nhost: g\r\nhost: h\r\n\r\n", "GET", "/b"),
+        (&long, "GET", &long[4..4 + 2_048]),
+    ];
+    for (count, (head, method, target)) in (1..).zip(heads) {
+        say(&world, head.as_bytes(), Wanted::Yes).await;
+        let line = read(&lines(&path, count).await[count - 1]);
+        assert_eq!((&line["method"], &line["path"]), (&json!(method), &json!(target)));
+        let status = line["status"].as_u64().unwrap();
+        assert!((400..=431).contains(&status), "{line}");
+    }
+    tasks.stop();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_goes_away_before_the_answer_is_in_it_on_both_ways() {
+    for passthrough in [OnOff::On, OnOff::Off] {
+        let world = World::with(1, |config| config.server.passthrough = passthrough).await;
+        world.all_up().await;
+        let (_folder, path, tasks) = started(&world);
+        world.sim("a").set_faults(|faults| faults.latency_ms = 3_600_000);
+        let head = b"GET /a/pack?token=secret HTTP/1.1\r\nhost: localhost\r\n\r\n";
+        say(&world, head, Wanted::No).await;
+        let line = read(&lines(&path, 1).await[0]);
+        assert_eq!((&line["path"], &line["status"]), (&json!("/a/pack"), &json!(499)));
+        tasks.stop();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn combined_is_what_tools_for_other_servers_read() {
+    let world = World::with(1, |config| config.log.access_format = AccessFormat::Combined).await;
+    let (_folder, path, tasks) = started(&world);
     send(world.front, Method::GET, "/system_stats", &FROM[2..], "").await;
     let line = lines(&path, 1).await.remove(0);
     let (before, after) = line.split_once(" [").unwrap();

@@ -25,6 +25,7 @@ use tokio_rustls::client::TlsStream;
 use tokio_rustls::rustls::crypto::ring;
 use tokio_rustls::rustls::{ClientConfig, RootCertStore};
 
+use crate::access_log;
 use crate::certificates::{Authority, Pair, dial, read};
 use crate::passthrough::{Act, world};
 use crate::process::Daemon;
@@ -162,8 +163,12 @@ async fn what_http_1_refuses_is_refused_and_the_connection_stays() {
         assert_eq!((response.status().as_u16(), told.as_str()), (expected, code));
     }
     // A page of this very origin, by `:authority`.
+    let (_folder, log, tasks) = access_log::started(&world);
     let own = build("GET", &[("origin", uri("").as_str())]);
     assert_eq!(sender.send_request(own).await.unwrap().status(), 200);
+    let line = access_log::lines(&log, 1).await.remove(0);
+    assert!(line.contains(r#""protocol":"HTTP/2.0""#), "{line}");
+    tasks.stop();
 }
 
 /// hyper leaves the body of an answer to HEAD out for HTTP/1.1 alone.

@@ -11,6 +11,7 @@ use tracing::trace;
 
 use super::after::After;
 use super::exchange::{Answered, Broken, Exchange, ExchangeParams};
+use super::passed::PassedRequest;
 use super::request::{HEAD_MAX, Parsed, Plain, parse};
 use super::route_cache::RouteCache;
 use crate::auth::{Pass, Refusal};
@@ -54,26 +55,6 @@ enum Next {
     Nothing,
     Other,
     PassedRequest(PassedRequest),
-}
-
-/// A request that is being passed on.
-struct PassedRequest {
-    bytes: usize,
-    is_head: bool,
-    closes: bool,
-    may_be_repeated: bool,
-    target: Result<Target, GatewayError>,
-    /// The base path that was removed from its path and must be added to the answer, even if the
-    /// configuration changes. `None` if there was none.
-    base: Option<BasePath>,
-    came: Instant,
-    /// How long an answer may take to begin, and how long its body may make no progress.
-    answer_timeout: Duration,
-    body_timeout: Duration,
-    /// Only created if access records are logged.
-    recorded: Option<access::Record>,
-    /// The user who was let in. `None` if everybody may come in.
-    pass: Option<Pass>,
 }
 
 impl Passthrough for PassthroughConnection {
@@ -203,7 +184,7 @@ impl PassthroughConnection {
         asked: PassedRequest,
     ) -> After {
         let closes = asked.closes || self.front.shared.is_leaving();
-        let Ok(target) = &asked.target else { return After::Elsewhere };
+        let Ok(target) = &asked.target else { return asked.is_answered_elsewhere() };
         if matches!(target.reason, Reason::Placed | Reason::Moved) {
             // The answer reveals a binding, which must survive a restart.
             let _ = self.front.shared.records.journal.durable().await;
@@ -223,7 +204,7 @@ impl PassthroughConnection {
                 }
                 After::BreaksOff
             }
-            Err(Failed::NotSent) => After::Elsewhere,
+            Err(Failed::NotSent) => asked.is_answered_elsewhere(),
             // The backend may have received the request, so it is not sent again.
             Err(Failed::Barred) => {
                 self.front.shared.metrics.guests.refused(Refusal::Unknown.as_str());
@@ -234,7 +215,7 @@ impl PassthroughConnection {
                 };
                 self.refuse(conn, &asked, &error, closes).await
             }
-            Err(Failed::Unanswered(_)) if asked.may_be_repeated => After::Elsewhere,
+            Err(Failed::Unanswered(_)) if asked.may_be_repeated => asked.is_answered_elsewhere(),
             Err(Failed::Exchange(error) | Failed::Unanswered(error)) => {
                 let error = GatewayError::exchange(&target.backend.name(), error);
                 self.refuse(conn, &asked, &error, closes).await
@@ -326,9 +307,12 @@ impl PassthroughConnection {
         if let Some(record) = &asked.recorded {
             let status = response.status();
             let bytes = http_body::Body::size_hint(response.body()).exact();
-            let (backend, placement, request_id) = ("", "", None);
+            let target = asked.target.as_ref().ok();
+            let called = target.map(|target| target.backend.name());
+            let backend = called.as_deref().unwrap_or_default();
+            let (placement, request_id) = ("", None);
             let answer = access::Answer { status, backend, placement, bytes, took, request_id };
-            record.write(&self.front.shared, &answer);
+            record.write(&answer);
         }
         self.scratch.clear();
         write_own(&response, asked.is_head, closes, &mut self.scratch);
@@ -346,7 +330,7 @@ impl PassthroughConnection {
             let (bytes, took) = (answered.length, answered.took);
             let request_id = None;
             let answer = access::Answer { status, backend, placement, bytes, took, request_id };
-            record.write(&self.front.shared, &answer);
+            record.write(&answer);
         }
         for buffer in [&mut self.request, &mut self.scratch] {
             if KEPT_MAX < buffer.capacity() {

@@ -8,6 +8,7 @@
 //! - [`request`]: decides whether a request is a plain read, and writes its head for the backend
 //! - [`answer`]: reads the head of an answer, and writes it for the client
 //! - [`exchange`]: one request and its answer, on two connections
+//! - `passed`: what is known of a request when it goes
 //! - [`route_cache`]: the caller and the target of a connection's requests
 //! - [`connection`]: one request after the other; [`after`]: what becomes of it after one
 //!
@@ -17,5 +18,6 @@ pub mod after;
 pub mod answer;
 pub mod connection;
 pub mod exchange;
+mod passed;
 pub mod request;
 pub mod route_cache;

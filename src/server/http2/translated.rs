@@ -6,6 +6,7 @@ use http_body::Body;
 
 use crate::server::message::{self, Becomes, Head};
 use crate::server::refusal::Refusal;
+use crate::server::wire::Spoken;
 
 /// The same request in the form of HTTP/1.1, if it may be answered.
 ///
@@ -43,6 +44,7 @@ pub(super) fn translated<B: Body>(
     *request.uri_mut() =
         target.parse::<Uri>().map_err(|_| refused(Refusal::Malformed("its target")))?;
     *request.version_mut() = Version::HTTP_11;
+    request.extensions_mut().insert(Spoken(Version::HTTP_2));
     Ok(request)
 }
 
