@@ -75,18 +75,24 @@ async fn cancel(sessions: &Arc<Sessions>, meant: Meant) -> Result<bool, GatewayE
         let (ended, began) = end_waiting(sessions, waiting);
         prompts.extend(began);
         let patience = sessions.shared.config().fleet.probe_timeout;
-        let mut arrived = on_the_way::arrived(sessions, prompts, Some(patience)).await;
-        let cancelled = cancel_at(sessions, std::mem::take(&mut arrived.located)).await;
+        let stopped = on_the_way::stop(sessions, prompts);
+        let later = async {
+            let mut arrived = stopped.on_the_way.arrived(sessions, Some(patience)).await;
+            let cancelled = cancel_at(sessions, std::mem::take(&mut arrived.located)).await;
+            (arrived, cancelled)
+        };
+        let (cancelled, (arrived, cancelled_later)) =
+            tokio::join!(cancel_at(sessions, stopped.located), later);
         let is_known = arrived.is_known(sessions);
-        let is_any = 0 < ended + arrived.deleted;
+        let is_any = 0 < ended + stopped.deleted + arrived.deleted;
         if !arrived.late.is_empty() {
             let own = Arc::clone(sessions);
             sessions.shared.tasks.spawn(async move {
-                let arrived = on_the_way::arrived(&own, arrived.late, None).await;
+                let arrived = arrived.late.arrived(&own, None).await;
                 let _told_before = cancel_at(&own, arrived.located).await;
             });
         }
-        let is_any = cancelled? || is_any;
+        let is_any = cancelled? || cancelled_later? || is_any;
         is_known?;
         settled(sessions).await?;
         Ok(is_any)

@@ -272,17 +272,23 @@ async fn delete(sessions: &Arc<Sessions>, meant: Meant) -> Result<(), GatewayErr
     let Meant { located: mut prompts, waiting } = meant;
     prompts.extend(end_waiting(sessions, waiting).1);
     let patience = sessions.shared.config().fleet.probe_timeout;
-    let mut arrived = on_the_way::arrived(sessions, prompts, Some(patience)).await;
-    let deleted = delete_at(sessions, std::mem::take(&mut arrived.located)).await;
+    let stopped = on_the_way::stop(sessions, prompts);
+    let later = async {
+        let mut arrived = stopped.on_the_way.arrived(sessions, Some(patience)).await;
+        let deleted = delete_at(sessions, std::mem::take(&mut arrived.located)).await;
+        (arrived, deleted)
+    };
+    let (deleted, (arrived, deleted_later)) =
+        tokio::join!(delete_at(sessions, stopped.located), later);
     let is_known = arrived.is_known(sessions);
     if !arrived.late.is_empty() {
         let own = Arc::clone(sessions);
         sessions.shared.tasks.spawn(async move {
-            let arrived = on_the_way::arrived(&own, arrived.late, None).await;
+            let arrived = arrived.late.arrived(&own, None).await;
             let _told_before = delete_at(&own, arrived.located).await;
         });
     }
-    deleted.and(is_known)?;
+    deleted.and(deleted_later).and(is_known)?;
     settled(sessions).await
 }
 

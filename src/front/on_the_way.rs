@@ -22,21 +22,35 @@ use crate::session::{Client, Sessions};
 /// How soon the end of a prompt is known that is not pending any more. That takes two locks.
 const ENDS_WITHIN: Duration = Duration::from_secs(1);
 
-/// The prompts of a command, when it is known where they are.
+/// The prompts of a command. Of those that were on their way nothing more is sent.
+#[derive(Debug, Default)]
+pub(super) struct Stopped {
+    /// Those that a backend has, or that nobody here knows.
+    pub(super) located: Located,
+    /// How many have ended because nothing of them was sent.
+    pub(super) deleted: usize,
+    pub(super) on_the_way: OnTheWay,
+}
+
+/// Prompts of which it is not known yet where they are.
+#[derive(Debug, Default)]
+pub(super) struct OnTheWay(Vec<(PromptId, BackendId, Arc<Client>, Arc<Completion>)>);
+
+/// Those that were on their way, when it is known where they are.
 #[derive(Debug, Default)]
 pub(super) struct Arrived {
-    /// Those that a backend has, or that nobody here knows.
+    /// Those that a backend has.
     pub(super) located: Located,
     /// How many have ended because they were deleted on the way.
     pub(super) deleted: usize,
     /// Those that are still on their way after the wait.
-    pub(super) late: Located,
+    pub(super) late: OnTheWay,
 }
 
 impl Arrived {
     /// What the caller is told if the wait was too short.
     pub(super) fn is_known(&self, sessions: &Sessions) -> Result<(), GatewayError> {
-        let Some((prompt, backend)) = self.late.first() else { return Ok(()) };
+        let Some((prompt, backend, ..)) = self.late.0.first() else { return Ok(()) };
         let backend = sessions.shared.fleet.get(*backend).name().to_string();
         Err(GatewayError::StateUnknown { backend, prompt: prompt.to_string() })
     }
@@ -50,50 +64,60 @@ enum Place {
     Deleted,
 }
 
-/// Sends none of these any more, and waits until it is known where those are that were sent; no
-/// longer than `patience`, if there is one.
-pub(super) async fn arrived(
-    sessions: &Arc<Sessions>,
-    prompts: Located,
-    patience: Option<Duration>,
-) -> Arrived {
+/// Sends none of these any more. Those that are at a backend are to be looked after at once: what
+/// waits there may begin while the others are waited for.
+pub(super) fn stop(sessions: &Arc<Sessions>, prompts: Located) -> Stopped {
+    let mut found = Stopped::default();
     if !sessions.waiting.is_used() {
-        return Arrived { located: prompts, ..Arrived::default() };
+        return Stopped { located: prompts, ..found };
     }
-    let until = patience.map(|patience| now() + patience);
-    let mut arrived = Arrived::default();
-    let mut on_the_way = Vec::new();
-    // All are stopped before the first is waited for.
     for (prompt, backend) in prompts {
         match stopped(sessions, &prompt, backend) {
-            Place::At(backend) => arrived.located.push((prompt, backend)),
-            Place::Deleted => arrived.deleted += 1,
+            Place::At(backend) => found.located.push((prompt, backend)),
+            Place::Deleted => found.deleted += 1,
             Place::OnTheWay(client, completion) => {
-                on_the_way.push((prompt, backend, client, completion));
+                found.on_the_way.0.push((prompt, backend, client, completion));
             }
         }
     }
-    for (prompt, backend, client, completion) in on_the_way {
-        let too_late = async {
-            let Some(until) = until else { return pending().await };
-            sleep(until.saturating_duration_since(now())).await;
-        };
-        let place = tokio::select! {
-            biased;
-            place = landed(sessions, &client, &prompt) => Some(place),
-            () = too_late => None,
-            () = sessions.shared.tasks.stopping() => None,
-        };
-        match place {
-            None => arrived.late.push((prompt, backend)),
-            Some(Some(at)) => arrived.located.push((prompt, at)),
-            Some(None) => {
-                let end = timeout(ENDS_WITHIN, completion.end()).await;
-                arrived.deleted += usize::from(end == Ok(End::Deleted));
+    found
+}
+
+impl OnTheWay {
+    pub(super) fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// Waits until it is known where they are; no longer than `patience`, if there is one.
+    pub(super) async fn arrived(
+        self,
+        sessions: &Arc<Sessions>,
+        patience: Option<Duration>,
+    ) -> Arrived {
+        let until = patience.map(|patience| now() + patience);
+        let mut arrived = Arrived::default();
+        for (prompt, backend, client, completion) in self.0 {
+            let too_late = async {
+                let Some(until) = until else { return pending().await };
+                sleep(until.saturating_duration_since(now())).await;
+            };
+            let place = tokio::select! {
+                biased;
+                place = landed(sessions, &client, &prompt) => Some(place),
+                () = too_late => None,
+                () = sessions.shared.tasks.stopping() => None,
+            };
+            match place {
+                None => arrived.late.0.push((prompt, backend, client, completion)),
+                Some(Some(at)) => arrived.located.push((prompt, at)),
+                Some(None) => {
+                    let end = timeout(ENDS_WITHIN, completion.end()).await;
+                    arrived.deleted += usize::from(end == Ok(End::Deleted));
+                }
             }
         }
+        arrived
     }
-    arrived
 }
 
 /// Nothing of the prompt is sent from now on.

@@ -78,7 +78,9 @@ impl Queue {
         let Some(it) = self.clients.prompts.remove(&prompt) else { return false };
         if let Some(client) = self.clients.clients.get_mut(&it.client) {
             client.waiting.remove(&it.own(prompt));
-            client.rounds.pop_last();
+            if let Some(Round(round, _)) = client.rounds.pop_last() {
+                self.turns.gives_back(it.sharer, it.member, round);
+            }
         }
         let shape = self.shapes.get_mut(it.shape);
         shape.prompts = shape.prompts.saturating_sub(1);

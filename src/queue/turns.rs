@@ -43,6 +43,14 @@ impl Turns {
         }
     }
 
+    /// A prompt of this round is not wanted any more: what its member submits next may have it.
+    pub(super) fn gives_back(&mut self, sharer: SharerKey, member: MemberKey, round: u64) {
+        let Some(circle) = self.0.get_mut(&sharer) else { return };
+        if let Some(member) = circle.members.get_mut(&member) {
+            member.next = member.next.min(round);
+        }
+    }
+
     /// One prompt less of the member. Who has none is forgotten.
     pub(super) fn leaves(&mut self, sharer: SharerKey, member: MemberKey) {
         let Some(circle) = self.0.get_mut(&sharer) else { return };
@@ -75,6 +83,18 @@ mod tests {
         turns.goes(HOME, 1);
         assert_eq!([turns.arrives(HOME, BOB), turns.arrives(HOME, BOB)], [1, 2]);
         assert_eq!(turns.arrives(SharerKey(2), ADA), 0, "another share has rounds of its own");
+    }
+
+    #[test]
+    fn who_clears_many_prompts_does_not_wait_for_their_rounds() {
+        let mut turns = Turns::default();
+        let rounds: Vec<u64> = (0..500).map(|_| turns.arrives(HOME, ADA)).collect();
+        turns.goes(HOME, 0);
+        for round in rounds.into_iter().skip(1).rev() {
+            turns.gives_back(HOME, ADA, round);
+            turns.leaves(HOME, ADA);
+        }
+        assert_eq!([turns.arrives(HOME, ADA), turns.arrives(HOME, BOB)], [1, 0]);
     }
 
     #[test]

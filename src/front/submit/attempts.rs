@@ -2,6 +2,8 @@
 //! has the nodes and models. Another one is tried only while it is certain that no backend has the
 //! submission (promise P2).
 
+use std::future::pending;
+
 use bytes::Bytes;
 use http::request::Parts;
 use http::response::Parts as ResponseParts;
@@ -118,9 +120,17 @@ impl Sending {
         let prepared = async {
             tokio::join!(self.is_ready(), self.inputs.brought(&self.front, backend, body.clone()))
         };
+        // Of one that was submitted directly the copies are finished and noted, whatever ends.
+        let is_queued = self.attempt.is_some();
+        let ended = async {
+            match is_queued {
+                true => drop(self.completion.end().await),
+                false => pending().await,
+            }
+        };
         let (ready, brought) = tokio::select! {
             biased;
-            _end = self.completion.end() => return Attempted::EndedMeanwhile,
+            () = ended => return Attempted::EndedMeanwhile,
             prepared = prepared => prepared,
         };
         let body = match ready.and(brought) {

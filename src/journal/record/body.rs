@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use super::super::people::{MakerRecord, PersonRecord, made_by, makers_of};
 use super::VERSION;
-use super::versions::WAITS;
+use super::versions::IN_PARTS;
 use crate::routing::files::Maker;
 use crate::routing::ids::PromptId;
 use crate::routing::owners::Person;
@@ -118,7 +118,7 @@ impl BodyRecord {
     /// it for an empty one.
     #[must_use]
     pub(in crate::journal) fn in_parts(self, parts: u32) -> Self {
-        Self { v: WAITS, body: String::new(), parts, ..self }
+        Self { v: IN_PARTS, body: String::new(), parts, ..self }
     }
 
     /// The same record with its body, if all parts are there.

@@ -10,9 +10,13 @@ use super::{
 /// The version of records that this Mooring writes, except those of prompts that wait.
 pub const VERSION: u32 = 1;
 
-/// The version of records of prompts that wait, and of bodies in parts. An older Mooring does not
-/// know them, and must not start: it would lose prompts.
+/// The version of records of prompts that wait. An older Mooring does not know them, and must not
+/// start: it would lose prompts.
 pub(super) const WAITS: u32 = 2;
+
+/// The version of records of bodies that are in parts. A Mooring that knows only whole ones would
+/// take such a body for an empty one.
+pub(super) const IN_PARTS: u32 = 3;
 
 /// A kind of record.
 pub trait Versioned {
@@ -25,7 +29,7 @@ impl Versioned for PromptRecord {
 }
 
 impl Versioned for BodyRecord {
-    const NEWEST: u32 = WAITS;
+    const NEWEST: u32 = IN_PARTS;
 }
 
 impl Versioned for BindingRecord {}
