@@ -3,9 +3,11 @@
 use http::Method;
 use mooring::config::{AccessFormat, OnOff};
 use mooring::lines::Sink;
+use mooring::net::Stream;
 use mooring::sim::{Options, Sim};
 use mooring::tasks::Tasks;
 use serde_json::{Value, json};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
 use crate::process::Daemon;
 use crate::support::{Socket, World, network, quick, send, until};
@@ -87,21 +89,11 @@ pub(crate) fn started(world: &World) -> (tempfile::TempDir, std::path::PathBuf, 
     (folder, path, tasks)
 }
 
-/// Sends bytes, and closes the connection when the answer has begun, or at once.
-async fn say(world: &World, bytes: &[u8], answer: Wanted) {
-    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+async fn say(world: &World, bytes: &[u8]) -> Stream {
     let (host, port) = (world.front.ip().to_string(), world.front.port());
     let mut stream = network().connect(&host, port).await.unwrap();
     stream.write_all(bytes).await.unwrap();
-    match answer {
-        Wanted::Yes => assert_ne!(stream.read(&mut [0; 64]).await.unwrap(), 0),
-        Wanted::No => {}
-    }
-}
-
-enum Wanted {
-    Yes,
-    No,
+    stream
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -115,7 +107,8 @@ async fn what_is_refused_because_of_its_head_is_in_it() {
         (&long, "GET", &long[4..4 + 2_048]),
     ];
     for (count, (head, method, target)) in (1..).zip(heads) {
-        say(&world, head.as_bytes(), Wanted::Yes).await;
+        let mut stream = say(&world, head.as_bytes()).await;
+        assert_ne!(stream.read(&mut [0; 64]).await.unwrap(), 0);
         let line = read(&lines(&path, count).await[count - 1]);
         assert_eq!((&line["method"], &line["path"]), (&json!(method), &json!(target)));
         let status = line["status"].as_u64().unwrap();
@@ -130,9 +123,11 @@ async fn who_goes_away_before_the_answer_is_in_it_on_both_ways() {
         let world = World::with(1, |config| config.server.passthrough = passthrough).await;
         world.all_up().await;
         let (_folder, path, tasks) = started(&world);
-        world.sim("a").set_faults(|faults| faults.latency_ms = 3_600_000);
+        world.sim("a").set_faults(|faults| faults.holds = "GET /a/pack".into());
         let head = b"GET /a/pack?token=secret HTTP/1.1\r\nhost: localhost\r\n\r\n";
-        say(&world, head, Wanted::No).await;
+        let stream = say(&world, head).await;
+        world.sim("a").holds(1).await;
+        drop(stream);
         let line = read(&lines(&path, 1).await[0]);
         assert_eq!((&line["path"], &line["status"]), (&json!("/a/pack"), &json!(499)));
         tasks.stop();
