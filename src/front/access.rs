@@ -186,7 +186,8 @@ impl Record {
             Some(_) | None => Version::HTTP_11,
         };
         let path = cut(without_query(words.next().unwrap_or_default()), PATH_MAX);
-        let (method, address) = (method.unwrap_or_default(), Some(peer));
+        let unreadable = || Method::from_bytes(b"-").unwrap_or_default();
+        let (method, address) = (method.unwrap_or_else(unreadable), Some(peer));
         Self::new(shared, Asked { method, path, version, address, ..Asked::default() })
     }
 

@@ -104,6 +104,7 @@ async fn what_is_refused_because_of_its_head_is_in_it() {
     let heads = [
         ("TRACE /a?token=secret HTTP/1.1\r\nhost: g\r\n\r\n", "TRACE", "/a"),
         ("GET /b HTTP/1.1\r\nhost: g\r\nhost: h\r\n\r\n", "GET", "/b"),
+        ("G@T /c HTTP/1.1\r\nhost: g\r\n\r\n", "-", "/c"),
         (&long, "GET", &long[4..4 + 2_048]),
     ];
     for (count, (head, method, target)) in (1..).zip(heads) {
