@@ -97,7 +97,7 @@ impl Stream {
     }
 
     /// The TCP connection of the system, also below TLS.
-    fn socket(&self) -> Option<&TcpStream> {
+    pub(super) fn socket(&self) -> Option<&TcpStream> {
         match &self.wire {
             Transport::Tcp(stream) => Some(stream),
             Transport::Other(other) => match &**other {

@@ -65,10 +65,30 @@ fn ask_in_silence(stream: &TcpStream) {
     let _ = SockRef::from(stream).set_tcp_keepalive(&asks);
 }
 
+/// How many bytes of a connection may wait in the system until it may send them. What was sent and
+/// is not acknowledged yet does not count, so this slows nobody down who reads.
+///
+/// Without a limit it takes some 3 MB for a peer that reads nothing. Then a few hundred such peers
+/// make the gateway copy a gigabyte at once, while everybody else waits, and the system keeps it.
+const UNSENT_MAX: u32 = 256 << 10;
+
+/// A connection that a listener accepts has what the listener had when the peer connected.
+fn bound_unsent<'a>(socket: impl Into<SockRef<'a>>) {
+    // Refused on systems that do not support it.
+    #[cfg(any(target_os = "linux", target_os = "android"))]
+    let _ = socket.into().set_tcp_notsent_lowat(UNSENT_MAX);
+    #[cfg(not(any(target_os = "linux", target_os = "android")))]
+    let _ = socket;
+}
+
 /// Makes a tokio listener from a listener of the system.
 pub(super) fn adopt(listener: std::net::TcpListener) -> io::Result<Box<dyn Listener>> {
     listener.set_nonblocking(true)?;
-    let listener = TcpListener::from_std(listener)?;
+    listening(TcpListener::from_std(listener)?)
+}
+
+fn listening(listener: TcpListener) -> io::Result<Box<dyn Listener>> {
+    bound_unsent(&listener);
     let local = listener.local_addr()?;
     Ok(Box::new(TcpListening { listener, local }))
 }
@@ -111,6 +131,7 @@ async fn open(address: SocketAddr) -> io::Result<TcpStream> {
     let stream = TcpStream::connect(address).await?;
     stream.set_nodelay(true)?;
     bound_silence(&stream);
+    bound_unsent(&stream);
     ask_in_silence(&stream);
     Ok(stream)
 }
@@ -126,9 +147,7 @@ fn listen(address: SocketAddr) -> io::Result<Box<dyn Listener>> {
     #[cfg(unix)]
     socket.set_reuseaddr(true)?;
     socket.bind(address)?;
-    let listener = socket.listen(BACKLOG)?;
-    let local = listener.local_addr()?;
-    Ok(Box::new(TcpListening { listener, local }))
+    listening(socket.listen(BACKLOG)?)
 }
 
 #[derive(Debug)]
@@ -214,5 +233,19 @@ mod tests {
         assert!(SockRef::from(&stream).keepalive().unwrap());
         #[cfg(target_os = "linux")]
         assert_eq!(SockRef::from(&stream).tcp_keepalive_time().unwrap(), ASKED_AFTER);
+    }
+
+    /// Both ends: that of a listener that we opened or were given, and the one that dialled it.
+    #[cfg(target_os = "linux")]
+    #[tokio::test]
+    async fn little_waits_unsent_in_the_system() {
+        let given = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        for listener in [listen(([127, 0, 0, 1], 0).into()).unwrap(), adopt(given).unwrap()] {
+            let dialled = open(listener.local_addr()).await.unwrap();
+            let (accepted, _) = listener.accept().await.unwrap();
+            for stream in [&dialled, accepted.socket().unwrap()] {
+                assert_eq!(SockRef::from(stream).tcp_notsent_lowat().unwrap(), UNSENT_MAX);
+            }
+        }
     }
 }
