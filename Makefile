@@ -8,23 +8,23 @@ CARGO ?= cargo
 demo:
 	$(CARGO) run --locked --release -- demo
 
-# All that must pass before a change is taken, and how long each step took. What only computes goes
-# on beside what mostly waits, and gives way to it: a browser that starves fails. The integration
-# tests come last, so that the last lines are theirs; they say themselves how long they took. They
-# mostly wait too, so several run at a time.
+# All that must pass before a change is taken, and how long each step took. All that the tests run is
+# built first, with both cores. What only counts goes on beside what mostly waits, and gives way to
+# it: a browser that starves fails. It locks Cargo's folder meanwhile, so nothing else builds then.
+# The integration tests come last, so that the last lines are theirs; they say themselves how long
+# they took. They mostly wait too, so several run at a time.
 timed = start=$$(date +%s); $(MAKE) --no-print-directory $(1) || exit 1; \
 	echo "== $(1): $$(($$(date +%s) - start)) s"
 
 test:
-	@for step in fmt lint doc deploy-check; do $(call timed,$$step); done
-	@mkdir -p target; \
-	(renice -n 19 $$(sh -c 'echo $$PPID') >/dev/null; \
-	for step in build-tests instructions; do $(call timed,$$step); done) >target/beside.log 2>&1 & \
+	@for step in fmt lint doc build-tests unit; do $(call timed,$$step); done
+	@(renice -n 19 $$(sh -c 'echo $$PPID') >/dev/null; \
+	$(call timed,instructions)) >target/beside.log 2>&1 & \
 	beside=$$!; \
-	(for step in clients browser; do $(call timed,$$step); done); waited=$$?; \
-	wait $$beside; computed=$$?; cat target/beside.log; \
-	[ $$waited = 0 ] && [ $$computed = 0 ]
-	@$(call timed,unit)
+	export MOORING_BIN=$${CARGO_TARGET_DIR:-$(CURDIR)/target}/debug/mooring; \
+	(for step in deploy-check clients browser; do $(call timed,$$step); done); waited=$$?; \
+	wait $$beside; counted=$$?; cat target/beside.log; \
+	[ $$waited = 0 ] && [ $$counted = 0 ]
 	RUST_TEST_THREADS=6 $(CARGO) test --locked --test it
 
 build-tests:
