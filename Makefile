@@ -2,7 +2,8 @@
 
 CARGO ?= cargo
 
-.PHONY: demo test build-tests fmt lint doc unit instructions clients browser pictures soak fuzz bench bench-placement floods deploy-check dist dist-check
+.PHONY: demo test build-tests fmt lint doc unit instructions clients browser pictures soak fuzz bench \
+	bench-placement floods deploy-check dist dist-check site
 
 # Three simulated backends and the gateway: http://127.0.0.1:8180
 demo:
@@ -22,7 +23,7 @@ test:
 	$(call timed,instructions)) >target/beside.log 2>&1 & \
 	beside=$$!; \
 	export MOORING_BIN=$${CARGO_TARGET_DIR:-$(CURDIR)/target}/debug/mooring; \
-	(for step in deploy-check clients browser; do $(call timed,$$step); done); waited=$$?; \
+	(for step in site deploy-check clients browser; do $(call timed,$$step); done); waited=$$?; \
 	wait $$beside; counted=$$?; cat target/beside.log; \
 	[ $$waited = 0 ] && [ $$counted = 0 ]
 	RUST_TEST_THREADS=6 $(CARGO) test --locked --test it
@@ -56,6 +57,11 @@ instructions:
 # What is under deploy/, with the tools that can be had; DOCKER=1 also builds the image.
 deploy-check:
 	@tests/deploy/check
+
+# The documentation as a site in target/site. Fails on a broken link, a page that is not in the
+# navigation, and a page that would load something from elsewhere.
+site:
+	@packaging/site/build
 
 # Packages in target/dist. MOORING_BINARY=FILE packs that executable and builds none.
 dist:

@@ -75,6 +75,7 @@ mod own_files;
 mod owners;
 mod packs;
 mod page;
+mod pages;
 mod panics;
 mod passthrough;
 mod pictures;
