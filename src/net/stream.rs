@@ -27,6 +27,8 @@ pub struct Stream {
     patience: Option<Duration>,
     /// Runs while a write makes no progress.
     stalled: Option<Pin<Box<Sleep>>>,
+    /// How much is to be written until the system may keep as much unsent as it likes.
+    until_trusted: usize,
 }
 
 /// An enum and not a trait object, so that a read of a TCP stream costs a branch and not a virtual
@@ -43,6 +45,9 @@ enum Other {
     Secured(Secured),
     Simulated(Box<dyn Simulated>),
 }
+
+/// Four times of what waits unsent at most until then, so most of it was sent.
+const UNTRUSTED: usize = 4 * super::tcp::UNSENT_MAX as usize;
 
 impl fmt::Debug for Stream {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -72,7 +77,7 @@ impl Stream {
     }
 
     fn over(wire: Transport) -> Self {
-        Self { wire, patience: None, stalled: None }
+        Self { wire, patience: None, stalled: None, until_trusted: UNTRUSTED }
     }
 
     /// True if the connection uses TLS.
@@ -153,6 +158,18 @@ impl Stream {
         }
     }
 
+    /// A peer that has taken so much reads what it is sent. Limiting what waits for it would only
+    /// cost: the system wakes the writer more often.
+    fn count(&mut self, written: usize) {
+        if self.until_trusted == 0 {
+            return;
+        }
+        self.until_trusted = self.until_trusted.saturating_sub(written);
+        if let (0, Some(stream)) = (self.until_trusted, self.socket()) {
+            super::tcp::unbound_unsent(stream);
+        }
+    }
+
     /// Ends a write with an error if it has made no progress for too long.
     fn unless_stalled<T>(
         &mut self,
@@ -224,6 +241,9 @@ impl AsyncWrite for Stream {
             Transport::Tcp(stream) => Pin::new(stream).poll_write(cx, buf),
             Transport::Other(other) => Pin::new(&mut **other).poll_write(cx, buf),
         };
+        if let Poll::Ready(Ok(count)) = written {
+            this.count(count);
+        }
         this.unless_stalled(cx, written)
     }
 
@@ -237,6 +257,9 @@ impl AsyncWrite for Stream {
             Transport::Tcp(stream) => Pin::new(stream).poll_write_vectored(cx, bufs),
             Transport::Other(other) => Pin::new(&mut **other).poll_write_vectored(cx, bufs),
         };
+        if let Poll::Ready(Ok(count)) = written {
+            this.count(count);
+        }
         this.unless_stalled(cx, written)
     }
 

@@ -65,20 +65,29 @@ fn ask_in_silence(stream: &TcpStream) {
     let _ = SockRef::from(stream).set_tcp_keepalive(&asks);
 }
 
-/// How many bytes of a connection may wait in the system until it may send them. What was sent and
-/// is not acknowledged yet does not count, so this slows nobody down who reads.
+/// How many bytes of a new connection may wait in the system until it may send them. What was sent
+/// and is not acknowledged yet does not count.
 ///
 /// Without a limit it takes some 3 MB for a peer that reads nothing. Then a few hundred such peers
 /// make the gateway copy a gigabyte at once, while everybody else waits, and the system keeps it.
-const UNSENT_MAX: u32 = 256 << 10;
+pub(super) const UNSENT_MAX: u32 = 256 << 10;
 
 /// A connection that a listener accepts has what the listener had when the peer connected.
 fn bound_unsent<'a>(socket: impl Into<SockRef<'a>>) {
+    let_wait_unsent(socket, UNSENT_MAX);
+}
+
+/// As many as the system is set up for (`net.ipv4.tcp_notsent_lowat`).
+pub(super) fn unbound_unsent(stream: &TcpStream) {
+    let_wait_unsent(stream, 0);
+}
+
+fn let_wait_unsent<'a>(socket: impl Into<SockRef<'a>>, most: u32) {
     // Refused on systems that do not support it.
     #[cfg(any(target_os = "linux", target_os = "android"))]
-    let _ = socket.into().set_tcp_notsent_lowat(UNSENT_MAX);
+    let _ = socket.into().set_tcp_notsent_lowat(most);
     #[cfg(not(any(target_os = "linux", target_os = "android")))]
-    let _ = socket;
+    let _ = (socket, most);
 }
 
 /// Makes a tokio listener from a listener of the system.
@@ -238,14 +247,24 @@ mod tests {
     /// Both ends: that of a listener that we opened or were given, and the one that dialled it.
     #[cfg(target_os = "linux")]
     #[tokio::test]
-    async fn little_waits_unsent_in_the_system() {
+    async fn little_waits_unsent_for_who_has_read_little() {
+        use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+
+        let unsent_max = |of: &Stream| SockRef::from(of.socket().unwrap()).tcp_notsent_lowat();
         let given = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         for listener in [listen(([127, 0, 0, 1], 0).into()).unwrap(), adopt(given).unwrap()] {
-            let dialled = open(listener.local_addr()).await.unwrap();
-            let (accepted, _) = listener.accept().await.unwrap();
-            for stream in [&dialled, accepted.socket().unwrap()] {
-                assert_eq!(SockRef::from(stream).tcp_notsent_lowat().unwrap(), UNSENT_MAX);
+            let mut dialled = dial(listener.local_addr()).await.unwrap();
+            let (mut accepted, _) = listener.accept().await.unwrap();
+            for stream in [&dialled, &accepted] {
+                assert_eq!(unsent_max(stream).unwrap(), UNSENT_MAX);
             }
+            let much = vec![0; 4 * UNSENT_MAX as usize];
+            let mut read = vec![0; much.len()];
+            let (written, taken) =
+                tokio::join!(accepted.write_all(&much), dialled.read_exact(&mut read));
+            assert_eq!((written.unwrap(), taken.unwrap()), ((), much.len()));
+            assert_eq!(unsent_max(&accepted).unwrap(), 0, "it is the system's again");
+            assert_eq!(unsent_max(&dialled).unwrap(), UNSENT_MAX);
         }
     }
 }
