@@ -15,12 +15,12 @@ use super::broadcast_lookup::Where;
 use super::caller::Caller;
 use super::command_scope::{Actor, Located, Meant, named};
 use super::commands::{
-    delete_on, end_waiting, intend_deletion, on_each, settled, small_body, to_its_end,
-    withdraw_deletion,
+    delete_on, intend_deletion, on_each, small_body, to_its_end, withdraw_deletion,
 };
 use super::error::GatewayError;
 use super::history::asking_failed;
-use super::{Answer, jobs, json, on_the_way};
+use super::on_the_way::end_wherever_they_are;
+use super::{Answer, jobs, json};
 use crate::comfy::answers::queued_ids;
 use crate::comfy::commands;
 use crate::comfy::jobs::cancel;
@@ -69,41 +69,14 @@ pub async fn cancel_jobs(
 /// Cancels waiting and running prompts. True if there was one to cancel.
 async fn cancel(sessions: &Arc<Sessions>, meant: Meant) -> Result<bool, GatewayError> {
     let own = Arc::clone(sessions);
-    let cancelled = async move {
-        let sessions = &own;
-        let Meant { located: mut prompts, waiting } = meant;
-        let (ended, began) = end_waiting(sessions, waiting);
-        prompts.extend(began);
-        let patience = sessions.shared.config().fleet.probe_timeout;
-        let stopped = on_the_way::stop(sessions, prompts);
-        let later = async {
-            let mut arrived = stopped.on_the_way.arrived(sessions, Some(patience)).await;
-            let cancelled = cancel_at(sessions, std::mem::take(&mut arrived.located)).await;
-            (arrived, cancelled)
-        };
-        let (cancelled, (arrived, cancelled_later)) =
-            tokio::join!(cancel_at(sessions, stopped.located), later);
-        let is_known = arrived.is_known(sessions);
-        let is_any = 0 < ended + stopped.deleted + arrived.deleted;
-        if !arrived.late.is_empty() {
-            let own = Arc::clone(sessions);
-            sessions.shared.tasks.spawn(async move {
-                let arrived = arrived.late.arrived(&own, None).await;
-                let _told_before = cancel_at(&own, arrived.located).await;
-            });
-        }
-        let is_any = cancelled? || cancelled_later? || is_any;
-        is_known?;
-        settled(sessions).await?;
-        Ok(is_any)
-    };
+    let cancelled = async move { end_wherever_they_are(&own, meant, cancel_at).await };
     to_its_end(&sessions.shared, cancelled).await
 }
 
 /// True if one of them was cancelled.
-async fn cancel_at(sessions: &Arc<Sessions>, prompts: Located) -> Result<bool, GatewayError> {
+async fn cancel_at(sessions: Arc<Sessions>, prompts: Located) -> Result<bool, GatewayError> {
     let cancelled = on_each(&sessions.shared, prompts, |backend, prompts| {
-        cancel_on(sessions, backend, prompts)
+        cancel_on(&sessions, backend, prompts)
     });
     let cancelled = cancelled.await;
     sessions.reconcile_soon();

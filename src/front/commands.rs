@@ -24,8 +24,9 @@ use super::command_scope::{self, Actor, Located, Meant, named, own_pending};
 use super::error::GatewayError;
 use super::forward::{send, to_backend};
 use super::history::asking_failed;
+use super::on_the_way::end_wherever_they_are;
 use super::route::of_caller;
-use super::{Answer, bodies, done, on_the_way};
+use super::{Answer, bodies, done};
 use crate::body::{CollectLimits, RequestBody};
 use crate::comfy::commands;
 use crate::config::OnJournalError;
@@ -269,36 +270,18 @@ pub(super) fn end_waiting(sessions: &Arc<Sessions>, waiting: Vec<PromptId>) -> (
 
 /// Deletes waiting prompts. ComfyUI always answers 200, so the result is checked afterwards.
 async fn delete(sessions: &Arc<Sessions>, meant: Meant) -> Result<(), GatewayError> {
-    let Meant { located: mut prompts, waiting } = meant;
-    prompts.extend(end_waiting(sessions, waiting).1);
-    let patience = sessions.shared.config().fleet.probe_timeout;
-    let stopped = on_the_way::stop(sessions, prompts);
-    let later = async {
-        let mut arrived = stopped.on_the_way.arrived(sessions, Some(patience)).await;
-        let deleted = delete_at(sessions, std::mem::take(&mut arrived.located)).await;
-        (arrived, deleted)
-    };
-    let (deleted, (arrived, deleted_later)) =
-        tokio::join!(delete_at(sessions, stopped.located), later);
-    let is_known = arrived.is_known(sessions);
-    if !arrived.late.is_empty() {
-        let own = Arc::clone(sessions);
-        sessions.shared.tasks.spawn(async move {
-            let arrived = arrived.late.arrived(&own, None).await;
-            let _told_before = delete_at(&own, arrived.located).await;
-        });
-    }
-    deleted.and(deleted_later).and(is_known)?;
-    settled(sessions).await
+    end_wherever_they_are(sessions, meant, delete_at).await.map(drop)
 }
 
-async fn delete_at(sessions: &Arc<Sessions>, prompts: Located) -> Result<(), GatewayError> {
-    let deleted = on_each(&sessions.shared, prompts, |backend, prompts| async move {
-        delete_on(sessions, &backend, &prompts).await
+/// Nobody asks whether one was there, and ComfyUI does not say it.
+async fn delete_at(sessions: Arc<Sessions>, prompts: Located) -> Result<bool, GatewayError> {
+    let deleted = on_each(&sessions.shared, prompts, |backend, prompts| {
+        let sessions = &sessions;
+        async move { delete_on(sessions, &backend, &prompts).await }
     });
     let deleted = deleted.await;
     sessions.reconcile_soon();
-    deleted.map(drop)
+    deleted.map(|_| false)
 }
 
 /// Deletes a prompt of which nobody is to know any more, wherever it goes.

@@ -1,8 +1,8 @@
-//! Commands on prompts that are being handed over to a backend.
+//! Commands that end prompts, wherever those are, also on the way to a backend.
 //!
-//! One of which no byte was sent ends at once. What becomes of one that is out is waited for, and
-//! then the command acts where the prompt is: so a caller is told what has happened, and not what
-//! may happen.
+//! What waits in the gateway ends here, and so does a prompt on its way of which no byte was sent.
+//! What becomes of one that is out is waited for, and then the command acts where the prompt is: so
+//! a caller is told what has happened, and not what may happen.
 
 use std::future::pending;
 use std::sync::Arc;
@@ -10,8 +10,8 @@ use std::time::Duration;
 
 use tokio::time::timeout;
 
-use super::command_scope::Located;
-use super::commands::owner_of_pending;
+use super::command_scope::{Located, Meant};
+use super::commands::{end_waiting, owner_of_pending, settled};
 use super::error::GatewayError;
 use crate::net::{now, sleep};
 use crate::routing::ids::{BackendId, PromptId};
@@ -22,34 +22,103 @@ use crate::session::{Client, Sessions};
 /// How soon the end of a prompt is known that is not pending any more. That takes two locks.
 const ENDS_WITHIN: Duration = Duration::from_secs(1);
 
+/// What was decided too late to tell its caller is tried until it is done: after so long, and twice
+/// as long each time, up to the second.
+const AGAIN_AFTER: Duration = Duration::from_secs(1);
+const AGAIN_AFTER_MAX: Duration = Duration::from_secs(60);
+
+/// Ends those that wait in the gateway, and has `act` end the others at the backends that have
+/// them. Those that are there already do not wait for those that are on their way. True if one was
+/// ended; of those at backends `act` says whether.
+///
+/// # Errors
+/// A backend did not answer, it is not known in time where a prompt is, or the journal failed. What
+/// is not known in time is ended when it is known.
+pub(super) async fn end_wherever_they_are<A, F>(
+    sessions: &Arc<Sessions>,
+    meant: Meant,
+    act: A,
+) -> Result<bool, GatewayError>
+where
+    A: Fn(Arc<Sessions>, Located) -> F + Send + Sync + 'static,
+    F: Future<Output = Result<bool, GatewayError>> + Send + 'static,
+{
+    let (ended, began) = end_waiting(sessions, meant.waiting);
+    let mut prompts = meant.located;
+    prompts.extend(began);
+    let stopped = stop(sessions, prompts);
+    let patience = sessions.shared.config().fleet.probe_timeout;
+    let later = async {
+        let mut arrived = stopped.on_the_way.arrived(sessions, Some(patience)).await;
+        let acted = act(Arc::clone(sessions), std::mem::take(&mut arrived.located)).await;
+        (arrived, acted)
+    };
+    let (acted, (arrived, acted_later)) =
+        tokio::join!(act(Arc::clone(sessions), stopped.located), later);
+    let is_known = arrived.is_known(sessions);
+    if !arrived.late.is_empty() {
+        let late = end_late(Arc::clone(sessions), arrived.late, act);
+        sessions.shared.tasks.spawn(late);
+    }
+    let (acted, acted_later) = (acted?, acted_later?);
+    is_known?;
+    settled(sessions).await?;
+    Ok(acted || acted_later || 0 < ended + stopped.deleted + arrived.deleted)
+}
+
+/// Ends those that arrive after their caller was told that nobody knows where they are. Nobody will
+/// ask again, so this goes on until they have ended.
+async fn end_late<A, F>(sessions: Arc<Sessions>, mut on_the_way: OnTheWay, act: A)
+where
+    A: Fn(Arc<Sessions>, Located) -> F,
+    F: Future<Output = Result<bool, GatewayError>>,
+{
+    let (mut there, mut pause) = (Located::new(), AGAIN_AFTER);
+    loop {
+        there.extend(on_the_way.arrived(&sessions, None).await.located);
+        if act(Arc::clone(&sessions), there.clone()).await.is_ok() {
+            return;
+        }
+        tokio::select! {
+            biased;
+            () = sessions.shared.tasks.stopping() => return,
+            () = sleep(pause) => pause = AGAIN_AFTER_MAX.min(2 * pause),
+        }
+        there.retain(|(prompt, _)| owner_of_pending(&sessions, prompt).is_some());
+        // One may have come back, and be on its way again.
+        let again = stop(&sessions, there);
+        (there, on_the_way) = (again.located, again.on_the_way);
+    }
+}
+
 /// The prompts of a command. Of those that were on their way nothing more is sent.
 #[derive(Debug, Default)]
-pub(super) struct Stopped {
+struct Stopped {
     /// Those that a backend has, or that nobody here knows.
-    pub(super) located: Located,
+    located: Located,
     /// How many have ended because nothing of them was sent.
-    pub(super) deleted: usize,
-    pub(super) on_the_way: OnTheWay,
+    deleted: usize,
+    on_the_way: OnTheWay,
 }
 
 /// Prompts of which it is not known yet where they are.
 #[derive(Debug, Default)]
-pub(super) struct OnTheWay(Vec<(PromptId, BackendId, Arc<Client>, Arc<Completion>)>);
+struct OnTheWay(Vec<(PromptId, BackendId, Arc<Client>, Arc<Completion>)>);
 
 /// Those that were on their way, when it is known where they are.
 #[derive(Debug, Default)]
-pub(super) struct Arrived {
+struct Arrived {
     /// Those that a backend has.
-    pub(super) located: Located,
+    located: Located,
     /// How many have ended because they were deleted on the way.
-    pub(super) deleted: usize,
+    deleted: usize,
     /// Those that are still on their way after the wait.
-    pub(super) late: OnTheWay,
+    late: OnTheWay,
 }
 
 impl Arrived {
     /// What the caller is told if the wait was too short.
-    pub(super) fn is_known(&self, sessions: &Sessions) -> Result<(), GatewayError> {
+    fn is_known(&self, sessions: &Sessions) -> Result<(), GatewayError> {
         let Some((prompt, backend, ..)) = self.late.0.first() else { return Ok(()) };
         let backend = sessions.shared.fleet.get(*backend).name().to_string();
         Err(GatewayError::StateUnknown { backend, prompt: prompt.to_string() })
@@ -66,7 +135,7 @@ enum Place {
 
 /// Sends none of these any more. Those that are at a backend are to be looked after at once: what
 /// waits there may begin while the others are waited for.
-pub(super) fn stop(sessions: &Arc<Sessions>, prompts: Located) -> Stopped {
+fn stop(sessions: &Arc<Sessions>, prompts: Located) -> Stopped {
     let mut found = Stopped::default();
     if !sessions.waiting.is_used() {
         return Stopped { located: prompts, ..found };
@@ -84,16 +153,12 @@ pub(super) fn stop(sessions: &Arc<Sessions>, prompts: Located) -> Stopped {
 }
 
 impl OnTheWay {
-    pub(super) fn is_empty(&self) -> bool {
+    fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
 
     /// Waits until it is known where they are; no longer than `patience`, if there is one.
-    pub(super) async fn arrived(
-        self,
-        sessions: &Arc<Sessions>,
-        patience: Option<Duration>,
-    ) -> Arrived {
+    async fn arrived(self, sessions: &Arc<Sessions>, patience: Option<Duration>) -> Arrived {
         let until = patience.map(|patience| now() + patience);
         let mut arrived = Arrived::default();
         for (prompt, backend, client, completion) in self.0 {

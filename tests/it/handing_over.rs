@@ -211,6 +211,34 @@ async fn who_cannot_be_told_in_time_what_became_of_it_is_told_that_and_it_stops_
     assert_eq!((has_been_sent(sim), &*stopped), (1, &[PROMPT.to_owned()][..]));
 }
 
+/// The backend does not answer the cancel that is made when it is known that the prompt is there.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_cancel_that_was_too_early_to_be_told_is_made_until_it_is_done() {
+    let world = World::with(1, |config| {
+        waits_unasked(config);
+        config.fleet.probe_timeout = Duration::from_millis(300);
+    })
+    .await;
+    let sim = world.sim("a");
+    hold(sim, "POST /prompt");
+    let graph = endless(1);
+    let path = format!("/api/jobs/{PROMPT}/cancel");
+    let cancelled = async {
+        soon("it is out", sim.holds(1)).await;
+        let answer = world.cancel("ada", PROMPT).await;
+        hold(sim, &format!("POST /jobs/{PROMPT}/cancel"));
+        answer
+    };
+    let (_, cancelled) = join!(world.submit_as(PROMPT, "ada", &graph), cancelled);
+    assert_eq!(cancelled.status, 504, "{}", cancelled.text());
+    let asked = || sim.requests().iter().filter(|it| it.target == path).count();
+    until("it is asked again", || asked() == 2).await;
+    let_go(sim);
+    world.all_are_over().await;
+    let ledger = sim.ledger();
+    assert_eq!([ledger.interrupted, ledger.deleted].concat(), [PROMPT]);
+}
+
 /// A graph that runs until it is stopped, which takes a tenth of a second at most; no test waits as
 /// long as it could run.
 fn endless(seed: u32) -> Value {
