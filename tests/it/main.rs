@@ -22,6 +22,7 @@ mod codings;
 mod comfy_user;
 mod commands;
 mod configuration;
+mod copied;
 mod corpora;
 mod crowd;
 mod daemon;
