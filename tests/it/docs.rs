@@ -11,7 +11,8 @@ use http::StatusCode;
 use mooring::comfy::commands::BadBody;
 use mooring::comfy::lists::history::NotAnInteger;
 use mooring::comfy::submission;
-use mooring::config::keys::KEYS;
+use mooring::config::Applied;
+use mooring::config::keys::{KEYS, Key};
 use mooring::fleet::pool::ExchangeError;
 use mooring::front::error::{Closed, GatewayError};
 use mooring::limits::LimitReached;
@@ -268,6 +269,25 @@ fn every_documented_key_is_one() {
                 assert!(keys.contains(word), "{document}: `{word}` is no key");
             }
         }
+    }
+}
+
+#[test]
+fn the_keys_that_need_a_restart_are_listed() {
+    let markdown = text("docs/reload.md");
+    let section = markdown.split("## Keys that need a restart").nth(1).expect("it has them");
+    let section = section.split("\n## ").next().expect("that end");
+    let marked = marked(section);
+    let is_whole = |section: &str| marked.contains(&format!("[{section}]").as_str());
+    let documented = marked.iter().filter(|word| word.contains('.'));
+    let documented = documented.map(|word| (*word).to_owned()).collect();
+    let in_code = KEYS.iter().filter(|key| key.applied == Applied::Restart);
+    let in_code = in_code.filter(|key| !is_whole(key.section)).map(Key::full_name).collect();
+    same("docs/reload.md", &documented, &in_code);
+    let of_whole = KEYS.iter().filter(|key| is_whole(key.section));
+    assert!(of_whole.clone().count() != 0, "a section is listed as a whole");
+    for key in of_whole {
+        assert_eq!(key.applied, Applied::Restart, "{}", key.full_name());
     }
 }
 
