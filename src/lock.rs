@@ -147,6 +147,8 @@ pub mod rank {
         ASKERS = 56, Shared;
         /// Graphs that a backend has found valid.
         KNOWN_GOOD = 57, Shared;
+        /// In which order one backend has its prompts.
+        QUEUE_ORDER = 58, Of;
     }
 }
 

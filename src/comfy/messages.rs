@@ -89,6 +89,12 @@ pub fn notice(level: &str, message: &str) -> String {
     event("mooring.notice", &json!({ "level": level, "message": message }))
 }
 
+/// Tells the page script that the servers are not as they were.
+#[must_use]
+pub fn servers_changed() -> String {
+    event("mooring.servers", &json!({}))
+}
+
 /// A sign of life for clients that give up after ten seconds of silence. No client knows this type,
 /// and all ignore it.
 #[must_use]

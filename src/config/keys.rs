@@ -119,6 +119,9 @@ sections! { PLAIN_SECTIONS, PLAIN_KEYS:
         base_path: Base = "", Live;
         /// Adds a script to the page, so that each of its tabs is a client of its own.
         page_script: Toggle = "on", Live;
+        /// Adds a line to the page that shows where one's jobs are and how the servers are. It
+        /// needs `page_script`.
+        page_extension: Toggle = "on", Live;
         /// Simple reads are copied from connection to connection as bytes. `off` sends them through
         /// the HTTP library, like all other requests.
         passthrough: Toggle = "on", Live;

@@ -167,6 +167,8 @@ pub struct ServerConfig {
     /// The prefix of all paths of clients.
     pub base_path: BasePath,
     pub page_script: OnOff,
+    /// It has no effect without `page_script`.
+    pub page_extension: OnOff,
     pub passthrough: OnOff,
     /// Bytes; 0 is off.
     pub stale_cache: u64,

@@ -18,6 +18,7 @@ use super::dialler::Dialler;
 use super::load::Load;
 use super::names::{Names, header};
 use super::pool::Pool;
+use super::queue_order::LastOrder;
 use super::queue_snapshot::QueueSnapshots;
 use super::up_state::UpState;
 use super::user_ids::UserIds;
@@ -71,6 +72,7 @@ pub struct Backend {
     pub worker: worker::WorkerWatch,
     pub load: Load,
     pub queue: QueueSnapshots,
+    pub(super) order: LastOrder,
     pub(super) devices: Devices,
     pub(super) user_ids: UserIds,
     live: LiveConfig,
@@ -161,6 +163,7 @@ impl Backend {
             pool: Arc::new(pool),
             load: Load::default(),
             queue: QueueSnapshots::default(),
+            order: LastOrder::default(),
             devices: Devices::default(),
             user_ids: UserIds::default(),
             breaker,

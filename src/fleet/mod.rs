@@ -27,6 +27,7 @@ pub mod load;
 pub mod names;
 mod own_watch;
 pub mod pool;
+mod queue_order;
 pub mod queue_snapshot;
 mod roster;
 mod supervisor;

@@ -88,6 +88,7 @@ mod own_folder;
 pub mod packs;
 pub mod page;
 pub mod page_cookie;
+mod page_fleet;
 pub mod passthrough;
 mod proxy_gate;
 pub mod route;

@@ -248,14 +248,20 @@
     return target.href;
   }
 
-  const NOTICE = '{"type": "mooring.notice"';
+  const OURS = '{"type": "mooring.';
 
-  /** Shows notices of Mooring to the user. All other messages are for the page. */
+  /**
+   * Shows notices of Mooring to the user, and tells the extension of everything that Mooring says.
+   * All other messages are for the page.
+   */
   function heard(event) {
-    if (typeof event.data !== "string" || !event.data.startsWith(NOTICE)) return;
+    if (typeof event.data !== "string" || !event.data.startsWith(OURS)) return;
     event.stopImmediatePropagation();
     try {
-      const { level, message } = JSON.parse(event.data).data;
+      const { type, data } = JSON.parse(event.data);
+      window.dispatchEvent(new CustomEvent(type));
+      if (type !== "mooring.notice") return;
+      const { level, message } = data;
       const life = level === "warn" ? 60_000 : 5_000;
       const toast = { severity: level, summary: "Mooring", detail: message, life };
       window.app.extensionManager.toast.add(toast);

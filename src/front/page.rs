@@ -40,13 +40,13 @@ use super::forward::{Target, exchange, incoming, send, to_backend};
 use super::stale_cache::CacheKey;
 use super::stand_in::{self, Fit};
 use super::unavailable::Reader;
-use super::{Answer, failover, headers, home, page_cookie};
+use super::{Answer, failover, headers, home, page_cookie, page_fleet};
 use crate::body::{
     BodyError, ClientFault, CollectError, CollectLimits, OnEnd as _, RequestBody, ResponseBody,
     collect,
 };
 use crate::comfy::query::parameter;
-use crate::config::OnOff;
+use crate::config::{OnOff, ServerConfig};
 use crate::net::now;
 use crate::routing::decision::Reason;
 use crate::routing::ids::BackendId;
@@ -56,10 +56,29 @@ use crate::shared::Shared;
 /// The largest page that is changed, in bytes. ComfyUI's has 2 KiB.
 pub const PAGE_MAX: u64 = 1 << 20;
 
-const SCRIPT: &str = include_str!("page.js");
+/// A script that the page gets.
+#[derive(Debug)]
+pub struct Script {
+    /// Below `/-/`.
+    name: &'static str,
+    text: &'static str,
+    /// Changes only when the text changes.
+    version: LazyLock<String>,
+}
 
-/// Changes only when the script changes.
-static VERSION: LazyLock<String> = LazyLock::new(|| hash(SCRIPT.as_bytes()));
+/// Makes each tab a client.
+pub static TAB: Script = Script {
+    name: "page.js",
+    text: include_str!("page.js"),
+    version: LazyLock::new(|| hash(TAB.text.as_bytes())),
+};
+
+/// Shows where one's jobs are, and how the servers are.
+pub static EXTENSION: Script = Script {
+    name: "page_extension.js",
+    text: include_str!("page_extension.js"),
+    version: LazyLock::new(|| hash(EXTENSION.text.as_bytes())),
+};
 
 /// Headers with digests of the body, which does not match them any more.
 const DIGESTS: [HeaderName; 4] = [
@@ -75,16 +94,22 @@ pub(super) fn hash(bytes: &[u8]) -> String {
     format!("{:016x}", hasher.finish())
 }
 
-/// The script. A request for exactly this version may cache it for ever; others may not.
+/// The scripts that the page gets now, in their order.
+fn scripts(server: &ServerConfig) -> impl Iterator<Item = &'static Script> {
+    let tab = (server.page_script == OnOff::On).then_some(&TAB);
+    tab.into_iter().chain(page_fleet::is_on(server).then_some(&EXTENSION))
+}
+
+/// A script. A request for exactly its version may cache it for ever; others may not.
 ///
 /// # Errors
 /// The script is turned off.
-pub fn script(shared: &Shared, request: &Request<Incoming>) -> Answer {
-    if shared.config().server.page_script == OnOff::Off {
+pub fn script(shared: &Shared, script: &Script, request: &Request<Incoming>) -> Answer {
+    if !scripts(&shared.config().server).any(|it| it.name == script.name) {
         return Err(GatewayError::NotFound);
     }
     let asked_for = parameter(request.uri().query().unwrap_or(""), "v");
-    let keep = if asked_for.as_deref() == Some(VERSION.as_str()) {
+    let keep = if asked_for.as_deref() == Some(script.version.as_str()) {
         "public, max-age=31536000, immutable"
     } else {
         "no-cache"
@@ -92,8 +117,8 @@ pub fn script(shared: &Shared, request: &Request<Incoming>) -> Answer {
     let mut headers = HeaderMap::new();
     headers.insert(CONTENT_TYPE, HeaderValue::from_static("text/javascript; charset=utf-8"));
     headers.insert(CACHE_CONTROL, HeaderValue::from_static(keep));
-    insert_tag(&mut headers, &VERSION);
-    let body = Bytes::from_static(SCRIPT.as_bytes());
+    insert_tag(&mut headers, &script.version);
+    let body = Bytes::from_static(script.text.as_bytes());
     Ok(Conditional::of(request).answer(&Whole { headers, body }))
 }
 
@@ -295,7 +320,7 @@ async fn fetch(
     headers::to_client(&mut head.headers, &target.backend, target.reason);
     let digest = stand_in::digest(&body);
     let page = match script {
-        OnOff::On => with_script(head.headers, body),
+        OnOff::On => with_scripts(head.headers, body, &front.shared.config().server),
         OnOff::Off => Whole { headers: head.headers, body },
     };
     Ok(Fetched::Page(page, head.extensions, digest))
@@ -335,12 +360,15 @@ pub(super) fn broken(target: &Target, error: BodyError) -> GatewayError {
     GatewayError::AnswerBroken { backend: target.backend.name().to_string(), source }
 }
 
-fn with_script(mut headers: HeaderMap, body: Bytes) -> Whole {
+fn with_scripts(mut headers: HeaderMap, body: Bytes, server: &ServerConfig) -> Whole {
     let Some(at) = place(&body) else { return Whole { headers, body } };
-    let script = format!("<script src=\"./-/page.js?v={}\"></script>", *VERSION);
-    let mut page = BytesMut::with_capacity(body.len() + script.len());
+    let tag = |Script { name, version, .. }: &Script| {
+        format!("<script src=\"./-/{name}?v={}\"></script>", **version)
+    };
+    let scripts: String = scripts(server).map(tag).collect();
+    let mut page = BytesMut::with_capacity(body.len() + scripts.len());
     page.extend_from_slice(&body[..at]);
-    page.extend_from_slice(script.as_bytes());
+    page.extend_from_slice(scripts.as_bytes());
     page.extend_from_slice(&body[at..]);
     let body = page.freeze();
     for name in DIGESTS.into_iter().chain([LAST_MODIFIED, ACCEPT_RANGES]) {
@@ -400,6 +428,7 @@ fn name(rest: &[u8]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::Config;
 
     /// `expected` has a `^` where the script goes, or no `^`.
     #[track_caller]
@@ -429,19 +458,25 @@ mod tests {
         given.insert(ETAG, HeaderValue::from_static("\"file\""));
         given.insert(LAST_MODIFIED, HeaderValue::from_static("then"));
         given.insert("x-kept", HeaderValue::from_static("1"));
-        let changed = with_script(given.clone(), Bytes::from_static(b"<head></head>"));
+        let server = Config::for_backends(&[("a", "http://a:1")]).unwrap().server;
+        let changed_of = |html: &'static str| {
+            with_scripts(given.clone(), Bytes::from_static(html.as_bytes()), &server)
+        };
+        let changed = changed_of("<head></head>");
         assert_ne!(changed.headers[ETAG], "\"file\"");
         assert!(!changed.headers.contains_key(LAST_MODIFIED));
         assert!(changed.headers.contains_key("x-kept"));
-        let other = with_script(given.clone(), Bytes::from_static(b"<head> </head>"));
+        let other = changed_of("<head> </head>");
         assert_ne!(changed.headers[ETAG], other.headers[ETAG]);
-        let same = with_script(given.clone(), Bytes::from_static(b"plain"));
+        let same = changed_of("plain");
         assert_eq!((same.headers, &same.body[..]), (given, &b"plain"[..]));
     }
 
     #[test]
-    fn the_script_is_plain_text_that_ends_no_element() {
-        assert!(SCRIPT.is_ascii());
-        assert!(!SCRIPT.contains("</"));
+    fn the_scripts_are_plain_text_that_ends_no_element() {
+        for Script { text, .. } in [&TAB, &EXTENSION] {
+            assert!(text.is_ascii());
+            assert!(!text.contains("</"));
+        }
     }
 }

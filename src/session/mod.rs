@@ -23,7 +23,7 @@
 //! - [`completion`]: reports the end of a submission; its share of the load
 //! - [`uploads`]: uploads on their way, and what they reserve
 //! - [`synthesize`]: events that no backend sent
-//! - [`notices`]: messages for pages whose backend is silent
+//! - [`notices`]: messages for pages whose backend is silent; [`servers`]: what pages see of all
 //! - [`subscriber`]: a browser socket in its client's state
 //! - [`socket`]: the task of a browser socket
 //! - [`registry`]: all clients by name
@@ -70,6 +70,7 @@ pub mod relay;
 pub mod release;
 pub mod restored;
 pub mod send_queue;
+pub mod servers;
 mod sessions;
 pub mod socket;
 pub mod submissions;

@@ -11,6 +11,7 @@ use super::Sessions;
 use super::budget::QueueBudget;
 use super::event_log::Since;
 use super::send_queue::{Bounds, Class, SendQueue};
+use super::servers::Mark;
 use super::{Client, Gone, State};
 use crate::comfy::event;
 use crate::comfy::messages;
@@ -33,6 +34,8 @@ pub(super) struct Subscriber {
     previews: Previews,
     /// The features that it was told; `None` until it asks for them by sending its own.
     told: Option<Edition>,
+    /// How the servers were when its page last asked; `None` if it never did.
+    servers: Option<Mark>,
     /// It exceeded its reduced limit at the last check, while the total limit was exceeded.
     is_behind: bool,
     /// Set when the socket must be closed: the code and the reason.
@@ -216,6 +219,20 @@ impl State {
         }
     }
 
+    /// Its pages know how the servers are.
+    pub(super) fn shows_servers(&mut self, mark: Mark) {
+        self.sockets.iter_mut().for_each(|subscriber| subscriber.servers = Some(mark));
+    }
+
+    /// Tells the pages that have asked for the servers and saw them otherwise.
+    pub(super) fn tell_servers_again(&mut self, mark: Mark) {
+        let has_changed = |it: &Subscriber| it.servers.is_some_and(|seen| seen != mark);
+        for subscriber in self.sockets.iter_mut().filter(|it| has_changed(it)) {
+            subscriber.servers = Some(mark);
+            subscriber.push(Class::Lasting, &Frame::text(messages::servers_changed()));
+        }
+    }
+
     /// Closes sockets that exceed their reduced limit while the total limit is exceeded, if they
     /// also did at the last check. A new frame, which would show this, may never come.
     pub(super) fn shed(&mut self, budget: &QueueBudget) {
@@ -258,6 +275,7 @@ impl Subscriber {
             waker: None,
             previews: Previews::Plain,
             told: None,
+            servers: None,
             is_behind: false,
             verdict: None,
         }

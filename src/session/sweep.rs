@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use tokio::time::MissedTickBehavior;
 use tracing::info;
 
+use super::servers::Mark;
 use super::{Client, Sessions};
 use crate::fleet::dial_limiter::Haste;
 use crate::fleet::features::ToldFeatures;
@@ -43,9 +44,10 @@ pub(super) async fn sweep(sessions: Arc<Sessions>) {
         }
         let now = now();
         turn = turn.wrapping_add(1);
-        let features = sessions.shared.fleet.features();
+        let fleet = &sessions.shared.fleet;
+        let round = Round { features: fleet.features(), servers: Mark::of(fleet, now), now };
         for client in sessions.clients.to_look_after(turn) {
-            client.maintain(&sessions, &features, now);
+            client.maintain(&sessions, &round);
         }
         sessions.maintain_backends(now);
     }
@@ -75,6 +77,13 @@ fn trim(sessions: &Sessions) {
     }
 }
 
+/// What all clients are looked at with.
+struct Round {
+    features: ToldFeatures,
+    servers: Mark,
+    now: Instant,
+}
+
 /// The maintenance that one client needs.
 enum Care {
     Nothing,
@@ -83,9 +92,9 @@ enum Care {
 }
 
 impl Client {
-    fn maintain(self: &Arc<Self>, sessions: &Arc<Sessions>, features: &ToldFeatures, now: Instant) {
-        self.wait_no_longer(sessions, now);
-        match self.care(sessions, features, now) {
+    fn maintain(self: &Arc<Self>, sessions: &Arc<Sessions>, round: &Round) {
+        self.wait_no_longer(sessions, round.now);
+        match self.care(sessions, round) {
             Care::Nothing => {}
             // All idle clients of a backend that went down move at once, so their dials take turns.
             Care::Rebind => self.bind_socket(sessions, Haste::Again),
@@ -98,12 +107,9 @@ impl Client {
         }
     }
 
-    fn care(
-        self: &Arc<Self>,
-        sessions: &Arc<Sessions>,
-        features: &ToldFeatures,
-        now: Instant,
-    ) -> Care {
+    fn care(self: &Arc<Self>, sessions: &Arc<Sessions>, round: &Round) -> Care {
+        let Round { features, servers, now } = round;
+        let now = *now;
         let config = sessions.shared.config();
         let mut state = self.turn(sessions);
         if let Some(oldest) = now.checked_sub(config.sockets.replay_window)
@@ -112,6 +118,7 @@ impl Client {
             state.log.forget_before(oldest);
         }
         state.tell_features_again(features.edition, features.told(self.id.user()));
+        state.tell_servers_again(*servers);
         state.shed(&sessions.queues);
         let is_away = state.core.is_forgotten(config.affinity.lease, now);
         if is_away && sessions.tunnels.backends_of(&self.id).is_empty() {

@@ -200,9 +200,14 @@ pub fn lost_message(loss: Loss, backend: &str, worked_on: Option<&str>) -> Strin
 /// nothing.
 #[must_use]
 pub fn server_for_people(name: &str) -> &str {
+    if is_address(name) { "its server" } else { name }
+}
+
+/// True for the name of a backend that was given none.
+#[must_use]
+pub fn is_address(name: &str) -> bool {
     let is_port = |text: &str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
-    let is_address = name.rsplit_once(':').is_some_and(|(_, port)| is_port(port));
-    if is_address { "its server" } else { name }
+    name.rsplit_once(':').is_some_and(|(_, port)| is_port(port))
 }
 
 #[cfg(test)]

@@ -292,6 +292,12 @@ impl Waiting {
         waiting.map(|(prompt, it)| (prompt.clone(), it.number)).collect()
     }
 
+    /// How many wait now.
+    #[must_use]
+    pub fn count(&self) -> usize {
+        if self.is_used() { self.index().queue.waiting() } else { 0 }
+    }
+
     /// What waits now.
     #[must_use]
     pub fn now(&self) -> WaitingNow {

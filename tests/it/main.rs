@@ -76,6 +76,7 @@ mod own_files;
 mod owners;
 mod packs;
 mod page;
+mod page_fleet;
 mod pages;
 mod panics;
 mod passthrough;

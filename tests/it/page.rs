@@ -49,23 +49,24 @@ fn is_stale(answer: &Answer) -> bool {
     !answer.header("mooring-stale").is_empty() && answer.header("warning").starts_with("110 ")
 }
 
-/// The URL of the script in a page, as a path.
-fn script_of(page: &str) -> String {
-    let url = page.split("<script src=\".").nth(1).expect("the page has our script");
-    url.split('"').next().unwrap().to_owned()
+/// The URLs of the scripts in a page, as paths.
+fn scripts_of(page: &str) -> Vec<String> {
+    let urls = page.split("<script src=\".").skip(1);
+    urls.map(|rest| rest.split('"').next().unwrap().to_owned()).collect()
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn the_page_begins_with_our_script_and_is_otherwise_as_it_was() {
+async fn the_page_begins_with_our_scripts_and_is_otherwise_as_it_was() {
     let files = folder(&[("/index.html", PAGE), ("/other.html", PAGE)]);
     let world = World::over(vec![backend("a", files.path()).await], |_| {}).await;
     for path in ["/", "/index.html", "/?x=1"] {
         let answer = get(&world, path, &[("accept-encoding", "gzip, br")]).await;
         assert_eq!((answer.status, answer.backend()), (200, "a"), "{path}");
         let page = answer.text();
-        let script = format!("<script src=\".{}\"></script>", script_of(&page));
-        assert_eq!(page.replacen(&script, "", 1), PAGE);
-        assert!(page.starts_with(&format!("<!doctype html><html><head>{script}")), "{page}");
+        let tags = scripts_of(&page).into_iter();
+        let tags: String = tags.map(|url| format!("<script src=\".{url}\"></script>")).collect();
+        assert_eq!(page.replacen(&tags, "", 1), PAGE);
+        assert!(page.starts_with(&format!("<!doctype html><html><head>{tags}")), "{page}");
         assert_eq!(answer.header("content-length"), page.len().to_string());
         assert_eq!(answer.header("accept-ranges"), "", "{path}");
         assert!(answer.header("content-security-policy").contains("script-src 'self'"));
@@ -102,20 +103,29 @@ async fn the_changed_page_answers_heads_conditions_and_ranges_truly() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn the_script_is_kept_for_ever_by_its_hash_and_no_other() {
+async fn the_scripts_are_kept_for_ever_by_their_hash_and_no_other() {
     let world = World::new(1).await;
-    let path = script_of(&world.get("/").await.text());
-    let script = world.get(&path).await;
+    let paths = scripts_of(&world.get("/").await.text());
+    let names = ["/-/page.js", "/-/page_extension.js"];
+    assert_eq!(paths.len(), names.len(), "{paths:?}");
+    for (path, name) in paths.iter().zip(names) {
+        assert!(path.starts_with(name), "{path}");
+        is_kept(&world, path, name).await;
+    }
+}
+
+async fn is_kept(world: &World, path: &str, name: &str) {
+    let script = world.get(path).await;
     assert_eq!(script.status, 200);
     assert_eq!(script.header("content-type"), "text/javascript; charset=utf-8");
     assert!(script.header("cache-control").contains("immutable"));
     let tag = script.header("etag").to_owned();
-    assert_eq!(get(&world, &path, &[("if-none-match", &tag)]).await.status, 304);
-    for other in ["/-/page.js", "/-/page.js?v=0123456789abcdef"] {
-        let answer = world.get(other).await;
+    assert_eq!(get(world, path, &[("if-none-match", &tag)]).await.status, 304);
+    for other in [name.to_owned(), format!("{name}?v=0123456789abcdef")] {
+        let answer = world.get(&other).await;
         assert_eq!((answer.status, answer.header("cache-control")), (200, "no-cache"), "{other}");
     }
-    assert_eq!(world.post(&path, "").await.status, 405);
+    assert_eq!(world.post(path, "").await.status, 405);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -439,7 +449,7 @@ async fn without_a_home_from_the_start_the_page_comes_from_whoever_is_up() {
         let page = get(&world, "/", headers).await;
         let told = (page.status, page.backend(), page.header("mooring-placement"));
         assert_eq!(told, (200, "b", "stand_in"), "{}", page.text());
-        assert!(page.text().contains(&format!(".{}", script_of(&page.text()))));
+        assert_eq!(scripts_of(&page.text()).len(), 2);
     }
     for path in [HASHED, "/assets/plain.js", "/settings", "/api/users", "/api/object_info"] {
         let answer = world.get(path).await;

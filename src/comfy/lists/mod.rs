@@ -2,11 +2,13 @@
 //!
 //! - [`mod@queue`]: the caller's entries of the queues
 //! - [`history`]: the caller's ended prompts
+//! - [`order`]: how many come before each
 //! - [`texts`]: names of models and files
 //! - [`mod@waiting`]: what is shown of a submission that waits in the gateway
 //! - [`Positions`]: what callers see of queue entries that they do not own
 
 pub mod history;
+pub mod order;
 pub mod queue;
 pub mod texts;
 pub mod waiting;
