@@ -27,6 +27,7 @@ mod prompts;
 mod queue;
 mod times;
 
+use crate::comfy::endpoint::RequestClass;
 use crate::net::now;
 use crate::routing::decision::Reason;
 use crate::routing::pending::End;
@@ -38,7 +39,7 @@ use guests::GuestMetrics;
 use hour::Hour;
 pub use hour::{MINUTES, Minute};
 pub use labels::ByBackend;
-use labels::{ByBuild, ByCode, ByKind, ByPlacement, ByStatus};
+use labels::{ByBuild, ByClass, ByCode, ByKind, ByPlacement};
 use limits::LimitMetrics;
 use process::ProcessMetrics;
 use prompts::BackendMetrics;
@@ -63,9 +64,10 @@ pub struct Metrics {
     registry: Registry,
     /// What has no prefix.
     unnamed: Registry,
-    requests: Family<ByStatus, Counter>,
-    /// The counters of [`STATUS_CLASSES`]: the hot path looks nothing up.
-    answered: [Counter; 5],
+    requests: Family<ByClass, Counter>,
+    /// The counters of [`RequestClass::ALL`] and, of each, those of [`STATUS_CLASSES`]: the hot path
+    /// looks nothing up.
+    answered: [[Counter; STATUS_CLASSES.len()]; RequestClass::ALL.len()],
     request_seconds: Times,
     errors: Family<ByCode, Counter>,
     placements: Family<ByPlacement, Counter>,
@@ -119,13 +121,16 @@ pub struct Metrics {
 
 impl Default for Metrics {
     fn default() -> Self {
-        let requests: Family<ByStatus, Counter> = Family::default();
+        let requests: Family<ByClass, Counter> = Family::default();
         let placements: Family<ByPlacement, Counter> = Family::default();
         let mut metrics = Self {
             registry: Registry::with_prefix("mooring"),
             unnamed: Registry::default(),
-            answered: STATUS_CLASSES
-                .map(|status_class| requests.get_or_create_owned(&ByStatus { status_class })),
+            answered: RequestClass::ALL.map(|class| {
+                let class = class.as_str();
+                let labels = |status_class| ByClass { class, status_class };
+                STATUS_CLASSES.map(|status| requests.get_or_create_owned(&labels(status)))
+            }),
             placed: Reason::ALL.map(|reason| {
                 placements.get_or_create_owned(&ByPlacement { placement: reason.as_str() })
             }),
@@ -341,9 +346,9 @@ impl Metrics {
     }
 
     /// A request was answered on the front.
-    pub fn answered(&self, status: http::StatusCode, took: Duration) {
-        let class = usize::from(status.as_u16() / 100).clamp(1, STATUS_CLASSES.len());
-        self.answered[class - 1].inc();
+    pub fn answered(&self, class: RequestClass, status: http::StatusCode, took: Duration) {
+        let status_class = usize::from(status.as_u16() / 100).clamp(1, STATUS_CLASSES.len());
+        self.answered[class as usize][status_class - 1].inc();
         self.request_seconds.observe(took);
     }
 

@@ -5,6 +5,8 @@
 //! (`server.py:988`), except `/internal/*` (bare only) and `/api/jobs…` (with the prefix, once or
 //! twice).
 
+mod class;
+
 use std::borrow::Cow;
 
 use http::Method;
@@ -12,6 +14,8 @@ use http::Method;
 use super::assets;
 use super::guard::{self, Area};
 use crate::routing::ids::Folder;
+
+pub use class::RequestClass;
 
 /// The endpoint of a request. Ids are decoded.
 #[derive(Clone, Debug, Eq, PartialEq)]

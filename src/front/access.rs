@@ -44,6 +44,8 @@ const REQUEST_ID_MAX: usize = 128;
 #[derive(Clone, Debug)]
 pub struct RequestLine<'a> {
     pub method: Method,
+    /// The part of the path that was removed.
+    base: &'a str,
     pub path: &'a str,
     pub version: Version,
     pub request_id: Option<&'a [u8]>,
@@ -61,7 +63,13 @@ impl<'a> RequestLine<'a> {
     ) -> Self {
         let request_id = header(&HeaderName::from_static(REQUEST_ID));
         let (referer, user_agent) = (header(&REFERER), header(&USER_AGENT));
-        Self { method, path, version, request_id, referer, user_agent }
+        Self { method, base: "", path, version, request_id, referer, user_agent }
+    }
+
+    /// The base path was removed from its path.
+    #[must_use]
+    pub fn below(self, base: &'a str) -> Self {
+        Self { base, ..self }
     }
 }
 
@@ -147,7 +155,7 @@ impl Record {
         let request_id = named_by(&config.server, peer, said.request_id);
         let asked = Asked {
             method: said.method.clone(),
-            path: cut(said.path.as_bytes(), PATH_MAX),
+            path: cut(format!("{}{}", said.base, said.path).as_bytes(), PATH_MAX),
             version: said.version,
             referer: said.referer.map(|referer| short(without_query(referer)).into()),
             user_agent: said.user_agent.map(|agent| short(agent).into()),
@@ -166,12 +174,17 @@ impl Record {
     }
 
     #[must_use]
-    pub fn of_request<B>(front: &Front, peer: IpAddr, request: &Request<B>) -> Self {
+    pub fn of_request<B>(
+        front: &Front,
+        peer: IpAddr,
+        base: &str,
+        request: &Request<B>,
+    ) -> Self {
         let (method, path) = (request.method().clone(), request.uri().path());
         let said = RequestLine::of(method, path, Spoken::of_request(request), |name| {
             request.headers().get(name).map(HeaderValue::as_bytes)
         });
-        Self::of(front, peer, &said, &IdentityHints::of(request))
+        Self::of(front, peer, &said.below(base), &IdentityHints::of(request))
     }
 
     /// The record of a request that was refused because of its head: what can be read of that.

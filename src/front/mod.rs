@@ -126,7 +126,10 @@ use tracing::{debug, info};
 
 use crate::body::ResponseBody;
 use crate::comfy::deny::is_denied;
+use crate::comfy::endpoint::{RequestClass, classify};
+use crate::config::BasePath;
 use crate::net::{new_id, now};
+use crate::server::wire::Came;
 use crate::shared::Shared;
 use error::{Closed, Fault, GatewayError};
 use unavailable::{Asker, Reader};
@@ -143,7 +146,7 @@ pub async fn answer(
     peer: IpAddr,
     mut request: Request<Incoming>,
 ) -> Response<ResponseBody> {
-    let started = now();
+    let started = Came::of_request(&request).unwrap_or_else(now);
     // Read once: the path that was removed must be added again, even if the configuration changes.
     let base = front.shared.config().server.base_path.clone();
     let entry = base_path::enter(&base, &mut request);
@@ -162,21 +165,16 @@ pub async fn answer(
     };
     let is_refused = answered.is_some();
     let mut recorded = access::is_recorded(&front.shared)
-        .then(|| access::Record::of_request(&front, peer, &request));
+        .then(|| access::Record::of_request(&front, peer, removed(&base, &entry), &request));
     if let Some(record) = &mut recorded {
         record.is_of(guest.as_ref().map(|guest| &guest.pass));
         request.extensions_mut().insert(record.seen());
     }
     let asker = Asker::of(&front, peer, &request);
     let visit = page_cookie::Visit::of(&front, peer, &request);
-    let answer = match (answered, entry) {
-        (Some(answered), _) => answered,
-        (None, base_path::Entry::Inside) => match login {
-            Some(asked) => login::answer(&front, asked, from, request).await,
-            None => route::route(&front, peer, request).await,
-        },
-        (None, base_path::Entry::Itself) => Ok(base_path::to_the_slash(&base, request.uri())),
-        (None, base_path::Entry::Outside(error)) => Err(error),
+    let (class, answer) = match (answered, entry) {
+        (Some(answered), _) => (RequestClass::Unread, answered),
+        (None, entry) => answer_inside(&front, from, entry, login, request).await,
     };
     let mut response = or_failed(&front, peer, answer, asker);
     if is_inside {
@@ -197,11 +195,42 @@ pub async fn answer(
     }
     let took = now().duration_since(started);
     headers::time(&mut response, took);
-    front.shared.metrics.answered(response.status(), took);
+    front.shared.metrics.answered(class, response.status(), took);
     if let Some(record) = recorded {
         record.write(&access::Answer::of(&response, took));
     }
     response
+}
+
+/// What a request is about, and its answer.
+async fn answer_inside(
+    front: &Arc<Front>,
+    from: login::Origin<'_>,
+    entry: base_path::Entry,
+    login: Option<login::Asked>,
+    request: Request<Incoming>,
+) -> (RequestClass, Answer) {
+    match (entry, login) {
+        (base_path::Entry::Inside, Some(asked)) => {
+            (RequestClass::Own, login::answer(front, asked, from, request).await)
+        }
+        (base_path::Entry::Inside, None) => {
+            let endpoint = classify(request.method(), request.uri().path());
+            (endpoint.class(), route::route(front, from.peer, endpoint, request).await)
+        }
+        (base_path::Entry::Itself, _) => {
+            (RequestClass::Unread, Ok(base_path::to_the_slash(from.base, request.uri())))
+        }
+        (base_path::Entry::Outside(error), _) => (RequestClass::Unread, Err(error)),
+    }
+}
+
+/// What was removed from the path of a request.
+fn removed<'b>(base: &'b BasePath, entry: &base_path::Entry) -> &'b str {
+    match entry {
+        base_path::Entry::Inside => base.prefix(),
+        base_path::Entry::Itself | base_path::Entry::Outside(_) => "",
+    }
 }
 
 /// The answer, or that of its error.

@@ -21,7 +21,7 @@ use super::{
     nodes, packs, page, self_service, static_files, submit, tunnel, upgrade, user_data, view,
 };
 use crate::body::ResponseBody;
-use crate::comfy::endpoint::{Endpoint, classify};
+use crate::comfy::endpoint::Endpoint;
 use crate::comfy::guard;
 use crate::comfy::messages;
 use crate::config::StatusCounts;
@@ -41,8 +41,12 @@ use crate::ws;
 ///
 /// # Errors
 /// Any error that prevents an answer; see [`GatewayError`].
-pub async fn route(front: &Arc<Front>, peer: IpAddr, mut request: Request<Incoming>) -> Answer {
-    let endpoint = classify(request.method(), request.uri().path());
+pub async fn route(
+    front: &Arc<Front>,
+    peer: IpAddr,
+    endpoint: Endpoint,
+    mut request: Request<Incoming>,
+) -> Answer {
     // Requests that need a socket or a link are too late. The others are still completed.
     if matches!(endpoint, Endpoint::Socket | Endpoint::Submit) && front.shared.tasks.is_stopping() {
         return Err(GatewayError::Stopping);

@@ -13,6 +13,7 @@ use super::passthrough::connection::PassthroughConnection;
 use super::unavailable::Asker;
 use super::{Front, failed_for};
 use crate::body::ResponseBody;
+use crate::comfy::endpoint::RequestClass;
 use crate::config::OnOff;
 use crate::limits::LimitReached;
 use crate::limits::held::Held;
@@ -34,7 +35,8 @@ impl Service for FrontService {
         let asker = if refusal.is_of_size() { Asker::of_bytes(read) } else { Asker::program() };
         let error = GatewayError::BadRequest(refusal);
         let response = failed_for(&self.0.shared, &error, asker);
-        self.0.shared.metrics.answered(response.status(), Duration::ZERO);
+        let metrics = &self.0.shared.metrics;
+        metrics.answered(RequestClass::Unread, response.status(), Duration::ZERO);
         if access::is_recorded(&self.0.shared) {
             let record = access::Record::of_bytes(&self.0.shared, peer, read);
             record.write(&access::Answer::of(&response, Duration::ZERO));

@@ -23,7 +23,8 @@ pub(super) struct ByKind {
 }
 
 #[derive(Clone, Debug, EncodeLabelSet, Eq, Hash, PartialEq)]
-pub(super) struct ByStatus {
+pub(super) struct ByClass {
+    pub(super) class: &'static str,
     pub(super) status_class: &'static str,
 }
 

@@ -7,6 +7,7 @@
 use std::future::poll_fn;
 use std::pin::pin;
 use std::task::{Context, Poll};
+use std::time::Instant;
 
 use tokio_util::sync::WaitForCancellationFuture;
 
@@ -14,6 +15,7 @@ use super::deadline::Deadline;
 use super::limits::{ConnectionLimits, FIRST_REQUEST};
 use super::message::{self, Head, Message};
 use super::refusal::Refusal;
+use super::wire::Came;
 use crate::lazy_poll::LazyPoll;
 use crate::net::{Buffered, now};
 
@@ -26,6 +28,8 @@ pub struct Heads {
     /// Whether a request has come. A drain does not close a connection before its first request.
     has_asked: bool,
     has_stopped: bool,
+    /// When the next request came, if somebody has tried to answer it.
+    came: Option<Instant>,
 }
 
 /// What comes next on a connection.
@@ -41,12 +45,22 @@ impl Heads {
     #[must_use]
     pub fn new(limits: ConnectionLimits) -> Self {
         let deadline = Deadline::after(limits.header_timeout);
-        Self { limits, deadline, has_asked: false, has_stopped: false }
+        Self { limits, deadline, has_asked: false, has_stopped: false, came: None }
     }
 
     /// Notes that a head has come. The time for the next head begins with the answer.
     pub fn asked(&mut self) {
         self.has_asked = true;
+    }
+
+    /// Notes when the request came that is still to be answered, by somebody else.
+    pub fn came(&mut self, at: Instant) {
+        self.came = Some(at);
+    }
+
+    /// When the request came that was just read, if that was long ago.
+    pub fn take_came(&mut self) -> Option<Came> {
+        self.came.take().map(Came)
     }
 
     /// Notes that a request was answered.

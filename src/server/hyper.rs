@@ -21,7 +21,7 @@ use tracing::trace;
 use super::limits::ConnectionLimits;
 use super::message::Message;
 use super::one_message::OneMessage;
-use super::wire::Wire;
+use super::wire::{Came, Wire};
 use super::{Left, Seat, Service};
 use crate::body::{BodyError, ResponseBody};
 use crate::net::Buffered;
@@ -35,7 +35,7 @@ use crate::tasks::Tasks;
 pub async fn once(
     conn: Buffered,
     message: Message,
-    peer: SocketAddr,
+    (peer, came): (SocketAddr, Option<Came>),
     service: &impl Service,
     limits: ConnectionLimits,
 ) -> Left {
@@ -46,6 +46,9 @@ pub async fn once(
     let answer = service_fn(|mut request: Request<Incoming>| {
         let over = Over(Arc::clone(&outcome));
         wire.mark(&mut request);
+        if let Some(came) = came {
+            request.extensions_mut().insert(came);
+        }
         Box::pin(async move {
             let version = request.version();
             let response = answer(service, peer, request).await;
@@ -285,7 +288,7 @@ mod tests {
             }
             body
         };
-        let (back, body) = tokio::join!(once(conn, message, peer, &Early, limits), read);
+        let (back, body) = tokio::join!(once(conn, message, (peer, None), &Early, limits), read);
         (body, matches!(back, Left::Other(_)))
     }
 

@@ -327,7 +327,8 @@ async fn serve(
         };
         match message.becomes {
             Becomes::Http => {
-                let served = Box::pin(hyper::once(conn, message, peer, &service, limits)).await;
+                let from = (peer, heads.take_came());
+                let served = Box::pin(hyper::once(conn, message, from, &service, limits)).await;
                 match served {
                     Left::Ended => return,
                     Left::Over(conn) => {

@@ -1,4 +1,6 @@
-//! What carries a connection: plain TCP or TLS.
+//! What carries a connection: plain TCP or TLS. What is told of a request besides its own text.
+
+use std::time::Instant;
 
 use http::{Request, Version};
 
@@ -45,5 +47,17 @@ impl Spoken {
     pub fn of_request<B>(request: &Request<B>) -> Version {
         let spoken: Option<&Self> = request.extensions().get();
         spoken.map_or(request.version(), |spoken| spoken.0)
+    }
+}
+
+/// When a request came. It is in the extensions of requests that somebody has tried to answer
+/// before.
+#[derive(Clone, Copy, Debug)]
+pub struct Came(pub Instant);
+
+impl Came {
+    #[must_use]
+    pub fn of_request<B>(request: &Request<B>) -> Option<Instant> {
+        request.extensions().get().map(|Self(came)| *came)
     }
 }

@@ -1,7 +1,9 @@
 //! The access log: one line for each request, whichever way it is answered, and no secret in any.
 
+use std::time::Duration;
+
 use http::Method;
-use mooring::config::{AccessFormat, OnOff};
+use mooring::config::{AccessFormat, BasePath, Config, OnOff};
 use mooring::lines::Sink;
 use mooring::net::Stream;
 use mooring::sim::{Options, Sim};
@@ -149,5 +151,50 @@ async fn combined_is_what_tools_for_other_servers_read() {
     assert!(after.starts_with(fields), "{line}");
     assert!(after.contains(r#" "http://g/page" "test \x22agent\x22/1" 0."#), "{line}");
     assert!(!line.contains("secret"), "{line}");
+    tasks.stop();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn below_a_path_the_whole_path_is_in_it_on_both_ways() {
+    let below = |config: &mut Config| {
+        config.server.base_path = BasePath::parse("/comfy/ui").unwrap();
+    };
+    let world = World::with(1, below).await;
+    world.all_up().await;
+    let (_folder, path, tasks) = started(&world);
+    // Passed on as bytes, answered by hyper, to be redirected, and beside it.
+    for (count, target) in
+        (1..).zip(["/comfy/ui/some/pack", "/comfy/ui/history", "/comfy/ui", "/history"])
+    {
+        world.get(target).await;
+        let line = read(&lines(&path, count).await[count - 1]);
+        assert_eq!(line["path"], target, "{line}");
+    }
+    tasks.stop();
+}
+
+/// Its backend goes away under it, and another answers: what it waited for the first counts.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_time_of_a_request_begins_once() {
+    const HELD: Duration = Duration::from_millis(200);
+    let world = World::new(2).await;
+    world.all_up().await;
+    let (_folder, path, tasks) = started(&world);
+    let ada = [("comfy-client-id", "ada")];
+    let bound = send(world.front, Method::GET, "/some/pack", &ada, "").await;
+    let home = bound.backend().to_owned();
+    world.sim(&home).set_faults(|faults| faults.holds = "GET /system_stats".into());
+    let asked = send(world.front, Method::GET, "/system_stats", &ada, "");
+    let goes = async {
+        world.sim(&home).holds(1).await;
+        tokio::time::sleep(HELD).await;
+        world.sim(&home).crash().await;
+    };
+    let (answer, ()) = tokio::join!(asked, goes);
+    assert_eq!(answer.status, 200, "{}", answer.text());
+    assert_ne!(answer.backend(), home);
+    let line = read(&lines(&path, 2).await[1]);
+    assert_eq!((&line["path"], &line["status"]), (&json!("/system_stats"), &json!(200)));
+    assert!(HELD.as_secs_f64() * 1_000.0 <= line["ms"].as_f64().unwrap(), "{line}");
     tasks.stop();
 }

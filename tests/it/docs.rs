@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use http::StatusCode;
 use mooring::comfy::commands::BadBody;
+use mooring::comfy::endpoint::RequestClass;
 use mooring::comfy::lists::history::NotAnInteger;
 use mooring::comfy::submission;
 use mooring::config::Applied;
@@ -173,7 +174,7 @@ fn an_error_has_the_status_and_the_pause_that_are_documented() {
 /// Metrics as a scrape shows them, each touched once.
 fn scrape() -> String {
     let metrics = Metrics::default();
-    metrics.answered(StatusCode::OK, Duration::from_millis(1));
+    metrics.answered(RequestClass::Submit, StatusCode::OK, Duration::from_millis(1));
     metrics.failed("fleet_full");
     metrics.guests.refused("missing");
     metrics.guests.tried("ok");

@@ -74,8 +74,7 @@ async fn pages_that_ask_again_and_again_share_one_reading_of_a_queue() {
     socket.until("execution_start").await;
     let mine = world.submit("ada", &slow(101, LONG)).await.prompt_id();
     until("it is there", || is_queued_at(&world, "a", &mine)).await;
-    let readings =
-        || world.sim("a").requests().iter().filter(|it| it.target == "/queue").count();
+    let readings = || world.sim("a").requests().iter().filter(|it| it.target == "/queue").count();
     let before = readings();
     for _ in 0..20 {
         assert_eq!(fleet(&world, "ada").await["jobs"][1]["before"], 1);
@@ -218,9 +217,7 @@ async fn a_user_sees_nothing_of_anothers_jobs_and_a_stranger_nothing_at_all() {
     let ask = |user: &'static str| {
         let user = [("x-forwarded-user", user)];
         let front = world.front;
-        async move {
-            send(front, Method::GET, "/comfy/-/fleet?clientId=tab", &user, "").await.json()
-        }
+        async move { send(front, Method::GET, "/comfy/-/fleet?clientId=tab", &user, "").await.json() }
     };
     let body = json!({ "client_id": "tab", "prompt": slow(100, LONG) }).to_string();
     let ada = [("x-forwarded-user", "ada"), ("content-type", "application/json")];

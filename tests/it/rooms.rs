@@ -20,7 +20,7 @@ const ROOMS: &[(&str, &[&str])] = &[
     ("auth", &["comfy", "net"]),
     ("cache", &[]),
     ("masked", &["net", "routing"]),
-    ("metrics", &["lock", "net", "routing"]),
+    ("metrics", &["comfy", "lock", "net", "routing"]),
     ("config", &["auth", "comfy", "net", "routing"]),
     ("lines", &["config", "tasks"]),
     ("audit", &["lines", "net", "tasks"]),

@@ -75,12 +75,13 @@ impl Passthrough for PassthroughConnection {
                 Next::Other => return Left::Other(conn),
                 Next::PassedRequest(asked) => {
                     heads.asked();
-                    let bytes = asked.bytes;
+                    let (bytes, came) = (asked.bytes, asked.came);
                     match self.pass(&mut conn, &mut heads.deadline, asked).await {
                         After::Stays => take(&mut conn.read, bytes),
                         After::Elsewhere => {
                             let config = self.front.shared.config();
                             self.route_cache.leave(&self.front, &config);
+                            heads.came(came);
                             return Left::Other(conn);
                         }
                         After::Ends => return Left::Over(conn),
@@ -159,6 +160,7 @@ impl PassthroughConnection {
             closes: plain.closes,
             // The effect of any other read is unknown, so it is not sent twice.
             may_be_repeated: plain.start.is_some(),
+            class: plain.class,
             target: target.map(|(target, _user)| target),
             base: (!base.is_root()).then(|| base.clone()),
             came,
@@ -166,7 +168,7 @@ impl PassthroughConnection {
             body_timeout: config.server.body_timeout,
             recorded: access::is_recorded(&self.front.shared).then(|| {
                 let method = if plain.is_head { Method::HEAD } else { Method::GET };
-                let said = plain.said(method);
+                let said = plain.said(method).below(base.prefix());
                 let peer = self.route_cache.address();
                 let mut record = access::Record::of(&self.front, peer, &said, &plain.hints);
                 record.is_of(pass.as_ref());
@@ -303,7 +305,7 @@ impl PassthroughConnection {
             keep_for_one(response.headers_mut());
         }
         let took = now().duration_since(asked.came);
-        self.front.shared.metrics.answered(response.status(), took);
+        self.front.shared.metrics.answered(asked.class, response.status(), took);
         if let Some(record) = &asked.recorded {
             let status = response.status();
             let bytes = http_body::Body::size_hint(response.body()).exact();
@@ -323,7 +325,7 @@ impl PassthroughConnection {
     /// Counts an answer, and frees large buffers.
     fn note(&mut self, asked: &PassedRequest, target: &Target, answered: Answered) {
         let status = http::StatusCode::from_u16(answered.status).unwrap_or_default();
-        self.front.shared.metrics.answered(status, answered.took);
+        self.front.shared.metrics.answered(asked.class, status, answered.took);
         if let Some(record) = &asked.recorded {
             let called = target.backend.names.get();
             let (backend, placement) = (&*called.name, target.reason.as_str());

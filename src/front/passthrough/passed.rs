@@ -4,6 +4,7 @@ use std::time::{Duration, Instant};
 
 use super::after::After;
 use crate::auth::Pass;
+use crate::comfy::endpoint::RequestClass;
 use crate::config::BasePath;
 use crate::front::access;
 use crate::front::error::GatewayError;
@@ -15,6 +16,7 @@ pub(super) struct PassedRequest {
     pub(super) is_head: bool,
     pub(super) closes: bool,
     pub(super) may_be_repeated: bool,
+    pub(super) class: RequestClass,
     pub(super) target: Result<Target, GatewayError>,
     /// The base path that was removed from its path and must be added to the answer, even if the
     /// configuration changes. `None` if there was none.

@@ -16,7 +16,7 @@ use crate::auth::head::may_hold_token;
 use crate::auth::jwt::place::Cookies;
 use crate::auth::{Admitted, Asked, Pass, ProxyRules, Session, UserTable, judge, proxy};
 use crate::comfy::deny::is_denied;
-use crate::comfy::endpoint::{Endpoint, StartRead, classify};
+use crate::comfy::endpoint::{Endpoint, RequestClass, StartRead, classify};
 use crate::config::{BackendHeaders, BasePath, PlaceBelow, ServerConfig};
 use crate::front::access::RequestLine;
 use crate::front::caller::{IdentityHints, Peer};
@@ -67,6 +67,7 @@ pub struct Plain<'a> {
     pub hints: IdentityHints<'a>,
     /// One of the reads that a page needs to start, in the form that ComfyUI's page uses.
     pub start: Option<StartRead>,
+    pub class: RequestClass,
     /// The client sends no further request on this connection.
     pub closes: bool,
     headers: SmallVec<[Header<'a>; 24]>,
@@ -183,7 +184,9 @@ fn sort<'a>(
         return Parsed::Other;
     }
     let method = if is_head { Method::HEAD } else { Method::GET };
-    let Some(start) = passed_on(&method, target, (path, query)) else { return Parsed::Other };
+    let Some((class, start)) = passed_on(&method, target, (path, query)) else {
+        return Parsed::Other;
+    };
     let closes = said.closes;
     Parsed::Plain(Plain {
         read,
@@ -194,6 +197,7 @@ fn sort<'a>(
         target,
         hints,
         start,
+        class,
         closes,
         headers,
         claims,
@@ -218,17 +222,18 @@ fn passed_on(
     method: &Method,
     target: &str,
     (path, query): (&str, &str),
-) -> Option<Option<StartRead>> {
+) -> Option<(RequestClass, Option<StartRead>)> {
     let is_clear = target.bytes().all(|byte| CLEAR[usize::from(byte)]);
     // In origin form. A query that names a file would also say which backend has it.
     if !path.starts_with('/') || !is_clear || query.contains("filename") {
         return None;
     }
     let endpoint = classify(method, path);
+    let class = endpoint.class();
     if let Endpoint::Start(read) = endpoint {
-        return Some(Some(read).filter(|_| query.is_empty()));
+        return Some((class, Some(read).filter(|_| query.is_empty())));
     }
-    (endpoint == Endpoint::Other).then_some(None)
+    (endpoint == Endpoint::Other).then_some((class, None))
 }
 
 impl Plain<'_> {
