@@ -23,7 +23,6 @@ pub use signals::Signals;
 use crate::admin;
 use crate::config::{Config, ServerConfig, StateDir};
 use crate::discovery::{Discoveries, Pod};
-use crate::front::operators::Operators;
 use crate::front::{Annex, Front, FrontService};
 use crate::journal::disk::Disk;
 use crate::journal::record::Saved;
@@ -158,7 +157,7 @@ pub async fn start(
         writers,
     };
     let (admin_door, admin_mover) = Door::new(admin);
-    let service = admin::Admin::new(Arc::clone(&sessions), reloads.clone(), Operators::of(&front));
+    let service = admin::Admin::new(&front, reloads.clone());
     let terms = terms_of(&shared, |config| &config.admin_tls);
     let accepting = accept(ADMIN_LISTENER, admin_door, service, terms, tasks.clone());
     tasks.spawn_critical(ADMIN_LISTENER, accepting);

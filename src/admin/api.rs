@@ -49,7 +49,7 @@ pub(crate) fn router(sessions: Arc<Sessions>) -> Router {
         .with_state(sessions)
 }
 
-const ENDPOINTS: [&str; 16] = [
+const ENDPOINTS: [&str; 17] = [
     "GET /livez",
     "GET /readyz",
     "GET /metrics",
@@ -63,6 +63,7 @@ const ENDPOINTS: [&str; 16] = [
     "POST /api/v1/clients/{id}/release",
     "POST /api/v1/prompts/{id}/cancel",
     "GET /api/v1/explain",
+    "POST /api/v1/explain",
     "GET /api/v1/live",
     "GET /api/v1/scaling",
     "POST /api/v1/reload",

@@ -4,6 +4,7 @@ pub(crate) mod api;
 mod audited;
 mod backends;
 mod dashboard;
+mod explain_graph;
 mod gate;
 mod prompts;
 mod reload;
@@ -24,6 +25,7 @@ use tower::Service as _;
 
 use crate::audit::Entry;
 use crate::body::ResponseBody;
+use crate::front::Front;
 use crate::front::operators::Operators;
 use crate::reload::Reloads;
 use crate::server::{ConnectionEvent, ConnectionLimits, NoPassthrough, Refusal, Service};
@@ -43,9 +45,11 @@ pub(crate) struct Admin {
 
 impl Admin {
     #[must_use]
-    pub(crate) fn new(sessions: Arc<Sessions>, reloads: Reloads, operators: Operators) -> Self {
+    pub(crate) fn new(front: &Arc<Front>, reloads: Reloads) -> Self {
+        let (sessions, operators) = (Arc::clone(&front.sessions), Operators::of(front));
         let router = api::router(Arc::clone(&sessions))
             .merge(backends::router(Arc::clone(&sessions)))
+            .merge(explain_graph::router(Arc::clone(front)))
             .merge(prompts::router(Arc::clone(&sessions)))
             .merge(scaling::router(Arc::clone(&sessions)))
             .merge(reload::router(reloads));

@@ -10,10 +10,11 @@ use serde_json::{Value, json};
 
 use super::answer::{finish, form, print_json, usual};
 use super::args::{
-    AdminArgs, BackendsArgs, BackendsVerb, ClientsArgs, ExplainArgs, HealthcheckArgs, ReleaseArgs,
+    About, AdminArgs, BackendsArgs, BackendsVerb, ClientsArgs, ExplainArgs, HealthcheckArgs, ReleaseArgs,
     ReloadArgs,
 };
 use super::ask::{self, Answer, AskError, DEADLINE, Question, Server, ask};
+use super::explain_graph;
 use super::find::{self, Asks, Found, NotFound};
 use super::fleet;
 use super::{EXIT_CONFIG, EXIT_FAILURE, EXIT_USAGE, say};
@@ -123,13 +124,15 @@ fn one_of(answer: &Value, name: &str) -> Result<Value, Failure> {
     })
 }
 
-/// `mooring explain --client ID | --prompt ID`.
+/// `mooring explain --client ID | --prompt ID | --graph FILE`.
 pub(super) async fn explain(args: &ExplainArgs) -> ExitCode {
-    let query = match (&args.about.client, &args.about.prompt) {
-        (Some(client), _) => format!("client={}", escape(client)),
-        (None, Some(prompt)) => format!("prompt={}", escape(prompt)),
+    let About { client, prompt, graph } = &args.about;
+    let query = match (client, prompt, graph) {
+        (_, _, Some(graph)) => return explain_graph::explain(graph, &args.admin).await,
+        (Some(client), _, None) => format!("client={}", escape(client)),
+        (None, Some(prompt), None) => format!("prompt={}", escape(prompt)),
         // clap has checked that one of them is given.
-        (None, None) => String::new(),
+        (None, None, None) => String::new(),
     };
     finish(usual(&args.admin), get(&args.admin, format!("/api/v1/explain?{query}")).await)
 }
@@ -240,7 +243,7 @@ pub(super) async fn get(admin: &AdminArgs, path: String) -> Result<Value, Failur
     read(&send(admin, Method::GET, path, String::new()).await?)
 }
 
-async fn post(admin: &AdminArgs, path: String, body: String) -> Result<Value, Failure> {
+pub(super) async fn post(admin: &AdminArgs, path: String, body: String) -> Result<Value, Failure> {
     read(&send(admin, Method::POST, path, body).await?)
 }
 

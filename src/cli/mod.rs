@@ -10,6 +10,7 @@ mod ask;
 mod check;
 mod config;
 mod doctor;
+mod explain_graph;
 mod find;
 mod fit;
 mod fleet;

@@ -20,6 +20,7 @@
 //! - [`file_inputs`]: inputs of nodes that take a file
 //! - [`foreign`]: routes that ComfyUI itself does not have
 //! - [`object_info`]: the lists of `/object_info`, of several servers as one
+//! - [`parts`]: what a graph needs of a server and a server lacks
 //! - [`names`]: names of files with their backends, on their way to clients and back
 //! - `strings`: strings in outputs that name files
 //! - [`multipart`]: the bodies of uploads
@@ -54,6 +55,7 @@ pub mod names;
 pub mod number;
 pub mod object_info;
 pub mod pack_routes;
+pub mod parts;
 pub mod preview;
 pub mod progress;
 pub mod query;

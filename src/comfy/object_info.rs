@@ -35,6 +35,18 @@ pub struct NodeInfo {
     by_name: HashMap<String, usize>,
 }
 
+/// What a server says of a value of an input.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Has {
+    NoClass,
+    /// The input has no list of choices, or the class has no such input.
+    NoList,
+    /// The list is of files that are uploaded, or brought to where they are needed.
+    Uploads,
+    Listed,
+    NotListed,
+}
+
 #[derive(Debug)]
 struct Class {
     name: String,
@@ -97,6 +109,23 @@ impl NodeInfo {
     #[must_use]
     pub fn is_hidden(&self, class: &str, input: &str) -> bool {
         self.class(class).is_some_and(|class| class.hidden.iter().any(|it| it == input))
+    }
+
+    /// Whether the server has a class, and what it says of a value of one of its inputs.
+    #[must_use]
+    pub fn has(&self, class: &str, input: &str, value: &str) -> Has {
+        let Some(class) = self.class(class) else { return Has::NoClass };
+        match class.combos.iter().find(|combo| combo.input == input) {
+            None => Has::NoList,
+            Some(combo) if combo.files.is_some() => Has::Uploads,
+            Some(combo) if self.texts(combo).any(|text| text == value) => Has::Listed,
+            Some(_) => Has::NotListed,
+        }
+    }
+
+    #[must_use]
+    pub fn has_class(&self, class: &str) -> bool {
+        self.by_name.contains_key(class)
     }
 
     fn class(&self, name: &str) -> Option<&Class> {

@@ -54,6 +54,15 @@ use cache::{NodeAnswer, hash_of};
 /// The answer may be different tomorrow.
 const ASK_AGAIN: HeaderValue = HeaderValue::from_static("private, no-cache");
 
+/// What each backend that is up has said of its nodes: its last answer if that is recent, or a new
+/// one if it comes in time. `None` if it has never said anything.
+pub async fn infos(front: &Arc<Front>) -> Vec<(BackendId, Option<Arc<NodeInfo>>)> {
+    let nobody = CancellationToken::new();
+    let up = front.shared.fleet.iter().filter(|backend| backend.is_up());
+    let asked = join_all(up.map(|backend| nodes_of(front, backend, &nobody))).await;
+    asked.into_iter().map(|(it, said)| (it.id, said.map(|(_, info, _)| info))).collect()
+}
+
 /// `GET /object_info`: the nodes of all backends.
 ///
 /// # Errors

@@ -1,7 +1,9 @@
 //! What an operator is told: why a client is where it is, and what happened, one line an event.
 
 use http::Method;
+use mooring::net::now;
 use mooring::sim::{Options, Sim};
+use serde_json::{Value, json};
 use tempfile::tempdir;
 
 use crate::process::Daemon;
@@ -93,4 +95,57 @@ async fn each_event_is_one_line_with_whose_and_where() {
         assert!(released.contains(wanted), "{wanted}: {released}");
     }
     daemon.kill();
+}
+
+/// Which backend, what each lacks, and why not the others; it changes nothing.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn explain_says_where_a_graph_would_go_and_what_a_backend_lacks() {
+    let world = World::new(3).await;
+    world.all_up().await;
+    world.admin_post("/api/v1/backends/c/state", r#"{"state":"draining"}"#).await;
+    world.submit("ada", &slow(100, 60.0)).await;
+    let busy = |name: &str| world.gateway.shared.fleet.by_name(name).unwrap().load.total(now());
+    until("one has work", || 0 < busy("a") + busy("b")).await;
+    let (busy, free) = if 0 < busy("a") { ("a", "b") } else { ("b", "a") };
+    let gateway = &world;
+    let ask = |body: String| async move { gateway.admin_post("/api/v1/explain", &body).await };
+    let told = ask(quick(1).to_string()).await.json();
+    assert_eq!((&told["chosen"], &told["nodes"]), (&free.into(), &2.into()), "{told}");
+    let of = |told: &Value, name: &str| {
+        let all = told["candidates"].as_array().unwrap();
+        all.iter().find(|it| it["backend"] == name).unwrap().clone()
+    };
+    assert_eq!(told["candidates"][0]["backend"], free, "the chosen one first: {told}");
+    assert_eq!((&of(&told, free)["lacks"], &of(&told, free)["load"]), (&json!([]), &json!(0)));
+    assert_eq!(of(&told, busy)["load"], 1);
+    assert_eq!(of(&told, "c")["excluded"], "draining");
+
+    let mut graph = quick(1);
+    graph["9"] = json!({ "class_type": "NobodyHasThis", "inputs": { "a": "b" } });
+    let told = ask(json!({ "client_id": "x", "prompt": graph }).to_string()).await.json();
+    assert_eq!(of(&told, free)["lacks"], json!(["NobodyHasThis"]), "{told}");
+    assert_eq!(of(&told, free)["lacks_in_all"], 1);
+
+    for (bad, why) in [
+        ("", "it is not JSON"),
+        ("{", "it is not JSON"),
+        ("{}", "it has no nodes"),
+        (r#"{"nodes": [], "links": []}"#, "Export (API)"),
+        (r#"{"1": {"inputs": {}}}"#, "the node `1` has no `class_type`"),
+    ] {
+        let answer = ask(bad.to_owned()).await;
+        assert_eq!(answer.status, 400, "{bad}");
+        assert!(answer.json()["error"].as_str().unwrap().contains(why), "{}", answer.text());
+    }
+    let large = format!("{{\"1\": \"{}\"}}", "x".repeat(17 << 20));
+    assert_eq!(ask(large).await.status, 413);
+    assert_eq!(world.gateway.sessions.clients.all().len(), 1, "nobody was bound");
+    for name in [free, "c"] {
+        world.admin_post(&format!("/api/v1/backends/{name}/state"), r#"{"state":"off"}"#).await;
+    }
+    world.sim(busy).crash().await;
+    world.is_down(busy).await;
+    let told = ask(quick(1).to_string()).await.json();
+    assert!(told["chosen"].is_null(), "{told}");
+    assert_eq!(told["why_not"], "no server is up and ready");
 }
