@@ -25,6 +25,7 @@ mod limits;
 mod process;
 mod prompts;
 mod queue;
+mod requests;
 mod times;
 
 use crate::comfy::endpoint::RequestClass;
@@ -39,16 +40,14 @@ use guests::GuestMetrics;
 use hour::Hour;
 pub use hour::{MINUTES, Minute};
 pub use labels::ByBackend;
-use labels::{ByBuild, ByClass, ByCode, ByKind, ByPlacement};
+use labels::{ByBuild, ByCode, ByKind, ByPlacement};
 use limits::LimitMetrics;
 use process::ProcessMetrics;
 use prompts::BackendMetrics;
 pub use prompts::EndedPrompt;
 use queue::QueueMetrics;
+use requests::RequestMetrics;
 use times::Times;
-
-/// The classes of statuses (RFC 9110 section 15), in their order.
-const STATUS_CLASSES: [&str; 5] = ["1xx", "2xx", "3xx", "4xx", "5xx"];
 
 /// How many frames were dropped on their way to a browser.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
@@ -64,10 +63,7 @@ pub struct Metrics {
     registry: Registry,
     /// What has no prefix.
     unnamed: Registry,
-    requests: Family<ByClass, Counter>,
-    /// The counters of [`RequestClass::ALL`] and, of each, those of [`STATUS_CLASSES`]: the hot path
-    /// looks nothing up.
-    answered: [[Counter; STATUS_CLASSES.len()]; RequestClass::ALL.len()],
+    requests: RequestMetrics,
     request_seconds: Times,
     errors: Family<ByCode, Counter>,
     placements: Family<ByPlacement, Counter>,
@@ -121,20 +117,14 @@ pub struct Metrics {
 
 impl Default for Metrics {
     fn default() -> Self {
-        let requests: Family<ByClass, Counter> = Family::default();
         let placements: Family<ByPlacement, Counter> = Family::default();
         let mut metrics = Self {
             registry: Registry::with_prefix("mooring"),
             unnamed: Registry::default(),
-            answered: RequestClass::ALL.map(|class| {
-                let class = class.as_str();
-                let labels = |status_class| ByClass { class, status_class };
-                STATUS_CLASSES.map(|status| requests.get_or_create_owned(&labels(status)))
-            }),
             placed: Reason::ALL.map(|reason| {
                 placements.get_or_create_owned(&ByPlacement { placement: reason.as_str() })
             }),
-            requests,
+            requests: RequestMetrics::default(),
             request_seconds: Times::default(),
             errors: Family::default(),
             placements,
@@ -204,7 +194,7 @@ impl Metrics {
 
     fn register_traffic(&mut self) {
         let registry = &mut self.registry;
-        registry.register("requests", "HTTP requests answered on the front", self.requests.clone());
+        self.requests.register(registry);
         registry.register_with_unit(
             "request_duration",
             "Time from a request's head to its answer's head",
@@ -347,8 +337,7 @@ impl Metrics {
 
     /// A request was answered on the front.
     pub fn answered(&self, class: RequestClass, status: http::StatusCode, took: Duration) {
-        let status_class = usize::from(status.as_u16() / 100).clamp(1, STATUS_CLASSES.len());
-        self.answered[class as usize][status_class - 1].inc();
+        self.requests.answered(class, status);
         self.request_seconds.observe(took);
     }
 

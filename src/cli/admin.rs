@@ -10,8 +10,8 @@ use serde_json::{Value, json};
 
 use super::answer::{finish, form, print_json, usual};
 use super::args::{
-    About, AdminArgs, BackendsArgs, BackendsVerb, ClientsArgs, ExplainArgs, HealthcheckArgs, ReleaseArgs,
-    ReloadArgs,
+    About, AdminArgs, BackendsArgs, BackendsVerb, ClientsArgs, ExplainArgs, HealthcheckArgs,
+    ReleaseArgs, ReloadArgs,
 };
 use super::ask::{self, Answer, AskError, DEADLINE, Question, Server, ask};
 use super::explain_graph;

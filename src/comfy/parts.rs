@@ -1,21 +1,22 @@
 //! The parts that a graph needs of a server, and those that a server is known to lack: for an
 //! operator who asks where a graph would go.
 
+use std::collections::BTreeSet;
+
 use serde_json::{Map, Value};
 
 use super::object_info::{Has, NodeInfo};
 
-/// What a graph needs of a server.
+/// Longer values are not looked at.
+const VALUE_MAX: usize = 255;
+
+/// What a graph needs of a server, each once.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub struct GraphParts {
-    nodes: Vec<Node>,
-}
-
-#[derive(Clone, Debug, Eq, PartialEq)]
-struct Node {
-    class: String,
-    /// The texts that its inputs are set to.
-    values: Vec<(String, String)>,
+    nodes: usize,
+    classes: BTreeSet<String>,
+    /// The texts that inputs are set to: class, input, value.
+    values: BTreeSet<(String, String, String)>,
 }
 
 /// Why something is no graph.
@@ -58,42 +59,44 @@ pub fn graph_of(text: &[u8]) -> Result<Map<String, Value>, NotAGraph> {
 impl GraphParts {
     #[must_use]
     pub fn of(graph: &Map<String, Value>) -> Self {
-        let text = |(input, value): (&String, &Value)| {
-            value.as_str().map(|value| (input.clone(), value.to_owned()))
-        };
-        let node = |node: &Value| {
-            let inputs = node.get("inputs").and_then(Value::as_object);
-            let values = inputs.into_iter().flatten().filter_map(text).collect();
+        let mut parts = Self { nodes: graph.len(), ..Self::default() };
+        for node in graph.values() {
             let class = node.get("class_type").and_then(Value::as_str).unwrap_or_default();
-            Node { class: class.to_owned(), values }
-        };
-        Self { nodes: graph.values().map(node).collect() }
+            let inputs = node.get("inputs").and_then(Value::as_object);
+            for (input, value) in inputs.into_iter().flatten() {
+                // No name of a model and no choice is longer; a text is.
+                if let Some(value) = value.as_str().filter(|it| it.len() <= VALUE_MAX) {
+                    parts.values.insert((class.to_owned(), input.clone(), value.to_owned()));
+                }
+            }
+            parts.classes.insert(class.to_owned());
+        }
+        parts
     }
 
     #[must_use]
     pub fn nodes(&self) -> usize {
-        self.nodes.len()
+        self.nodes
     }
 
-    /// What this server lacks, each once: a class, or a value that is not in the list of an input,
-    /// such as a model.
+    /// The first class of these that it has.
+    #[must_use]
+    pub fn has_one_of<'c>(&self, classes: &'c [String]) -> Option<&'c str> {
+        let has = |class: &&String| self.classes.iter().any(|it| it.trim() == class.trim());
+        classes.iter().find(has).map(String::as_str)
+    }
+
+    /// What this server lacks: a class, or a value that is not in the list of an input, such as a
+    /// model.
     #[must_use]
     pub fn lacking(&self, server: &NodeInfo) -> Vec<String> {
-        let mut lacking = Vec::new();
-        for Node { class, values } in &self.nodes {
-            if !server.has_class(class) {
-                lacking.push(class.clone());
-                continue;
-            }
-            let is_missing = |(input, value): &&(String, String)| {
-                server.has(class, input, value) == Has::NotListed
-            };
-            let missing = values.iter().filter(is_missing);
-            lacking.extend(missing.map(|(input, value)| format!("{class}.{input} = {value}")));
-        }
-        lacking.sort_unstable();
-        lacking.dedup();
-        lacking
+        let classes = self.classes.iter().filter(|class| !server.has_class(class)).cloned();
+        let is_missing = |(class, input, value): &&(String, String, String)| {
+            server.has(class, input, value) == Has::NotListed
+        };
+        let values = self.values.iter().filter(is_missing);
+        let values = values.map(|(class, input, value)| format!("{class}.{input} = {value}"));
+        classes.chain(values).collect()
     }
 }
 
@@ -119,7 +122,7 @@ mod tests {
             "2": {"class_type": "Loader", "inputs": {"ckpt_name": "c.safetensors"}},
             "3": {"class_type": "Other", "inputs": {"x": "y"}},
             "4": {"class_type": "Saver"}}}"#;
-        assert_eq!(lacking(bad), ["Loader.ckpt_name = c.safetensors", "Other"]);
+        assert_eq!(lacking(bad), ["Other", "Loader.ckpt_name = c.safetensors"]);
     }
 
     #[test]

@@ -174,12 +174,7 @@ impl Record {
     }
 
     #[must_use]
-    pub fn of_request<B>(
-        front: &Front,
-        peer: IpAddr,
-        base: &str,
-        request: &Request<B>,
-    ) -> Self {
+    pub fn of_request<B>(front: &Front, peer: IpAddr, base: &str, request: &Request<B>) -> Self {
         let (method, path) = (request.method().clone(), request.uri().path());
         let said = RequestLine::of(method, path, Spoken::of_request(request), |name| {
             request.headers().get(name).map(HeaderValue::as_bytes)

@@ -89,6 +89,7 @@ pub mod packs;
 pub mod page;
 pub mod page_cookie;
 mod page_fleet;
+mod page_scripts;
 pub mod passthrough;
 mod proxy_gate;
 pub mod route;

@@ -14,6 +14,8 @@
   const WAITING_MS = 5_000;
   /** What happens at the same time is one question. */
   const SOON_MS = 150;
+  /** The least time between two questions. */
+  const FLOOR_MS = 1_000;
   const ANSWER_MS = 10_000;
   /** How long the page may take to start. */
   const START_MS = 600_000;
@@ -22,7 +24,7 @@
   /** More servers than this are only counted. */
   const DOTS_MAX = 16;
   /** Of so many jobs the graph is kept, to run them again if they are lost. */
-  const GRAPHS_MAX = 50;
+  const GRAPHS_MAX = 200;
   const GAP = 8;
   /** The Run bar may have a frame that is wider than itself. */
   const BESIDE = 18;
@@ -40,12 +42,15 @@
       font: 13px/1.4 Inter, system-ui, sans-serif;
       color: var(--fg-color, CanvasText); background: var(--comfy-menu-bg, Canvas);
       border: 1px solid var(--border-color, GrayText); }
+    section.nowhere:not(:focus-within) { opacity: 0; }
+    section.nowhere :is(li, button) { pointer-events: none; }
     ul { display: flex; gap: 5px; margin: 0; padding: 0; list-style: none; }
     li { box-sizing: border-box; width: 11px; height: 11px; border-radius: 50%;
       border: 2px solid #1f9d55; pointer-events: auto; }
     li.busy { background: #d68910; border-color: #d68910; }
     li.away { border-color: #d64545; border-radius: 0; transform: rotate(45deg) scale(.85);
       background: #d64545; }
+    ul.stale li { opacity: .35; }
     li.planned { outline: 1px dashed currentColor; outline-offset: 1px; }
     p { margin: 0; overflow-wrap: anywhere; }
     p:empty { display: none; }
@@ -60,10 +65,16 @@
   let app = null;
   /** What the gateway said last. */
   let seen = null;
-  let isUnreachable = false;
+  /** Why nothing newer is known; empty if it is. */
+  let trouble = "";
   let isAsking = false;
   let isStopped = false;
+  /** How often in a row Mooring has said that there is no line. */
+  let refusals = 0;
   let timer = 0;
+  /** When the next question is due, and when the last one began. */
+  let due = Infinity;
+  let asked = -Infinity;
   /** The graphs of this tab's jobs, by their ids, as the page has submitted them. */
   const graphs = new Map();
   /** Jobs that were lost, with their graphs. */
@@ -85,7 +96,11 @@
       const all = seen.waiting > 1 ? ` \u00b7 ${jobs(seen.waiting)} are waiting in all` : "";
       return `waiting for a free server${all}`;
     }
-    if (stateOf(server) === "away") return `${server} does not answer \u00b7 your job is kept`;
+    const here = seen.servers.find(({ name }) => name === server);
+    if (here?.state === "away") {
+      const why = here.planned ? "is switched off" : "does not answer";
+      return `${server} ${why} \u00b7 your job is kept`;
+    }
     if (state === "running" || state === "ending") return `running on ${server}`;
     if (before === null) return `on ${server}`;
     return `on ${server} \u00b7 ${before === 0 ? "next" : `${before} before you`}`;
@@ -109,7 +124,7 @@
   }
 
   function line() {
-    if (isUnreachable) return "no connection to the servers";
+    if (trouble) return trouble;
     if (word) return word;
     const more = seen.pending > 1 ? `${seen.pending - 1} more of yours` : "";
     const mine = seen.servers.find(({ yours }) => yours);
@@ -146,6 +161,7 @@
     again.addEventListener("click", runAgain);
     close.addEventListener("click", () => {
       lost = [];
+      word = "";
       show();
     });
     section.append(dots, text, loss, again, close);
@@ -188,7 +204,8 @@
   }
 
   function show() {
-    if (!seen) return;
+    if (!seen || isStopped) return;
+    dots.className = trouble ? "stale" : "";
     showDots();
     say(text, [counted(), line()].filter(Boolean).join(" \u00b7 "));
     const count = lost.length;
@@ -241,8 +258,8 @@
       places.push([(innerWidth - width) / 2, y], [innerWidth - width - GAP, y]);
     }
     const found = places.map(([x, y]) => ({ left: x, top: y, width, height })).find(isFree);
-    // What is read out stays: it takes no room.
-    section.style.visibility = found ? "visible" : "hidden";
+    // It is read out all the same, and there while the keyboard is in it.
+    section.classList.toggle("nowhere", !found);
     if (!found) return;
     host.style.left = `${Math.round(found.left)}px`;
     host.style.top = `${Math.round(found.top)}px`;
@@ -250,37 +267,62 @@
 
   // --- What is asked ------------------------------------------------------------------------
 
+  /** Asks in so long at the latest. What is due sooner stays due. */
   function soon(ms) {
+    const at = Math.max(performance.now() + ms, asked + FLOOR_MS);
+    if (at >= due || isStopped) return;
+    due = at;
     clearTimeout(timer);
-    timer = setTimeout(ask, ms);
+    timer = setTimeout(ask, at - performance.now());
   }
 
   function next() {
-    if (document.visibilityState !== "visible") return;
-    const waits = seen?.jobs.some(({ state }) => state === "queued" || state === "waiting");
+    const waits = seen?.jobs.some(({ state }) => state !== "running" && state !== "ending");
     // Not all pages at the same moment.
     soon((waits ? WAITING_MS : IDLE_MS) * (0.9 + Math.random() / 5));
   }
 
   async function ask() {
-    if (isStopped) return;
-    if (isAsking) return soon(SOON_MS);
+    due = Infinity;
+    clearTimeout(timer);
+    // It asks when it is seen again.
+    if (isStopped || document.visibilityState !== "visible") return;
+    if (isAsking) return soon(FLOOR_MS);
     isAsking = true;
+    asked = performance.now();
     try {
       const signal = AbortSignal.timeout(ANSWER_MS);
       const url = new URL("./-/fleet", location.href);
       const answer = await fetch(url, { cache: "no-store", signal });
-      if (answer.status === 404) return stop();
-      if (!answer.ok) throw new Error(`the answer was ${answer.status}`);
-      seen = await answer.json();
-      isUnreachable = false;
+      const [isOurs, { status }] = [answer.headers.has("mooring-error"), answer];
+      // A proxy that is set up anew may also say 404.
+      refusals = status === 404 && isOurs ? refusals + 1 : 0;
+      if (refusals > 1) return stop();
+      if (answer.ok) {
+        seen = await answer.json();
+        trouble = "";
+      } else if (status === 401 || status === 403) {
+        trouble = "you are logged out: load the page again";
+      } else if (status !== 429 && !refusals) {
+        throw new Error(`the answer was ${status}`);
+      }
     } catch {
-      isUnreachable = true;
+      trouble = "no connection to the servers";
     } finally {
       isAsking = false;
     }
-    show();
+    guarded(show);
     next();
+  }
+
+  /** What fails here must not fail again and again. */
+  function guarded(what) {
+    try {
+      what();
+    } catch (error) {
+      console.warn("mooring: the line about servers and jobs is left out:", error);
+      stop();
+    }
   }
 
   /** The operator has turned it off since the page was loaded. */
@@ -300,8 +342,8 @@
     api.queuePrompt = async function queuePrompt(number, graph, ...rest) {
       const answer = await submit.call(this, number, graph, ...rest);
       try {
-        word = "";
-        graphs.set(answer.prompt_id, graph);
+        if (!again.disabled) word = "";
+        graphs.set(answer.prompt_id, { number, graph, rest });
         if (graphs.size > GRAPHS_MAX) graphs.delete(graphs.keys().next().value);
         soon(SOON_MS);
       } catch {
@@ -313,32 +355,32 @@
 
   function ended(type, detail) {
     const id = detail?.prompt_id;
-    const graph = graphs.get(id);
+    const job = graphs.get(id);
     graphs.delete(id);
     const isLost = type === "execution_error" && detail.exception_type === "mooring.PromptLost";
-    if (!isLost || !graph) return;
-    const server = seen?.jobs.find((job) => job.id === id)?.server;
-    lost.push({ graph, server });
-    show();
+    if (!isLost || !job) return;
+    word = "";
+    lost.push({ ...job, server: seen?.jobs.find((known) => known.id === id)?.server });
+    guarded(show);
   }
 
   async function runAgain() {
     again.disabled = true;
     word = "";
-    try {
-      while (lost.length) {
-        await app.api.queuePrompt(0, lost[0].graph);
-        lost.shift();
+    for (const job of [...lost]) {
+      try {
+        await app.api.queuePrompt(job.number, job.graph, ...job.rest);
+        lost = lost.filter((other) => other !== job);
+      } catch (error) {
+        // It stays, and the others are tried.
+        word = `not run again: ${error?.response?.error?.message ?? error?.message ?? "refused"}`;
       }
-      // The button goes, and where the keyboard was goes on.
-      app.canvasEl?.focus?.();
-    } catch (error) {
-      const why = error?.response?.error?.message ?? error?.message ?? "it was refused";
-      word = `not run again: ${why}`;
-    } finally {
-      again.disabled = false;
     }
-    show();
+    again.disabled = false;
+    // The button goes; whoever types elsewhere meanwhile goes on.
+    const here = document.activeElement;
+    if (!lost.length && (here === host || here === document.body)) app.canvasEl?.focus?.();
+    guarded(show);
     soon(SOON_MS);
   }
 
@@ -363,9 +405,9 @@
       addEventListener(type, () => soon(SOON_MS + Math.random() * 500));
     }
     document.addEventListener("visibilitychange", () => soon(SOON_MS));
-    addEventListener("resize", () => seen && place());
+    addEventListener("resize", () => seen && !isStopped && guarded(place));
     placing = setInterval(() => {
-      if (seen && document.visibilityState === "visible") place();
+      if (seen && document.visibilityState === "visible") guarded(place);
     }, PLACE_MS);
     ask();
   }

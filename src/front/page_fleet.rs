@@ -35,8 +35,8 @@ struct FleetForPeople {
     jobs: Vec<Job>,
     /// How many jobs the caller has, told or not.
     pending: usize,
-    /// How many jobs of all callers have no server yet.
-    waiting: usize,
+    /// How many jobs of all callers have no server yet, if one of this caller is among them.
+    waiting: Option<usize>,
 }
 
 #[derive(Debug, Serialize)]
@@ -82,6 +82,7 @@ pub(super) async fn fleet(front: &Front, caller: &Caller) -> Answer {
     let bound = bound.map(|(backend, _)| backend);
     let pending = client.map_or_else(Vec::new, |client: Arc<Client>| client.pending());
     let count = pending.len();
+    let waits = pending.iter().any(|(_, it)| it.is_waiting());
     let names = names(front);
     let server = |(id, name): (&BackendId, &String)| {
         let view = fleet.view(*id, now());
@@ -91,7 +92,7 @@ pub(super) async fn fleet(front: &Front, caller: &Caller) -> Answer {
     let told = FleetForPeople {
         jobs: jobs(front, pending, &names).await,
         pending: count,
-        waiting: front.sessions.waiting.count(),
+        waiting: waits.then(|| front.sessions.waiting.count()),
         servers: names.iter().map(server).collect(),
     };
     Ok(answer(&told))

@@ -52,11 +52,7 @@ pub async fn route(
         return Err(GatewayError::Stopping);
     }
     let asks_for_socket = ws::is_asked(&request);
-    let mut caller = Caller::of(front, peer, &IdentityHints::of(&request))?;
-    caller.seen = request.extensions_mut().remove();
-    if !front.shared.config().server.trusts(peer) {
-        headers::forget_claims(request.headers_mut());
-    }
+    let caller = caller_of(front, peer, &mut request)?;
     match endpoint {
         Endpoint::Unserved if caller.realm != Realm::Everybody => Err(GatewayError::NotFound),
         Endpoint::Own(path) => self_service::answer(front, &caller, &path, &request).await,
@@ -113,6 +109,20 @@ pub async fn route(
         },
         Endpoint::Start(read) => failover::read(front, &caller, Some(read), request).await,
     }
+}
+
+/// The sender. What a peer that is not trusted says of others is forgotten.
+fn caller_of(
+    front: &Front,
+    peer: IpAddr,
+    request: &mut Request<Incoming>,
+) -> Result<Caller, GatewayError> {
+    let mut caller = Caller::of(front, peer, &IdentityHints::of(request))?;
+    caller.seen = request.extensions_mut().remove();
+    if !front.shared.config().server.trusts(peer) {
+        headers::forget_claims(request.headers_mut());
+    }
+    Ok(caller)
 }
 
 /// The features of the fleet, as this caller has them.

@@ -11,7 +11,7 @@ use super::Front;
 use super::caller::Caller;
 use super::commands::settled;
 use super::error::GatewayError;
-use super::{Answer, json, page, page_fleet};
+use super::{Answer, json, page_fleet, page_scripts};
 use crate::auth::{Pass, Role};
 use crate::body::ResponseBody;
 use crate::comfy::query::parameter;
@@ -48,16 +48,22 @@ pub async fn answer(
         (&Method::GET | &Method::HEAD, "/-/console.js") => Ok(console(&front.shared)),
         (&Method::GET | &Method::HEAD, "/-/fleet") => page_fleet::fleet(front, caller).await,
         (&Method::GET | &Method::HEAD, "/-/page.js") => {
-            page::script(&front.shared, &page::TAB, request)
+            page_scripts::script(&front.shared, &page_scripts::TAB, request)
         }
         (&Method::GET | &Method::HEAD, "/-/page_extension.js") => {
-            page::script(&front.shared, &page::EXTENSION, request)
+            page_scripts::script(&front.shared, &page_scripts::EXTENSION, request)
         }
         (&Method::POST, "/-/reset") => reset(front, caller, query).await,
         (
             _,
-            "/-/ready" | "/-/whoami" | "/-/validate" | "/-/explain" | "/-/console.js"
-            | "/-/fleet" | "/-/page.js" | "/-/page_extension.js",
+            "/-/ready"
+            | "/-/whoami"
+            | "/-/validate"
+            | "/-/explain"
+            | "/-/console.js"
+            | "/-/fleet"
+            | "/-/page.js"
+            | "/-/page_extension.js",
         ) => Err(GatewayError::BadMethod { allowed: "GET, HEAD" }),
         (_, "/-/reset") => Err(GatewayError::BadMethod { allowed: "POST" }),
         (method, path) => match &front.annex {

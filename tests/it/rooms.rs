@@ -98,8 +98,8 @@ const ROOMS: &[(&str, &[&str])] = &[
     (
         "admin",
         &[
-            "audit", "auth", "body", "config", "fleet", "front", "journal", "masked", "metrics",
-            "net", "reload", "report", "routing", "server", "session", "tasks",
+            "audit", "auth", "body", "comfy", "config", "fleet", "front", "journal", "masked",
+            "metrics", "net", "reload", "report", "routing", "server", "session", "tasks",
         ],
     ),
     (

@@ -126,7 +126,7 @@ impl PassthroughConnection {
                 let Ok(pass) = entered else { return Next::Other };
                 // Copies are made on hyper's way.
                 let is_due = |read| self.front.starts.are_due(read, &self.front, came);
-                if plain.start.is_some_and(is_due) {
+                if plain.kind.start.is_some_and(is_due) {
                     self.route_cache.leave(&self.front, &config);
                     return Next::Other;
                 }
@@ -159,8 +159,8 @@ impl PassthroughConnection {
             is_head: plain.is_head,
             closes: plain.closes,
             // The effect of any other read is unknown, so it is not sent twice.
-            may_be_repeated: plain.start.is_some(),
-            class: plain.class,
+            may_be_repeated: plain.kind.start.is_some(),
+            class: plain.kind.class,
             target: target.map(|(target, _user)| target),
             base: (!base.is_root()).then(|| base.clone()),
             came,

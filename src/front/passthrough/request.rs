@@ -52,6 +52,14 @@ pub enum Parsed<'a> {
     Other,
 }
 
+/// What a plain read is for.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct PlainKind {
+    pub class: RequestClass,
+    /// One of the reads that a page needs to start, in the form that ComfyUI's page uses.
+    pub start: Option<StartRead>,
+}
+
 /// The head of a plain read.
 #[derive(Debug)]
 pub struct Plain<'a> {
@@ -65,9 +73,7 @@ pub struct Plain<'a> {
     pub path: &'a str,
     target: &'a str,
     pub hints: IdentityHints<'a>,
-    /// One of the reads that a page needs to start, in the form that ComfyUI's page uses.
-    pub start: Option<StartRead>,
-    pub class: RequestClass,
+    pub kind: PlainKind,
     /// The client sends no further request on this connection.
     pub closes: bool,
     headers: SmallVec<[Header<'a>; 24]>,
@@ -184,10 +190,7 @@ fn sort<'a>(
         return Parsed::Other;
     }
     let method = if is_head { Method::HEAD } else { Method::GET };
-    let Some((class, start)) = passed_on(&method, target, (path, query)) else {
-        return Parsed::Other;
-    };
-    let closes = said.closes;
+    let Some(kind) = kind_of(&method, target, (path, query)) else { return Parsed::Other };
     Parsed::Plain(Plain {
         read,
         bytes,
@@ -196,9 +199,8 @@ fn sort<'a>(
         path,
         target,
         hints,
-        start,
-        class,
-        closes,
+        kind,
+        closes: said.closes,
         headers,
         claims,
         token_cookie: None,
@@ -218,11 +220,7 @@ const CLEAR: [bool; 256] = {
 
 /// Decides whether a route needs no more than the owner's backend, or is a read that a page needs
 /// to start; and which one.
-fn passed_on(
-    method: &Method,
-    target: &str,
-    (path, query): (&str, &str),
-) -> Option<(RequestClass, Option<StartRead>)> {
+fn kind_of(method: &Method, target: &str, (path, query): (&str, &str)) -> Option<PlainKind> {
     let is_clear = target.bytes().all(|byte| CLEAR[usize::from(byte)]);
     // In origin form. A query that names a file would also say which backend has it.
     if !path.starts_with('/') || !is_clear || query.contains("filename") {
@@ -231,9 +229,9 @@ fn passed_on(
     let endpoint = classify(method, path);
     let class = endpoint.class();
     if let Endpoint::Start(read) = endpoint {
-        return Some((class, Some(read).filter(|_| query.is_empty())));
+        return Some(PlainKind { class, start: Some(read).filter(|_| query.is_empty()) });
     }
-    (endpoint == Endpoint::Other).then_some((class, None))
+    (endpoint == Endpoint::Other).then_some(PlainKind { class, start: None })
 }
 
 impl Plain<'_> {
