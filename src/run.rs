@@ -472,7 +472,7 @@ mod tests {
         let ends = async {
             for prompt in &prompts {
                 sleep(Duration::from_millis(7)).await;
-                client.withdraw(&sessions, prompt);
+                client.withdraw(&sessions, prompt, None);
             }
         };
         tokio::join!(work_is_done(&sessions, Duration::from_secs(3_600)), ends);

@@ -235,6 +235,7 @@ fn prompts(raw: RawPrompts, notes: &mut Notes) -> PromptsConfig {
         answer_limit,
         link_timeout,
         max_pending_per_client,
+        attempts,
     } = raw;
     PromptsConfig {
         max_body: max_body.check(notes),
@@ -247,6 +248,7 @@ fn prompts(raw: RawPrompts, notes: &mut Notes) -> PromptsConfig {
         answer_limit: answer_limit.check(notes),
         link_timeout: link_timeout.check(notes),
         max_pending_per_client: max_pending_per_client.check(notes),
+        attempts: attempts.check(notes),
     }
 }
 

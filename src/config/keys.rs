@@ -323,6 +323,9 @@ sections! { PLAIN_SECTIONS, PLAIN_KEYS:
         link_timeout: Span { min: 100 * MS, max: 10 * 60 * S } = "5s", Live;
         /// How many pending prompts a client may have. More are refused.
         max_pending_per_client: Count { min: 1, max: 1_000_000 } = "1000", Live;
+        /// With `queue.depth`: a prompt is not sent again when so many backends have died that had
+        /// it, also if it had not begun: it may be what kills them. With 1 it is never sent again.
+        attempts: Count { min: 1, max: 100 } = "2", Live;
     }
     /// Names of files, and copies of them.
     ["files"] RawFiles files {

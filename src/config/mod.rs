@@ -324,6 +324,7 @@ pub struct PromptsConfig {
     pub answer_limit: Duration,
     pub link_timeout: Duration,
     pub max_pending_per_client: usize,
+    pub attempts: usize,
 }
 
 /// `[files]`: names of files, and copies of them.

@@ -117,6 +117,8 @@ struct State {
     features: Option<Arc<str>>,
     /// When its port was last found closed: the process of that time is gone, with all its memory.
     refused: Option<Instant>,
+    /// For the first time since it was last open.
+    refused_since: Option<Instant>,
     /// The address of the machine that the watch link reached last.
     reached: Option<IpAddr>,
     /// When another process, or none, was last found there.
@@ -263,20 +265,6 @@ impl Backend {
         self.observe(Probe::Fail, Some(trouble));
     }
 
-    /// Its watch link got a `status`.
-    pub fn status_came(&self, queue_remaining: u32, now: Instant) {
-        if queue_remaining < self.load.queue_remaining() {
-            self.queue_is_shorter();
-        }
-        self.load.counted(queue_remaining);
-        self.state().last_status = Some(now);
-    }
-
-    #[must_use]
-    pub fn last_status(&self) -> Option<Instant> {
-        self.state().last_status
-    }
-
     /// True if a discovery found it and it has not served yet: so far the fleet has not grown.
     #[must_use]
     pub fn was_found_and_still_starts(&self) -> bool {
@@ -391,6 +379,7 @@ impl State {
             frontend: None,
             features: None,
             refused: None,
+            refused_since: None,
             reached: None,
             replaced: None,
             last_status: None,

@@ -139,6 +139,7 @@ impl Watch {
                 false => Trouble::Connect(error),
             }
         })?;
+        backend.answered();
         if let Some(machine) = stream.peer() {
             backend.reached(machine, now());
         }

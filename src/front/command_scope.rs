@@ -12,7 +12,7 @@ use super::error::GatewayError;
 use super::visible_owners::VisibleOwners;
 use crate::config::Nameless;
 use crate::routing::ids::{BackendId, ClientId, PromptId};
-use crate::routing::ledger::{Listed, Record, State};
+use crate::routing::ledger::{Listed, Record};
 use crate::routing::pending::Pending;
 use crate::routing::realm::Realm;
 use crate::session::{Client, Sessions};
@@ -134,7 +134,7 @@ pub async fn named(
                 audited::not_his(front, caller, (verb, &prompt));
                 debug!(%prompt, "A command on another client's prompt was ignored.");
             }
-            Some(record) if record.waits && record.state == State::Pending => waiting.push(prompt),
+            Some(record) if record.is_waiting() => waiting.push(prompt),
             Some(record) => located.extend(record.backend.map(|backend| (prompt, backend))),
             // Nothing shows that it belongs to the caller.
             None if caller.realm != Realm::Everybody => {}

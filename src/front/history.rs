@@ -136,7 +136,7 @@ pub async fn find(
     if !caller.realm.owns(&known.as_ref().map(|it| it.by.clone()).unwrap_or_default()) {
         return Ok(Whereabouts::Nowhere);
     }
-    if known.as_ref().is_some_and(|it| it.waits && it.state == State::Pending) {
+    if known.as_ref().is_some_and(|it| it.is_waiting()) {
         return Ok(Whereabouts::Waits);
     }
     let found = match &known {

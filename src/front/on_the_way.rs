@@ -15,7 +15,7 @@ use super::commands::{end_waiting, owner_of_pending, settled};
 use super::error::GatewayError;
 use crate::net::{now, sleep};
 use crate::routing::ids::{BackendId, PromptId};
-use crate::routing::pending::{Course, End, Pending, Phase};
+use crate::routing::pending::End;
 use crate::session::completion::Completion;
 use crate::session::{Client, Sessions};
 
@@ -190,7 +190,7 @@ fn stopped(sessions: &Arc<Sessions>, prompt: &PromptId, backend: BackendId) -> P
     let Some(client) = owner_of_pending(sessions, prompt) else { return Place::At(backend) };
     let completion = client.completion_of(prompt);
     let place = client
-        .inspect(|core, _| core.pending().get(prompt).map(|it| (it.backend(), is_on_the_way(it))));
+        .inspect(|core, _| core.pending().get(prompt).map(|it| (it.backend(), it.is_on_the_way())));
     match place {
         // It may have come back a moment ago, and has ended then.
         Some((None, _)) | Some((_, true)) => match client.delete_asked(sessions, prompt) {
@@ -202,17 +202,13 @@ fn stopped(sessions: &Arc<Sessions>, prompt: &PromptId, backend: BackendId) -> P
     }
 }
 
-fn is_on_the_way(pending: &Pending) -> bool {
-    pending.phase == Phase::Sending && pending.course() == Course::Kept
-}
-
 /// Where the prompt has arrived; `None` if it is not pending any more.
 async fn landed(sessions: &Sessions, client: &Client, prompt: &PromptId) -> Option<BackendId> {
     loop {
         // Before the look: no change is missed.
         let moved = sessions.waiting.moved();
         let place = client.inspect(|core, _| {
-            core.pending().get(prompt).map(|it| it.backend().filter(|_| !is_on_the_way(it)))
+            core.pending().get(prompt).map(|it| it.backend().filter(|_| !it.is_on_the_way()))
         });
         match place {
             None => return None,

@@ -294,7 +294,7 @@ impl Sending {
 
     /// The backend has it, as far as is known. False if it ended before that.
     fn is_there(&mut self) -> bool {
-        let is_pending = self.client.accepted(&self.front.sessions, &self.prompt);
+        let is_pending = self.client.accepted(&self.front.sessions, &self.prompt, self.attempt);
         match is_pending {
             true => self.expected.taken(),
             // Its end came before its answer, so its backend must not count it any more.
@@ -316,14 +316,16 @@ impl Sending {
         Err(error)
     }
 
-    /// It is nowhere, and nothing of it is kept (P4).
-    fn gone(&mut self) {
+    /// It is nowhere, and nothing of it is kept (P4). False if this attempt is over, and the prompt
+    /// waits or is elsewhere.
+    fn gone(&mut self) -> bool {
         self.expected.not_taken();
-        self.client.withdraw(&self.front.sessions, &self.prompt);
+        let is_gone = self.client.withdraw(&self.front.sessions, &self.prompt, self.attempt);
         // Otherwise the refused prompts of strangers would hold a socket each at the backends.
         if self.client_of == ClientOf::ThisPrompt {
             self.client.is_over();
         }
+        is_gone
     }
 
     /// The first byte is about to be sent. False if it must not be: the prompt has ended, or this
@@ -335,8 +337,12 @@ impl Sending {
         }
     }
 
+    /// False if it has ended, or this attempt is over.
     fn is_pending(&self) -> bool {
-        self.client.inspect(|core, _| core.pending().contains_key(&self.prompt))
+        self.client.inspect(|core, _| {
+            let pending = core.pending().get(&self.prompt);
+            pending.is_some_and(|it| self.attempt.is_none_or(|attempt| it.attempt() == attempt))
+        })
     }
 
     fn backend(&self) -> &Arc<Backend> {

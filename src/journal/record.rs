@@ -8,6 +8,7 @@
 mod adopted;
 mod body;
 mod versions;
+mod waiting;
 
 use std::sync::Arc;
 
@@ -23,10 +24,10 @@ use crate::routing::assets::{Asset, Kind};
 use crate::routing::files::{Holder, Place};
 use crate::routing::ids::{ClientId, ContentHash, FileRef, Folder};
 use crate::routing::owners::Person;
-use crate::routing::pending::{End, Errand};
+use crate::routing::pending::End;
 use crate::routing::servers::ServerKey;
 pub use body::{BodyRecord, Kept, PartKey, PartRecord};
-use versions::WAITS;
+
 pub use versions::{BadRecord, VERSION, Versioned, decode, encode};
 
 /// One client's binding.
@@ -67,6 +68,9 @@ pub struct PromptRecord {
     /// It went to its server for a verdict only, and is taken back from there.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     trial: bool,
+    /// It has waited, and its server has accepted it.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    taken: bool,
     /// `None` while the prompt is pending.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ended: Option<EndRecord>,
@@ -257,20 +261,21 @@ impl PromptRecord {
         let Sent { backend, url, made, order } = sent;
         let (v, client) = (VERSION, client.to_string());
         let (identity, person, ended) = (None, None, None);
-        let trial = false;
-        Self { v, client, backend, url, identity, made, order, person, output_nodes, trial, ended }
-    }
-
-    /// The same prompt, which goes to its server for a verdict only.
-    #[must_use]
-    pub fn on_trial(self) -> Self {
-        Self { trial: true, ..self }
-    }
-
-    /// What it went to its server for.
-    #[must_use]
-    pub fn errand(&self) -> Errand {
-        if self.trial { Errand::Trial } else { Errand::Run }
+        let (trial, taken) = (false, false);
+        Self {
+            v,
+            client,
+            backend,
+            url,
+            identity,
+            made,
+            order,
+            person,
+            output_nodes,
+            trial,
+            taken,
+            ended,
+        }
     }
 
     /// The same prompt, sent to the server of this identity.
@@ -284,25 +289,6 @@ impl PromptRecord {
     #[must_use]
     pub fn server(&self) -> ServerKey {
         ServerKey::new(Arc::clone(&self.url), self.identity.clone())
-    }
-
-    /// A prompt that waits in the gateway.
-    #[must_use]
-    pub fn waiting(client: &ClientId, (made, order): (u64, u64), nodes: Vec<String>) -> Self {
-        let sent = Sent { backend: "".into(), url: "".into(), made, order };
-        Self { v: WAITS, ..Self::new(client, sent, nodes) }
-    }
-
-    /// True if it waits in the gateway: it has no server.
-    #[must_use]
-    pub fn is_waiting(&self) -> bool {
-        self.ended.is_none() && self.url.is_empty()
-    }
-
-    /// True if it was at no server when this was written.
-    #[must_use]
-    pub fn has_waited_only(&self) -> bool {
-        self.url.is_empty()
     }
 
     /// The same prompt, owned by this person.
@@ -324,7 +310,7 @@ impl PromptRecord {
         self.v = VERSION;
         let how = end.reason().to_owned();
         self.ended = Some(EndRecord { how, at, told: told == Told::Yes });
-        (self.output_nodes, self.trial) = (Vec::new(), false);
+        (self.output_nodes, self.trial, self.taken) = (Vec::new(), false, false);
         self
     }
 }
@@ -446,12 +432,15 @@ mod tests {
         let newer = br#"{"v":2,"backend":"a","url":"h:1","since":3}"#;
         let error = decode::<BindingRecord>(newer).unwrap_err();
         assert!(matches!(error, BadRecord::Newer { found: 2, known: 1 }), "{error}");
-        // Prompts have a second one: those that wait.
+        // Prompts have a second one, those that wait, and a third, those that were accepted then.
         let waits = PromptRecord::waiting(&ClientId::parse("ada").unwrap(), (5, 7), Vec::new());
         assert_eq!(decode::<PromptRecord>(&encode(&waits)).unwrap(), waits);
-        let newer = br#"{"v":3,"place":{}}"#;
+        let taken = encode(&waits.taken());
+        assert!(taken.starts_with(br#"{"v":3,"#), "{}", String::from_utf8_lossy(&taken));
+        assert!(decode::<PromptRecord>(&taken).unwrap().is_taken());
+        let newer = br#"{"v":4,"place":{}}"#;
         let error = decode::<PromptRecord>(newer).unwrap_err();
-        assert!(matches!(error, BadRecord::Newer { found: 3, known: 2 }), "{error}");
+        assert!(matches!(error, BadRecord::Newer { found: 4, known: 3 }), "{error}");
         assert!(decode::<BindingRecord>(b"{").is_err());
     }
 

@@ -237,6 +237,7 @@ impl Draft<'_> {
                 continue;
             };
             let pending = match kept {
+                Some(_) if record.is_taken() => pending.taken().went_for(record.errand()),
                 Some(_) => pending.kept().went_for(record.errand()),
                 None => pending,
             };

@@ -12,6 +12,8 @@ pub struct QueueMetrics {
     pub hand_overs: Counter,
     pub trials: Counter,
     pub refused_late: Counter,
+    pub replaced: Counter,
+    pub taken_back: Counter,
 }
 
 impl QueueMetrics {
@@ -28,5 +30,9 @@ impl QueueMetrics {
         registry.register("trials", help, self.trials.clone());
         let help = "Prompts that were refused after their submission was accepted";
         registry.register("refused_late", help, self.refused_late.clone());
+        let help = "Prompts that waited again because their backend died before it began them";
+        registry.register("replaced", help, self.replaced.clone());
+        let help = "Prompts that were taken back from a backend that was to be left";
+        registry.register("taken_back", help, self.taken_back.clone());
     }
 }

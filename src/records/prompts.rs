@@ -16,7 +16,7 @@ use crate::masked::{Masked, mask};
 use crate::net::{now, unix_millis};
 use crate::routing::client as core;
 use crate::routing::ids::{BackendId, ClientId, PromptId};
-use crate::routing::ledger::{Entry, Known, Ledger, Listed, Record, State, histories, newest};
+use crate::routing::ledger::{Entry, Known, Ledger, Listed, Record, State, Way, histories, newest};
 use crate::routing::owners::{Owner, Person, Submitter};
 use crate::routing::pending::{End, Errand};
 use crate::routing::shard::Key;
@@ -201,6 +201,17 @@ impl Records {
         });
     }
 
+    /// Records that a backend has accepted a prompt that has waited. To be called under the lock of
+    /// its client, too.
+    pub fn prompt_taken(&self, prompt: &PromptId, output_nodes: &[String]) {
+        let mut ledger = self.ledger_of(prompt);
+        ledger.taken(prompt);
+        self.note_prompt(&mut ledger, prompt, |mut record| {
+            record.output_nodes = output_nodes.to_vec();
+            record
+        });
+    }
+
     /// A client's prompt was found where it is pending. False if it was already known.
     pub fn prompt_adopted(&self, client: &ClientId, found: &Found) -> bool {
         let Found { prompt, backend, seen, output_nodes, .. } = found;
@@ -325,7 +336,7 @@ impl Records {
     fn record_of(&self, known: &Record) -> Option<PromptRecord> {
         let client = known.by.client.as_ref()?;
         let made = self.unix_at(known.made);
-        if known.waits {
+        if known.way == Way::Waits {
             let record = PromptRecord::waiting(client, (made, known.order), Vec::new());
             return Some(record.of(known.by.person.as_ref()));
         }
@@ -338,7 +349,11 @@ impl Records {
         };
         let record = PromptRecord::new(client, sent, Vec::new());
         let record = record.to(backend.identity()).of(known.by.person.as_ref());
-        Some(if known.is_on_trial { record.on_trial() } else { record })
+        Some(match known.way {
+            Way::Sent | Way::Waits => record,
+            Way::OnTrial => record.on_trial(),
+            Way::Taken => record.taken(),
+        })
     }
 }
 

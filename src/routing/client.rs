@@ -26,6 +26,7 @@
 mod adoption;
 mod binding;
 mod elsewhere;
+mod losses;
 mod prompts;
 mod transitions;
 mod uploads;

@@ -145,6 +145,8 @@ pub enum Submission {
     Moved { prompt: PromptId, to: BackendId },
     /// It has waited, and is about to be sent to this backend.
     HandedOver { prompt: PromptId, to: BackendId, errand: Errand },
+    /// It is at this backend, and is taken back from there.
+    ComesBack { prompt: PromptId, from: BackendId },
     /// No backend has it: its record is removed.
     Withdrawn { prompt: PromptId },
 }
@@ -161,9 +163,9 @@ pub enum Waits {
 /// What the queue has to know of a client and its prompts.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub enum QueueNews {
-    /// A backend has a prompt that has waited: its body is not needed any more.
+    /// A backend has a prompt that has waited.
     Accepted(PromptId),
-    /// The same, and the prompt runs.
+    /// The prompt has begun: its body is not needed any more.
     Began(PromptId),
     /// An upload holds the client, or does not any more.
     Uploads,
@@ -172,7 +174,7 @@ pub enum QueueNews {
 impl QueueNews {
     /// The news of a prompt, if a backend has it and did not before.
     pub(super) fn of(prompt: &PromptId, before: Course, now: &Pending) -> Option<Self> {
-        let is_news = before == Course::Kept && now.course() == Course::HandedOver;
+        let is_news = before == Course::Kept && now.course() == Course::Taken;
         is_news.then(|| Self::Accepted(prompt.clone()))
     }
 
@@ -182,7 +184,8 @@ impl QueueNews {
         (before, had_started): (Course, bool),
         now: &Pending,
     ) -> Option<Self> {
-        match !had_started && now.started().is_some() {
+        let has_begun = before != Course::HandedOver && now.course() == Course::HandedOver;
+        match has_begun || (!had_started && now.started().is_some()) {
             true => Some(Self::Began(prompt.clone())),
             false => Self::of(prompt, before, now),
         }
@@ -211,7 +214,7 @@ pub(super) mod tests {
 
     use super::super::client::{Client, Outcome};
     use super::super::decision::{Decision, NotThere};
-    use super::super::pending::{Loss, Observation, Process, Signal};
+    use super::super::pending::{Hearing, Loss, Observation, Process, Shut, Signal};
     use super::super::placement::FleetNow;
     use super::super::placement::tests::fleet;
     use super::super::unclaimed::{Found, Stage};
@@ -282,6 +285,9 @@ pub(super) mod tests {
                     let from = self.pending.insert(prompt.clone(), Some(*to));
                     assert!(from.is_some_and(|from| from != Some(*to)), "{prompt}");
                 }
+                Some(Submission::ComesBack { prompt, from }) => {
+                    assert_eq!(self.pending.get(prompt), Some(&Some(*from)), "{prompt}");
+                }
                 Some(Submission::Withdrawn { prompt }) => {
                     let was_pending = self.pending.remove(prompt).is_some();
                     let is_first = !was_pending || self.over.insert(prompt.clone());
@@ -341,6 +347,9 @@ pub(super) mod tests {
         AskedToDelete(u8),
         LostOnTheWay(u8),
         ResetPlaced(u16),
+        LinkCloses(u16),
+        ProcessGone(u8),
+        ComesBack(u8, u16),
     }
 
     const PROMPTS: u8 = 6;
@@ -376,6 +385,9 @@ pub(super) mod tests {
             1 => (0..PROMPTS).prop_map(Wait::AskedToDelete),
             1 => (0..PROMPTS).prop_map(Wait::LostOnTheWay),
             1 => (0..3_u16).prop_map(Wait::ResetPlaced),
+            2 => (0..3_u16).prop_map(Wait::LinkCloses),
+            2 => (0..PROMPTS).prop_map(Wait::ProcessGone),
+            1 => (0..PROMPTS, 0..3_u16).prop_map(|(prompt, from)| Wait::ComesBack(prompt, from)),
         ]
     }
 
@@ -500,6 +512,18 @@ pub(super) mod tests {
                 outcome(client.lost_on_the_way(&id(prompt), attempt, now)).1
             }
             Wait::ResetPlaced(from) => outcome(client.reset_placed(BackendId::nth(from), now)).1,
+            Wait::LinkCloses(at) => {
+                let since = client.pending().values().map(Pending::sent).min().unwrap_or(now);
+                outcome(client.link_closed(BackendId::nth(at), Hearing::Since(since), now)).1
+            }
+            Wait::ProcessGone(prompt) => {
+                let since = now + Duration::from_secs(1);
+                let gone = (Shut { since, last: since }, Some(now));
+                outcome(client.process_gone(&id(prompt), gone, (Outcome::Untold, 2), now)).1
+            }
+            Wait::ComesBack(prompt, from) => {
+                outcome(client.comes_back(&id(prompt), (BackendId::nth(from), now))).1
+            }
         }
     }
 
@@ -569,7 +593,7 @@ pub(super) mod tests {
             Does::Waits(Wait::GoesOut(_)) => {
                 ended.known == KnownBy::Found && ended.end == End::Deleted
             }
-            Does::GiveUp(..) | Does::Waits(Wait::LostOnTheWay(_)) => {
+            Does::GiveUp(..) | Does::Waits(Wait::LostOnTheWay(_) | Wait::ProcessGone(_)) => {
                 ended.known == KnownBy::GivenUp
             }
             Does::Reset | Does::Waits(Wait::ResetPlaced(_)) => {
@@ -577,7 +601,9 @@ pub(super) mod tests {
             }
             Does::Contact
             | Does::Submit(_)
-            | Does::Waits(Wait::Begins(_) | Wait::HandedOver(..))
+            | Does::Waits(
+                Wait::Begins(_) | Wait::HandedOver(..) | Wait::LinkCloses(_) | Wait::ComesBack(..),
+            )
             | Does::Elsewhere(..)
             | Does::Accepted(_)
             | Does::Withdraw(_)

@@ -15,6 +15,8 @@ pub enum End {
 pub enum Loss {
     /// The backend came back without the prompt.
     BackendRestarted,
+    /// The process of the backend is gone: its links broke and its port is closed.
+    BackendDied,
     /// The backend stayed away longer than its grace; it may still have the prompt.
     BackendGone,
     /// The backend answers and does not know the prompt, though nobody deleted it.
@@ -35,12 +37,13 @@ pub enum Loss {
 
 impl End {
     /// Every end, for the metrics that count them.
-    pub const ALL: [Self; 13] = [
+    pub const ALL: [Self; 14] = [
         Self::Succeeded,
         Self::Failed,
         Self::Interrupted,
         Self::Deleted,
         Self::Lost(Loss::BackendRestarted),
+        Self::Lost(Loss::BackendDied),
         Self::Lost(Loss::BackendGone),
         Self::Lost(Loss::BackendWedged),
         Self::Lost(Loss::Vanished),
@@ -80,6 +83,7 @@ impl End {
             Self::Interrupted => "interrupted",
             Self::Deleted => "deleted",
             Self::Lost(Loss::BackendRestarted) => "backend_restarted",
+            Self::Lost(Loss::BackendDied) => "backend_died",
             Self::Lost(Loss::BackendGone) => "backend_gone",
             Self::Lost(Loss::BackendWedged) => "backend_wedged",
             Self::Lost(Loss::Vanished) => "vanished",

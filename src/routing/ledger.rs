@@ -19,9 +19,11 @@ use std::time::{Duration, Instant};
 use super::ids::{BackendId, PromptId};
 use super::owners::{Owner, Owners, Person, Submitter};
 use super::pending::End;
+pub use course::Way;
 pub use histories::{Listed, histories, newest};
 use presumed::PresumedLost;
 
+mod course;
 mod found;
 mod histories;
 mod presumed;
@@ -57,10 +59,7 @@ pub struct Record {
     pub by: Submitter,
     /// `None` until it is placed.
     pub backend: Option<BackendId>,
-    /// It waits in the gateway, or ended while it did.
-    pub waits: bool,
-    /// It went to its backend for a verdict only.
-    pub is_on_trial: bool,
+    pub way: Way,
     pub made: Instant,
     /// Its place among all submissions: ComfyUI works in this order.
     pub order: u64,
@@ -145,9 +144,8 @@ impl Ledger {
         self.owners.began(&by, &prompt);
         let state = State::Pending;
         let (ended, settled, place) = (None, None, None);
-        let (waits, is_on_trial) = (false, false);
-        let record =
-            Record { by, backend, waits, is_on_trial, made, order, state, ended, settled, place };
+        let way = Way::Sent;
+        let record = Record { by, backend, way, made, order, state, ended, settled, place };
         self.prompts.insert(prompt.clone(), record);
         self.next_order = self.next_order.max(order + 1);
         if let Some((end, at)) = end {
@@ -159,28 +157,6 @@ impl Ledger {
     /// The settled prompts that were evicted since the last call.
     pub fn take_evicted(&mut self) -> Vec<PromptId> {
         std::mem::take(&mut self.evicted)
-    }
-
-    /// The submission goes to `backend`.
-    pub fn placed(&mut self, prompt: &PromptId, backend: BackendId) {
-        if let Some(record) = self.prompts.get_mut(prompt) {
-            (record.backend, record.waits, record.is_on_trial) = (Some(backend), false, false);
-        }
-    }
-
-    /// It goes there for a verdict only.
-    pub fn on_trial(&mut self, prompt: &PromptId, backend: BackendId) {
-        self.placed(prompt, backend);
-        if let Some(record) = self.prompts.get_mut(prompt) {
-            record.is_on_trial = true;
-        }
-    }
-
-    /// The submission is at no backend: it waits in the gateway.
-    pub fn waits(&mut self, prompt: &PromptId) {
-        if let Some(record) = self.prompts.get_mut(prompt) {
-            (record.backend, record.waits, record.is_on_trial) = (None, true, false);
-        }
     }
 
     /// The prompt has ended; or it had ended, and this corrects how.
@@ -321,9 +297,8 @@ impl Ledger {
         self.next_order += 1;
         self.owners.began(&by, prompt);
         let (backend, ended, settled, place) = (None, None, None, None);
-        let (waits, is_on_trial, made) = (false, false, now);
-        let record =
-            Record { by, backend, waits, is_on_trial, made, order, state, ended, settled, place };
+        let (way, made) = (Way::Sent, now);
+        let record = Record { by, backend, way, made, order, state, ended, settled, place };
         if let Some(expired) = self.prompts.insert(prompt.clone(), record) {
             unlist(&mut self.owners, &expired);
             self.presumed_lost.forget(prompt, &expired);

@@ -6,6 +6,7 @@
 //! [`HISTORY_SETTLES`] has passed, or when it is gone. Events can be lost with a link, so the
 //! answers of a backend that is asked count as much as events.
 
+mod losses;
 mod observation;
 mod waiting;
 
@@ -14,6 +15,8 @@ use std::time::{Duration, Instant};
 use super::ids::BackendId;
 
 pub use super::end::{End, Loss};
+use losses::Closed;
+pub use losses::{Fate, Hearing, Shut};
 pub use observation::{Observation, Process, process_since};
 pub use waiting::{Course, Errand, Settled};
 
@@ -70,6 +73,13 @@ pub struct Pending {
     errand: Errand,
     /// False while it is certain that no byte of this attempt was sent.
     is_out: bool,
+    /// When its backend was last known to have it where it is said to be: it was sent then, or was
+    /// asked for. Events count besides.
+    certain: Instant,
+    /// The link to its backend has ended, and nothing was heard or seen of it since.
+    closed: Option<Closed>,
+    /// At how many backends it was whose processes died.
+    deaths: u32,
     /// When the gateway decided to send it, or to let it wait.
     pub since: Instant,
     /// When it was last seen, in an event or in an answer.
@@ -134,6 +144,9 @@ impl Pending {
             sent: now,
             errand: Errand::Run,
             is_out: true,
+            certain: now,
+            closed: None,
+            deaths: 0,
             since: now,
             heard: now,
             phase: Phase::Sending,
@@ -154,7 +167,7 @@ impl Pending {
     #[must_use]
     pub fn restored(backend: BackendId, since: Instant, now: Instant) -> Self {
         let asked_for = Self { phase: Phase::Restored, must_ask: true, ..Self::new(backend, now) };
-        Self { since, sent: since, decided: None, ..asked_for }
+        Self { since, sent: since, certain: since, decided: None, ..asked_for }
     }
 
     /// A prompt that was found in its backend's queue and was unknown here. Its backend must be
@@ -170,7 +183,7 @@ impl Pending {
             return;
         }
         self.is_known(now);
-        self.is_there_for_good();
+        self.is_taken();
         match self.phase {
             Phase::Waiting => {}
             Phase::Sending | Phase::Restored => self.phase = Phase::Queued,
@@ -194,7 +207,7 @@ impl Pending {
                 None
             }
             (Signal::Terminal(end), _) => {
-                self.is_there_for_good();
+                self.has_begun();
                 self.phase = Phase::Ending(end);
                 self.stopped.get_or_insert(now);
                 None
@@ -203,6 +216,9 @@ impl Pending {
             (Signal::LastWord, _) => {
                 // No event told the outcome, so it must be read from the history.
                 self.must_ask = true;
+                if self.course != Course::Direct {
+                    self.stopped.get_or_insert(now);
+                }
                 None
             }
         }
@@ -216,7 +232,7 @@ impl Pending {
         match sighted {
             Observation::Queued => {
                 self.is_there(now);
-                self.is_there_for_good();
+                self.is_taken();
                 self.phase = Phase::Queued;
                 None
             }
@@ -226,6 +242,7 @@ impl Pending {
                 None
             }
             Observation::InHistory(end) => {
+                self.is_alive();
                 self.heard = now;
                 let since = match self.finding {
                     Finding::InHistory { since, .. } => since,
@@ -233,7 +250,7 @@ impl Pending {
                 };
                 self.finding = Finding::InHistory { end, since };
                 self.stopped.get_or_insert(since);
-                self.is_there_for_good();
+                self.has_begun();
                 self.settled(now).map(Settled::Ended)
             }
             Observation::Absent(process) => self.is_missed(process, now),
@@ -296,13 +313,9 @@ impl Pending {
         self.decided
     }
 
-    /// Its link broke: events may be missed from now on.
-    pub fn deaf(&mut self) {
-        self.began = None;
-    }
-
     /// The prompt was seen, so it is not absent.
     fn is_known(&mut self, now: Instant) {
+        self.is_alive();
         self.heard = now;
         if matches!(self.finding, Finding::Absent { .. }) {
             self.finding = Finding::Nothing;
@@ -311,6 +324,7 @@ impl Pending {
 
     /// It is at its backend, as expected.
     fn is_there(&mut self, now: Instant) {
+        self.is_alive();
         self.must_ask = false;
         self.heard = now;
         self.finding = Finding::Nothing;
@@ -318,7 +332,7 @@ impl Pending {
 
     /// It runs, or has just ended: a backend sends the outcome before it counts the prompt as done.
     fn runs(&mut self, now: Instant) {
-        self.is_there_for_good();
+        self.has_begun();
         match self.phase {
             Phase::Waiting => {}
             Phase::Sending | Phase::Restored | Phase::Queued | Phase::Running => {
@@ -362,31 +376,6 @@ impl Pending {
         let is_overdue = matches!(self.phase, Phase::Ending(_))
             && HISTORY_SETTLES <= now.duration_since(self.heard);
         is_sent && (self.must_ask || is_silent || is_half_found || is_overdue)
-    }
-
-    /// Its end when its backend has stayed away longer than its grace: the outcome from an event,
-    /// if there was one.
-    #[must_use]
-    pub fn given_up(&self) -> End {
-        self.gone(Loss::BackendGone)
-    }
-
-    /// A prompt that was deleted on request, or that ended before its history was cleared, is not
-    /// lost; any other that its backend no longer knows is.
-    fn gone(&self, loss: Loss) -> End {
-        match (self.finding, self.phase) {
-            (Finding::InHistory { end, .. }, _) | (_, Phase::Ending(end)) => end,
-            (
-                _,
-                Phase::Waiting | Phase::Sending | Phase::Restored | Phase::Queued | Phase::Running,
-            ) if self.delete_asked => End::Deleted,
-            // It is no longer known whether it was ever sent.
-            (_, Phase::Restored) if loss == Loss::Vanished => End::Lost(Loss::GatewayRestarted),
-            (
-                _,
-                Phase::Waiting | Phase::Sending | Phase::Restored | Phase::Queued | Phase::Running,
-            ) => End::Lost(loss),
-        }
     }
 }
 
@@ -686,6 +675,7 @@ mod tests {
                     ),
                     End::Lost(
                         Loss::BackendGone
+                        | Loss::BackendDied
                         | Loss::BackendWedged
                         | Loss::Reset
                         | Loss::GatewayRestarted

@@ -28,6 +28,7 @@ use crate::routing::client as core;
 use crate::routing::decision::Reason;
 use crate::routing::effects::{Effects, QueueNews, Rebound, Step, Submission, Waits};
 use crate::routing::ids::{BackendId, PromptId};
+use crate::routing::pending::Errand;
 use crate::ws::Frame;
 
 /// The core of a client. Anybody can read it, but only a [`Turn`] can change it.
@@ -193,11 +194,10 @@ impl<'a> Turn<'a> {
         let sessions = self.later.sessions;
         match news {
             None | Some(QueueNews::Uploads) => {}
-            Some(QueueNews::Accepted(prompt)) => sessions.accepted(&prompt),
-            Some(QueueNews::Began(prompt)) => {
-                sessions.accepted(&prompt);
-                sessions.waiting.began(&prompt);
+            Some(QueueNews::Accepted(prompt)) => {
+                sessions.accepted(&prompt, &self.state.output_nodes(&prompt));
             }
+            Some(QueueNews::Began(prompt)) => sessions.began(&prompt),
         }
         sessions.waiting.holds(&self.later.client.id, self.state.core.held_at());
     }
@@ -274,6 +274,11 @@ impl<'a> Turn<'a> {
                 // Under the lock, as all that is noted of a prompt that waits or has waited: the
                 // last note says where it is.
                 return records.prompt_handed_over(&prompt, (to, errand), &output_nodes);
+            }
+            Submission::ComesBack { prompt, from } => {
+                let output_nodes = state.output_nodes(&prompt);
+                let records = &self.later.sessions.shared.records;
+                return records.prompt_handed_over(&prompt, (from, Errand::Trial), &output_nodes);
             }
             Submission::Moved { prompt, to } => {
                 // Events that a broken link missed came from a backend that never got this prompt.

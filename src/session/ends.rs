@@ -59,7 +59,9 @@ impl Turn<'_> {
                     }
                 }
             }
-            if matches!(known, KnownBy::GivenUp | KnownBy::CutOff) {
+            // Events that are held back, or come late, must not follow. Nor come before an end that
+            // is told in a moment.
+            if matches!(known, KnownBy::GivenUp | KnownBy::CutOff) || untold.is_some() {
                 state.tombstones.add(&prompt, TombstoneReason::Told);
             }
             let remembered = state.forget(&prompt, at);

@@ -117,6 +117,12 @@ impl Holdback {
         !is_late
     }
 
+    /// True if no frame waits.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.waiting.is_empty()
+    }
+
     /// True if this prompt waits for the ends of others.
     #[must_use]
     pub fn is_waiting(&self, prompt: &PromptId) -> bool {

@@ -109,6 +109,17 @@ impl Link {
         opened.filter(|_| self.phase() == Phase::Open)
     }
 
+    /// Since when it has received its backend's events, also if it has ended since.
+    pub(super) fn heard_since(&self) -> Option<Instant> {
+        self.seen().opened_at()
+    }
+
+    /// True if the newest `status` that the watch link got did not come: the backend may have
+    /// forgotten this link.
+    pub(super) fn lacks_status(&self, watched: Option<Instant>) -> bool {
+        self.seen().lacks(watched)
+    }
+
     /// Waits until it is open; false if `limit` passes or it closes first.
     pub async fn is_open_within(&self, limit: Duration) -> bool {
         // Only while it is dialling: otherwise the request would hasten a later redial.

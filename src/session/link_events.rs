@@ -5,6 +5,7 @@ use std::sync::Arc;
 use super::Sessions;
 use super::apply::Turn;
 use super::link::Link;
+use super::link_end::LinkEnd;
 use super::{Client, Missed, State};
 use crate::comfy::messages;
 use crate::fleet::api::ApiError;
@@ -18,7 +19,7 @@ impl Client {
     pub(super) fn link_opened(self: &Arc<Self>, sessions: &Arc<Sessions>, link: &Arc<Link>) {
         let mut state = self.turn(sessions);
         // Ends between the last answer and this moment reached no link.
-        state.act(|core| core.must_ask_again(link.backend));
+        state.act(|core| core.must_ask_again(link.backend, now()));
         state.may_have_missed(link.backend, |phase| phase != Phase::Sending);
         let wants_logs = state.wants_logs;
         drop(state);
@@ -42,8 +43,14 @@ impl Client {
 
     /// The link broke: events may be lost, so all prompts that are pending there must be asked
     /// about.
-    pub(super) fn link_broke(self: &Arc<Self>, sessions: &Arc<Sessions>, link: &Arc<Link>) {
+    pub(super) fn link_broke(
+        self: &Arc<Self>,
+        sessions: &Arc<Sessions>,
+        link: &Arc<Link>,
+        end: LinkEnd,
+    ) {
         let mut state = self.turn(sessions);
+        state.link_closed(link, end);
         state.act(|core| core.deaf(link.backend));
         state.runs = None;
         // Prompts that are in the log but not pending were submitted by others under this name.

@@ -15,6 +15,7 @@
 //! - [`orphan`]: when a backend has forgotten a link (pure)
 //! - [`link_events`]: what happens when the link opens, breaks or ends
 //! - [`waiting`]: prompts that wait in the gateway; [`handing_over`]: how they go to backends
+//! - `losses`: prompts whose backend's process has died
 //! - `apply`: applies the effects of transitions of the core
 //! - [`relay`]: passes an event from the link to the log and the queues
 //! - [`binary`]: binary frames
@@ -58,6 +59,7 @@ pub mod keepalive;
 pub mod link;
 mod link_end;
 pub mod link_events;
+mod losses;
 pub mod membership;
 pub mod negotiation;
 pub mod notices;

@@ -41,15 +41,18 @@ impl Seen {
     /// True if it has lacked a `status` for [`STATUS_LAG`] that the watch link got, last at
     /// `watched`.
     pub fn is_suspect(&mut self, watched: Option<Instant>, now: Instant) -> bool {
+        let Some(watched) = watched.filter(|_| self.lacks(watched)) else { return false };
+        let since = *self.lacking.get_or_insert(watched);
+        STATUS_LAG <= now.duration_since(since)
+    }
+
+    /// True if it lacks a `status` that the watch link got last at `watched`.
+    #[must_use]
+    pub fn lacks(&self, watched: Option<Instant>) -> bool {
         let Some(watched) = watched else { return false };
         let was_open = self.opened.is_some_and(|opened| opened < watched);
         // The backend writes to one socket after the other, so ours may have come slightly earlier.
-        let lacks_it = self.status.is_none_or(|ours| ours + STATUS_LAG < watched);
-        if !(was_open && lacks_it) {
-            return false;
-        }
-        let since = *self.lacking.get_or_insert(watched);
-        STATUS_LAG <= now.duration_since(since)
+        was_open && self.status.is_none_or(|ours| ours + STATUS_LAG < watched)
     }
 }
 

@@ -16,6 +16,7 @@ use tracing::debug;
 
 use super::Sessions;
 use super::control;
+use super::losses::{processes_gone, settle_doubts, take_back};
 use super::relay::Asked;
 use super::{Client, worker_health};
 use crate::comfy::answers::{Outcome, Sighting};
@@ -25,7 +26,7 @@ use crate::journal::restore::Undelivered;
 use crate::lock::{Lock, rank};
 use crate::net::{now, sleep};
 use crate::routing::ids::{BackendId, PromptId};
-use crate::routing::pending::{End, Loss, Observation, Pending, process_since};
+use crate::routing::pending::{End, Fate, Loss, Observation, Pending, Process, process_since};
 use crate::shared::Shared;
 use crate::tasks::heartbeat::Heart;
 
@@ -56,6 +57,8 @@ pub async fn reconcile(sessions: Arc<Sessions>) {
         }
         presume_lost(&sessions);
         let working = sessions.clients.working();
+        processes_gone(&sessions, &working);
+        take_back(&sessions, &working);
         for client in &working {
             client.take_notice(&sessions.shared, now());
         }
@@ -121,6 +124,7 @@ async fn work_at(desk: Arc<Desk>, sessions: Arc<Sessions>, backend: Arc<Backend>
         returned.look_around(&sessions.shared, &backend);
         round(&sessions, &backend, &questions).await;
         returned.round(&sessions, &backend).await;
+        let _late = timeout(ROUND_MAX, settle_doubts(&sessions, &backend)).await;
     }
 }
 
@@ -199,8 +203,9 @@ async fn ask(
         let Some((sent, heard, is_on_trial)) = known else { continue };
         if is_on_trial && matches!(sighting, Sighting::Queued { .. }) {
             // It went there for a verdict, behind all others, and was not taken back: its gateway
-            // was killed, or the backend did not answer. The next rounds find it gone.
-            let _ = backend.delete(std::slice::from_ref(prompt), limit).await;
+            // was killed, or the backend did not answer. Or the backend is to be left. The next
+            // rounds find it gone.
+            client.takes_back(sessions, backend, (prompt, *place, asked)).await;
             continue;
         }
         if asked < heard && matches!(sighting, Sighting::Queued { .. }) {
@@ -215,7 +220,12 @@ async fn ask(
             Sighting::Ended(ended) => (Observation::InHistory(end_of(ended.outcome)), Some(ended)),
             Sighting::Absent => (Observation::Absent(process), None),
         };
-        client.on_probe(sessions, (prompt, *place), sighted, history, now());
+        if sighted == Observation::Absent(Process::Restarted)
+            && client.process_gone(sessions, backend, prompt) != Fate::Stays
+        {
+            continue;
+        }
+        client.on_probe(sessions, (prompt, *place, asked), sighted, history, now());
     }
     for (client, undelivered) in &questions.undelivered {
         let history = match backend.history_of(&undelivered.prompt, limit).await {

@@ -88,7 +88,7 @@ impl Client {
     pub(super) fn on_probe(
         self: &Arc<Self>,
         sessions: &Arc<Sessions>,
-        (prompt, asked): (&PromptId, Asked),
+        (prompt, asked, at): (&PromptId, Asked, Instant),
         sighted: Observation,
         history: Option<&Ended>,
         now: Instant,
@@ -114,6 +114,7 @@ impl Client {
             turn.missed.remove(prompt);
         }
         let is_over = turn.missed.get(prompt) == Some(&Missed::IsOver);
+        turn.act(|core| core.was_asked(prompt, (sighted, at)));
         turn.act_with(Brought::History(history), |core| match sighted {
             // There is nothing to wait for.
             Observation::InHistory(end) if is_over => core.settle(prompt, end, now),
@@ -136,7 +137,7 @@ impl Client {
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(super) struct Asked {
     pub(super) backend: BackendId,
-    attempt: u32,
+    pub(super) attempt: u32,
 }
 
 impl Asked {
@@ -318,6 +319,7 @@ impl Relay<'_> {
             && (self.turn.tombstones.why(prompt) == Some(TombstoneReason::NotQueued)
                 || self.is_waiting(prompt))
             && let Ok(prompt) = PromptId::parse(prompt)
+            && !self.turn.sessions().waiting.is_doubted_at(link.backend, &prompt)
         {
             self.turn.later(After::TurnedUp { prompt, on: link.backend });
         }
@@ -419,7 +421,7 @@ mod tests {
         let near = Nearness::default();
         let submitted =
             client.submit(sessions, &prompt, Remembered::default(), &near).unwrap().unwrap();
-        client.accepted(sessions, &prompt);
+        client.accepted(sessions, &prompt, None);
         client.answered(sessions, &prompt);
         (client, submitted.link)
     }

@@ -109,9 +109,18 @@ impl Sessions {
         was_kept.then(|| After::Unkept { prompt: prompt.clone() })
     }
 
-    /// A backend has a prompt that has waited: its body is not needed any more.
-    pub(super) fn accepted(&self, prompt: &PromptId) {
+    /// A backend has a prompt that has waited. No other gets it unless it has certainly not begun,
+    /// and the journal has to know that.
+    pub(super) fn accepted(&self, prompt: &PromptId, output_nodes: &[String]) {
         if self.waiting.accepted(prompt) {
+            self.shared.records.prompt_taken(prompt, output_nodes);
+        }
+    }
+
+    /// A prompt that has waited has begun: its body is not needed any more.
+    pub(super) fn began(&self, prompt: &PromptId) {
+        self.waiting.accepted(prompt);
+        if self.waiting.began(prompt) {
             self.shared.records.journal.forget_body(prompt);
         }
     }

@@ -19,7 +19,7 @@ use crate::limits::held::Held;
 use crate::net::now;
 use crate::routing::decision::{Decision, NotThere, Refusal};
 use crate::routing::ids::{BackendId, PromptId};
-use crate::routing::pending::{End, Loss};
+use crate::routing::pending::{End, Loss, Pending};
 use crate::routing::placement::{BackendView, FleetNow};
 
 /// The backends that already have all existing files of a prompt.
@@ -120,6 +120,14 @@ impl Remembered {
     }
 }
 
+impl Turn<'_> {
+    /// True if this attempt of a pending prompt is not the present one.
+    fn is_over(&self, prompt: &PromptId, attempt: Option<u32>) -> bool {
+        let present = self.core.pending().get(prompt).map(Pending::attempt);
+        attempt.is_some_and(|attempt| present.is_some_and(|present| present != attempt))
+    }
+}
+
 impl Client {
     /// A prompt is about to be sent: it is pending from here on, and its link is being opened.
     ///
@@ -184,9 +192,20 @@ impl Client {
         self.state().tombstones.add(prompt, TombstoneReason::NotQueued);
     }
 
-    /// The prompt was refused, or never sent: it leaves no trace.
-    pub fn withdraw(self: &Arc<Self>, sessions: &Arc<Sessions>, prompt: &PromptId) {
-        self.turn(sessions).act(|core| core.withdraw(prompt));
+    /// The prompt was refused, or never sent: it leaves no trace. False if this attempt is over:
+    /// the prompt waits then, or is elsewhere.
+    pub fn withdraw(
+        self: &Arc<Self>,
+        sessions: &Arc<Sessions>,
+        prompt: &PromptId,
+        attempt: Option<u32>,
+    ) -> bool {
+        let mut turn = self.turn(sessions);
+        let is_present = !turn.is_over(prompt, attempt);
+        if is_present {
+            turn.act(|core| core.withdraw(prompt));
+        }
+        is_present
     }
 
     /// Nobody will use this client again: its link closes now if nothing needs it, instead of after
@@ -198,9 +217,15 @@ impl Client {
         }
     }
 
-    /// The backend accepted the prompt. False if it is no longer pending.
-    pub fn accepted(self: &Arc<Self>, sessions: &Arc<Sessions>, prompt: &PromptId) -> bool {
-        self.turn(sessions).act(|core| core.accepted(prompt, now()))
+    /// The backend accepted the prompt. False if it is no longer pending, or this attempt is over.
+    pub fn accepted(
+        self: &Arc<Self>,
+        sessions: &Arc<Sessions>,
+        prompt: &PromptId,
+        attempt: Option<u32>,
+    ) -> bool {
+        let mut turn = self.turn(sessions);
+        !turn.is_over(prompt, attempt) && turn.act(|core| core.accepted(prompt, now()))
     }
 
     /// The client requests a deletion. Returns the backend that has to delete it; a prompt that

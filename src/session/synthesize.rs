@@ -179,6 +179,7 @@ pub fn lost_message(loss: Loss, backend: &str, worked_on: Option<&str>) -> Strin
     let backend = server_for_people(backend);
     let why = match loss {
         Loss::BackendRestarted => format!("{backend} was restarted while it had this job"),
+        Loss::BackendDied => format!("{backend} ended while it had this job"),
         Loss::BackendGone => format!("{backend} has not answered for too long"),
         Loss::BackendWedged => format!("{backend} answers, but does not work any more"),
         Loss::Vanished => format!("{backend} does not know this job any more"),

@@ -12,6 +12,7 @@
 
 mod bytes;
 mod chosen;
+mod doubts;
 mod follow;
 mod full;
 mod known;
@@ -43,6 +44,7 @@ use crate::queue::{Aside, Queue, Spent, Submission};
 use crate::routing::ids::{BackendId, ClientId, PromptId};
 use crate::routing::owners::Person;
 use crate::routing::placement::BackendView;
+use doubts::Doubt;
 pub use full::Full;
 use known::Keys;
 pub use numbers::Front;
@@ -106,6 +108,10 @@ struct Index {
     fleet_changes: u64,
     /// Prompts that a backend has refused because it lacks a part of them.
     refused: HashMap<PromptId, Refused>,
+    /// The prompt that ran at a backend when its process last closed a link to us, and when.
+    ran: HashMap<BackendId, (PromptId, Instant)>,
+    /// Prompts that may be at a backend still.
+    doubts: HashMap<BackendId, Vec<Doubt>>,
     /// Backends that turn prompts away without a word about them.
     turned_away: HashMap<BackendId, TurnedAway>,
     /// The prompt of a client that was chosen and that no backend has accepted yet. Its next one
@@ -133,8 +139,10 @@ struct Entry {
     /// Who has turns within that share.
     sharer: Option<Person>,
     number: f64,
-    /// `None` when a backend has accepted it.
+    /// `None` when it has begun.
     kept: Option<Arc<Kept>>,
+    /// A backend has accepted it: its body does not count, because it does not wait.
+    is_taken: bool,
     /// What lists of queues show of its body.
     shown: Arc<Parts>,
     /// Backends that certainly do not have it and are not tried again for the moment.
@@ -188,6 +196,8 @@ impl Waiting {
             fleet: HashMap::new(),
             fleet_changes: 0,
             refused: HashMap::new(),
+            ran: HashMap::new(),
+            doubts: HashMap::new(),
             turned_away: HashMap::new(),
             on_the_way: HashMap::new(),
             shown_at: HashMap::new(),
@@ -229,7 +239,7 @@ impl Waiting {
         self.changed.notified().await;
     }
 
-    /// What is needed to send a prompt; `None` if it does not wait, or a backend has accepted it.
+    /// What is needed to send a prompt; `None` if it never waited, or has begun.
     #[must_use]
     pub fn kept(&self, prompt: &PromptId) -> Option<Arc<Kept>> {
         self.is_used().then(|| self.index().prompts.get(prompt)?.kept.clone()).flatten()

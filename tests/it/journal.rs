@@ -156,8 +156,8 @@ async fn a_record_that_is_not_readable_is_named_and_a_newer_one_is_told_apart() 
         ("states", "h:1", "backend \"h:1\"".to_owned()),
     ];
     for (table, key, named) in keys {
-        // Only prompts have a second version: those that wait.
-        let last = if table == "prompts" { 2 } else { 1 };
+        // Only prompts have others: those that wait, and those that were accepted after that.
+        let last = if table == "prompts" { 3 } else { 1 };
         let newer = format!(r#"{{"v":{},"place":[]}}"#, last + 1);
         for (value, is_newer) in [
             (&br#"{"v":1,"ba"#[..], false),

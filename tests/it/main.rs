@@ -62,6 +62,7 @@ mod limits;
 mod listings;
 mod lists;
 mod login;
+mod lost_backends;
 mod many;
 mod meanings;
 mod membership;

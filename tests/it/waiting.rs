@@ -32,7 +32,7 @@ pub(crate) fn waits_unasked(config: &mut Config) {
 }
 
 impl World {
-    async fn submit_from(&self, address: &str, client: &str, graph: &Value) -> Answer {
+    pub(crate) async fn submit_from(&self, address: &str, client: &str, graph: &Value) -> Answer {
         let body = json!({ "client_id": client, "prompt": graph }).to_string();
         let from = [("x-forwarded-for", address), ("content-type", "application/json")];
         send(self.front, Method::POST, "/prompt", &from, &body).await
@@ -45,11 +45,11 @@ impl World {
     }
 
     /// How often each prompt ran, over all backends.
-    fn executed(&self, prompt: &str) -> u32 {
+    pub(crate) fn executed(&self, prompt: &str) -> u32 {
         self.sims.iter().filter_map(|sim| sim.ledger().executed.get(prompt).copied()).sum()
     }
 
-    fn finished(&self) -> usize {
+    pub(crate) fn finished(&self) -> usize {
         self.sims.iter().map(|sim| sim.ledger().finished.len()).sum()
     }
 
@@ -59,7 +59,7 @@ impl World {
         self.gateway.shared.records.prompt(&prompt).map(|record| record.state)
     }
 
-    fn waiting(&self) -> usize {
+    pub(crate) fn waiting(&self) -> usize {
         self.gateway.sessions.waiting.now().prompts
     }
 }

@@ -4,12 +4,14 @@ use std::net::IpAddr;
 use std::time::Instant;
 
 use super::Backend;
+use crate::routing::pending::Shut;
 
 impl Backend {
     /// Its port is closed: no process listens there.
     pub fn refused(&self, now: Instant) {
         let mut state = self.state();
         (state.refused, state.replaced) = (Some(now), Some(now));
+        state.refused_since.get_or_insert(now);
         drop(state);
         self.worker_is_new();
     }
@@ -18,6 +20,19 @@ impl Backend {
     #[must_use]
     pub fn restarted(&self) -> Option<Instant> {
         self.state().refused
+    }
+
+    /// When its port was closed, the last time that it was.
+    #[must_use]
+    pub fn shut(&self) -> Option<Shut> {
+        let state = self.state();
+        let last = state.refused?;
+        Some(Shut { since: state.refused_since.unwrap_or(last), last })
+    }
+
+    /// Its port is open.
+    pub fn answered(&self) {
+        self.state().refused_since = None;
     }
 
     /// The watch link has reached a machine.

@@ -1,6 +1,7 @@
 //! What a backend has reported about itself, and what its operator has said about it.
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use super::{Backend, State};
 use crate::comfy::version::Version;
@@ -24,6 +25,20 @@ impl State {
 }
 
 impl Backend {
+    /// Its watch link got a `status`.
+    pub fn status_came(&self, queue_remaining: u32, now: Instant) {
+        if queue_remaining < self.load.queue_remaining() {
+            self.queue_is_shorter();
+        }
+        self.load.counted(queue_remaining);
+        self.state().last_status = Some(now);
+    }
+
+    #[must_use]
+    pub fn last_status(&self) -> Option<Instant> {
+        self.state().last_status
+    }
+
     /// Applies an operator's state change and remembers its author. It is noted before the next one
     /// is applied, so that of two operators the same one is last here and after a restart.
     pub fn heed(&self, change: StateChange, note: impl FnOnce(&StateChange)) {

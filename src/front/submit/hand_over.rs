@@ -238,12 +238,16 @@ impl Sending {
             Ok(Err(_)) => return Delivered::Over,
             Err(nowhere) => nowhere,
         };
+        if !self.is_pending() {
+            return Delivered::Over;
+        }
         control::watch_late_arrival(&self.front.sessions, self.backend(), &self.prompt);
         let backend = self.backend().name().to_string();
         let error = GatewayError::NotQueued { backend };
         match nowhere {
             Nowhere::NeverArrived => Delivered::Missed(error),
             Nowhere::ProcessGone => Delivered::Lost(error),
+            Nowhere::AttemptOver => Delivered::Over,
         }
     }
 

@@ -12,7 +12,7 @@ use super::Sending;
 use crate::comfy::answers::Sighting;
 use crate::front::error::GatewayError;
 use crate::net::{now, sleep};
-use crate::routing::pending::{ABSENT_LOOKS_APART, End};
+use crate::routing::pending::{ABSENT_LOOKS_APART, End, Fate};
 use crate::session::control;
 
 /// How long the submission's own task asks. This is longer than any `prompts.answer_limit`, which
@@ -32,6 +32,8 @@ pub(super) enum Nowhere {
     NeverArrived,
     /// The process that it was sent to is gone, and may have begun it.
     ProcessGone,
+    /// It is not where this attempt went, and is looked after by another.
+    AttemptOver,
 }
 
 /// The result of the search.
@@ -44,6 +46,8 @@ enum Looked {
     Ended(End),
     /// Nobody waits for the result any more.
     Unknown,
+    /// This attempt is over.
+    Over,
 }
 
 impl Sending {
@@ -51,7 +55,9 @@ impl Sending {
     pub(super) async fn look(mut self) -> Answer {
         match self.find_out().await {
             Ok(answer) => answer,
-            Err(Nowhere::NeverArrived | Nowhere::ProcessGone) => self.not_there(),
+            Err(Nowhere::NeverArrived | Nowhere::ProcessGone | Nowhere::AttemptOver) => {
+                self.not_there()
+            }
         }
     }
 
@@ -66,6 +72,7 @@ impl Sending {
             Looked::There(number) => Ok(self.found(number).await),
             Looked::Nowhere(why) => return Err(why),
             Looked::Unknown => self.left_to_asking().await,
+            Looked::Over => return Err(Nowhere::AttemptOver),
             Looked::Ended(end) => {
                 self.revoke_if_lost(Some(end));
                 self.ended(end).await
@@ -73,11 +80,25 @@ impl Sending {
         })
     }
 
+    /// What becomes of it, whose process is gone.
+    pub(super) fn fate(&self) -> Fate {
+        match self.attempt {
+            Some(_) => self.client.process_gone(&self.front.sessions, self.backend(), &self.prompt),
+            // Nothing of it is kept.
+            None => Fate::Stays,
+        }
+    }
+
     async fn looked(&self) -> Looked {
         let limit = self.front.shared.config().fleet.probe_timeout;
         let mut missed: Option<Instant> = None;
         let patience = now() + LOOKS_FOR;
         while now() < patience {
+            if self.attempt.is_some() && !self.is_pending() {
+                // Its process has died before it began it, and it waits again. Or it has ended,
+                // which is known in a moment.
+                return Looked::Over;
+            }
             match self.backend().look_for(&self.prompt, limit).await {
                 Ok(Sighting::Absent) => {
                     let first = *missed.get_or_insert_with(now);
@@ -85,9 +106,12 @@ impl Sending {
                         self.backend().restarted().is_some_and(|gone| self.sent < gone);
                     let is_sure = ABSENT_LOOKS_APART <= now().duration_since(first);
                     if is_restarted {
-                        return Looked::Nowhere(Nowhere::ProcessGone);
-                    }
-                    if is_sure {
+                        match self.fate() {
+                            Fate::Stays => return Looked::Nowhere(Nowhere::ProcessGone),
+                            Fate::Unclear => {}
+                            Fate::Unbegun | Fate::Lost => return Looked::Over,
+                        }
+                    } else if is_sure {
                         return Looked::Nowhere(Nowhere::NeverArrived);
                     }
                 }

@@ -58,6 +58,10 @@ impl Sending {
     /// This backend lacks a part of it: another may have that. If none may, and while something
     /// else of its client is here, a caller who still waits is told, as without a queue.
     pub(super) async fn lacks_a_part(self, refusal: Refusal) {
+        if !self.is_pending() {
+            // This attempt is over: the prompt waits, and may run elsewhere.
+            return;
+        }
         let (waiting, here) = (&self.front.sessions.waiting, self.backend().id);
         waiting.refuses(&self.prompt, here, refused::message(&refusal.body).into());
         if all_refuse(&waiting.refused_by(&self.prompt), &may_run(&self.front)) {
@@ -81,6 +85,9 @@ impl Sending {
     /// No backend takes it. A caller who still waits is told so, and nothing of it is kept.
     /// Otherwise it has ended.
     pub(super) async fn refuse(self, refusal: Refusal) {
+        if !self.is_pending() {
+            return;
+        }
         match self.front.askers.take(&self.prompt) {
             Some(asker) => self.refuse_to(asker, refusal).await,
             None => self.refused_late(&refused::message(&refusal.body)),
@@ -96,7 +103,10 @@ impl Sending {
     /// Nothing of it is kept, and its caller is told this when that is durable: after a kill it
     /// must not wait again.
     async fn gone_for(&mut self, asker: Asker, answer: Answer) {
-        self.gone();
+        if !self.gone() {
+            // It waits, and may run elsewhere. Its caller learns that its state is not known.
+            return;
+        }
         let _told_anyway = self.front.shared.records.journal.durable().await;
         // The caller may have left.
         let _: Result<(), Answer> = asker.send(answer);
@@ -113,6 +123,10 @@ impl Sending {
 
     /// The process that it was sent to is gone, and may have begun it: it is not sent again.
     pub(super) async fn lose(mut self, error: GatewayError) {
+        if !self.is_pending() {
+            // It had certainly not begun, and waits again. Or it has ended, and that is told.
+            return;
+        }
         info!(prompt = %self.prompt, backend = %self.backend().name(), %error,
             "A backend has died, and may have begun a prompt that was on its way.");
         match self.front.askers.take(&self.prompt) {
@@ -147,6 +161,9 @@ impl Sending {
 
     /// It was certainly not sent.
     pub(super) async fn not_there_now(mut self, error: GatewayError) {
+        if !self.is_pending() {
+            return;
+        }
         info!(prompt = %self.prompt, backend = %self.backend().name(), %error,
             "A prompt could not be handed over.");
         let cause = Cause::of(&error);
@@ -206,6 +223,9 @@ impl Sending {
         info!(prompt = %self.prompt, backend = %backend.name(), status,
             "A backend has turned a prompt away.");
         self.front.sessions.waiting.turns_away(backend.id);
+        if !self.is_pending() {
+            return;
+        }
         if let Some(asker) = self.front.askers.take(&self.prompt) {
             return self.refuse_to(asker, refusal).await;
         }

@@ -7,7 +7,7 @@ use tracing::debug;
 use super::Sending;
 use crate::comfy::answers::Sighting;
 use crate::net::{now, sleep};
-use crate::routing::pending::ABSENT_LOOKS_APART;
+use crate::routing::pending::{ABSENT_LOOKS_APART, Fate};
 
 /// The pause between two looks.
 const LOOK_AGAIN: Duration = Duration::from_millis(250);
@@ -55,7 +55,14 @@ impl Sending {
             match self.backend().look_for(&self.prompt, limit).await {
                 Ok(Sighting::Absent) => {
                     if self.backend().restarted().is_some_and(|gone| self.sent < gone) {
-                        return Back::Lost;
+                        match self.fate() {
+                            Fate::Stays => return Back::Lost,
+                            Fate::Unclear => {
+                                sleep(LOOK_AGAIN).await;
+                                continue;
+                            }
+                            Fate::Unbegun | Fate::Lost => return Back::Over,
+                        }
                     }
                     let first = *missed.get_or_insert_with(now);
                     let is_same = self.link.listens_since().is_some_and(|it| it <= self.sent);

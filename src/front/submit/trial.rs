@@ -307,6 +307,7 @@ impl Sending {
                 let backend = backend.to_string();
                 return self.lose(GatewayError::NotQueued { backend }).await;
             }
+            Back::Unknown if !self.is_pending() => self.expected.not_taken(),
             Back::Unknown => {
                 self.expected.taken();
                 self.is_asked_for();

@@ -14,6 +14,11 @@ pub const VERSION: u32 = 1;
 /// start: it would lose prompts.
 pub(super) const WAITS: u32 = 2;
 
+/// The version of records of prompts whose backend has accepted them, and whose bodies are kept
+/// until they begin. A Mooring that does not know that would take them for prompts that may never
+/// have arrived, and send them again.
+pub(super) const TAKEN: u32 = 3;
+
 /// The version of records of bodies that are in parts. A Mooring that knows only whole ones would
 /// take such a body for an empty one.
 pub(super) const IN_PARTS: u32 = 3;
@@ -25,7 +30,7 @@ pub trait Versioned {
 }
 
 impl Versioned for PromptRecord {
-    const NEWEST: u32 = WAITS;
+    const NEWEST: u32 = TAKEN;
 }
 
 impl Versioned for BodyRecord {

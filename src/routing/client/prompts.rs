@@ -7,7 +7,7 @@ use indexmap::IndexMap;
 
 use super::super::effects::{Effects, Ended, KnownBy, Submission, Waits};
 use super::super::ids::{BackendId, PromptId};
-use super::super::pending::{End, Errand, Loss, Pending};
+use super::super::pending::{End, Errand, Loss, Pending, Phase};
 
 /// A prompt that has ended, with what was known of it.
 fn ended(prompt: PromptId, it: &Pending, end: End, known: KnownBy, at: Instant) -> Ended {
@@ -137,8 +137,8 @@ impl Prompts {
         Self::cut(all, now, effects)
     }
 
-    /// The same for those that this backend has; one that is only shown there is taken back by its
-    /// own task. Returns how many ended.
+    /// The same for those that this backend has; one that is just being shown there is taken back
+    /// by its own task. Returns how many ended.
     pub(super) fn cut_off_on(
         &mut self,
         backend: BackendId,
@@ -146,7 +146,8 @@ impl Prompts {
         effects: &mut Effects,
     ) -> usize {
         let all = std::mem::take(&mut self.all);
-        let is_lost = |it: &Pending| it.is_on(backend) && !it.is_on_trial();
+        let is_shown = |it: &Pending| it.is_on_trial() && it.phase == Phase::Sending;
+        let is_lost = |it: &Pending| it.is_on(backend) && !is_shown(it);
         let (lost, others) = all.into_iter().partition(|(_, it)| is_lost(it));
         self.all = others;
         Self::cut(lost, now, effects)

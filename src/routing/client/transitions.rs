@@ -78,17 +78,27 @@ impl Client {
         now: Instant,
     ) -> Step {
         Step::of(|effects| {
-            let Some(pending) = self.prompts.get_mut(prompt) else { return };
-            if pending.is_unsent() && !pending.delete_asked {
-                // No backend has a byte of it: nothing is lost.
-                return self.prompts.wait_again(prompt, now, effects);
-            }
-            let end = match outcome {
-                Outcome::Told => pending.given_up(),
-                Outcome::Untold => End::Lost(loss),
-            };
-            self.end(prompt, (end, KnownBy::GivenUp), now, effects);
+            self.given_up(prompt, (loss, outcome), now, effects);
         })
+    }
+
+    pub(super) fn given_up(
+        &mut self,
+        prompt: &PromptId,
+        (loss, outcome): (Loss, Outcome),
+        now: Instant,
+        effects: &mut Effects,
+    ) {
+        let Some(pending) = self.prompts.get_mut(prompt) else { return };
+        if pending.is_unsent() && !pending.delete_asked {
+            // No backend has a byte of it: nothing is lost.
+            return self.prompts.wait_again(prompt, now, effects);
+        }
+        let end = match outcome {
+            Outcome::Told => pending.given_up(),
+            Outcome::Untold => End::Lost(loss),
+        };
+        self.end(prompt, (end, KnownBy::GivenUp), now, effects);
     }
 
     /// The client asks to delete a prompt. The outcome is the backend that has to delete it; one
@@ -110,9 +120,7 @@ impl Client {
     pub fn delete_withdrawn(&mut self, prompt: &PromptId) -> Step {
         Step::of(|_effects| {
             let pending = self.prompts.get_mut(prompt);
-            let is_on_the_way =
-                |it: &Pending| it.phase == Phase::Sending && it.course() == Course::Kept;
-            if let Some(pending) = pending.filter(|it| !is_on_the_way(it)) {
+            if let Some(pending) = pending.filter(|it| !it.is_on_the_way()) {
                 pending.delete_asked = false;
             }
         })
@@ -168,9 +176,10 @@ impl Client {
     /// A link to `backend` is open. Events between the last answer and this moment reached no link,
     /// so prompts must be asked about once more. A prompt that is being sent has waited for this
     /// link.
-    pub fn must_ask_again(&mut self, backend: BackendId) -> Step {
+    pub fn must_ask_again(&mut self, backend: BackendId, now: Instant) -> Step {
         Step::of(|effects| {
             effects.asks = true;
+            self.prompts.on(backend).for_each(|pending| pending.link_opened(now));
             // None of them waits: those are on no backend.
             let is_sent = |pending: &&mut Pending| pending.phase != Phase::Sending;
             let sent = self.prompts.on(backend).filter(is_sent);

@@ -36,5 +36,8 @@ impl PresumedLost {
 
 pub(super) fn is_presumed_lost(record: &Record) -> bool {
     let state = record.state;
-    matches!(state, State::Ended(End::Lost(Loss::BackendGone | Loss::BackendWedged)))
+    matches!(
+        state,
+        State::Ended(End::Lost(Loss::BackendDied | Loss::BackendGone | Loss::BackendWedged))
+    )
 }

@@ -2,7 +2,7 @@
 
 use std::time::Instant;
 
-use super::{End, Loss, Pending, Phase};
+use super::{End, Finding, Loss, Pending, Phase};
 use crate::routing::ids::BackendId;
 
 /// Whether a prompt has waited in the gateway, and may do so again.
@@ -12,7 +12,9 @@ pub enum Course {
     Direct,
     /// Its body is kept: if no backend has it, it waits.
     Kept,
-    /// It has waited, and a backend has accepted it.
+    /// It has waited, and a backend has accepted it. Its body is kept until it has begun.
+    Taken,
+    /// It has waited, and has begun.
     HandedOver,
 }
 
@@ -48,6 +50,12 @@ impl Pending {
     #[must_use]
     pub fn kept(self) -> Self {
         Self { course: Course::Kept, ..self }
+    }
+
+    /// The same prompt, which a backend has accepted.
+    #[must_use]
+    pub fn taken(self) -> Self {
+        Self { course: Course::Taken, ..self }
     }
 
     /// The same prompt, which went where it is for this.
@@ -86,7 +94,7 @@ impl Pending {
     pub(in crate::routing) fn goes_out(&mut self, attempt: u32, now: Instant) -> bool {
         let is_due = self.is_due(attempt);
         if is_due {
-            (self.is_out, self.sent) = (true, now);
+            (self.is_out, self.sent, self.certain) = (true, now, now);
         }
         is_due
     }
@@ -132,16 +140,16 @@ impl Pending {
 
     /// It has waited, and is about to be sent to this backend.
     pub(in crate::routing) fn handed_over(&mut self, to: BackendId, errand: Errand, now: Instant) {
-        let (since, decided) = (self.since, self.decided);
+        let (since, decided, deaths) = (self.since, self.decided, self.deaths);
         let attempt = self.attempt + 1;
         let sent = Self::new(to, now).kept();
-        *self = Self { since, decided, attempt, errand, is_out: false, ..sent };
+        *self = Self { since, decided, attempt, errand, deaths, is_out: false, ..sent };
     }
 
     /// No backend has it: it waits again.
     pub(in crate::routing) fn waits_again(&mut self, now: Instant) {
-        let (decided, attempt) = (self.decided, self.attempt + 1);
-        *self = Self { decided, attempt, ..Self::waiting(self.since, now) };
+        let (decided, attempt, deaths) = (self.decided, self.attempt + 1, self.deaths);
+        *self = Self { decided, attempt, deaths, ..Self::waiting(self.since, now) };
     }
 
     /// Its backend certainly does not have it. It waits again if it never had: a process that is
@@ -150,14 +158,54 @@ impl Pending {
         let never_arrived = loss == Loss::Vanished || !self.is_out;
         match (self.course, self.gone(loss)) {
             (Course::Kept, End::Lost(_)) if never_arrived => Settled::Waits,
-            (Course::Direct | Course::Kept | Course::HandedOver, end) => Settled::Ended(end),
+            (Course::Direct | Course::Kept | Course::Taken | Course::HandedOver, end) => {
+                Settled::Ended(end)
+            }
         }
     }
 
-    /// A backend has accepted it, so it does not wait any more.
-    pub(super) fn is_there_for_good(&mut self) {
+    /// True if it is in its backend's queue and can be taken back: a link has listened since this
+    /// moment, and nothing of it was missed.
+    #[must_use]
+    pub fn may_come_back(&self, listens: Instant) -> bool {
+        let is_queued = self.course == Course::Taken && self.phase == Phase::Queued;
+        is_queued && self.started.is_none() && !self.delete_asked && listens <= self.certain
+    }
+
+    /// It is taken back from its backend, as one that went there for a verdict only. What was asked
+    /// before is about the attempt that is over.
+    pub(in crate::routing) fn comes_back(&mut self) {
+        self.attempt += 1;
+        (self.course, self.errand, self.must_ask) = (Course::Kept, Errand::Trial, true);
+        self.finding = Finding::Nothing;
+    }
+
+    /// True while it is not known whether it stays where it is or is going: what is to be done with
+    /// it is done when that is known.
+    #[must_use]
+    pub fn is_on_the_way(&self) -> bool {
+        let is_being_sent = self.phase == Phase::Sending && self.course == Course::Kept;
+        is_being_sent || self.is_coming_back()
+    }
+
+    /// True if it is taken back by asking: no task of its own does that, or any more.
+    #[must_use]
+    pub fn is_coming_back(&self) -> bool {
+        self.is_on_trial() && self.phase != Phase::Sending && self.started.is_none()
+    }
+
+    /// A backend has accepted it.
+    pub(super) fn is_taken(&mut self) {
         if self.course == Course::Kept {
-            self.course = Course::HandedOver;
+            self.course = Course::Taken;
+        }
+    }
+
+    /// It has begun, so it never waits any more.
+    pub(super) fn has_begun(&mut self) {
+        match self.course {
+            Course::Direct | Course::HandedOver => {}
+            Course::Kept | Course::Taken => self.course = Course::HandedOver,
         }
     }
 }

@@ -65,7 +65,7 @@ impl Drop for Ending {
         if std::thread::panicking() {
             // It was open when it ended: the prompts that were pending there have to be asked
             // about.
-            self.client.link_broke(&self.sessions, &self.link);
+            self.client.link_broke(&self.sessions, &self.link, LinkEnd::Lost);
         }
         self.link.phase.set(Phase::Closed);
         self.client.link_ended(&self.link);
@@ -112,7 +112,7 @@ impl Runner {
                     failures = if STEADY <= now().duration_since(since) { 0 } else { failures + 1 };
                     debug!(client = %mask(&self.client.id), end = end.as_str(), "Link ended.");
                     self.link.phase.set(Phase::Dialling);
-                    self.client.link_broke(&self.sessions, &self.link);
+                    self.client.link_broke(&self.sessions, &self.link, end);
                 }
                 None => failures += 1,
             }
@@ -197,7 +197,7 @@ impl Runner {
             LinkEnd::Asked | LinkEnd::Orphan | LinkEnd::TooLarge => self.say_goodbye(channel).await,
             // Nothing to wait for. If the backend still has the old socket, the new link will show
             // as an orphan.
-            LinkEnd::Lost | LinkEnd::Silent => {}
+            LinkEnd::Closed | LinkEnd::Lost | LinkEnd::Silent => {}
         }
         end
     }
@@ -276,7 +276,9 @@ impl Runner {
                 tracing::warn!(%backend, max, "A backend sent a message larger than the limit.");
                 Some(LinkEnd::TooLarge)
             }
-            Some(Err(_)) | None => Some(LinkEnd::Lost),
+            // With a closing handshake or without it.
+            Some(Err(ReceiveError::Lost(None))) | None => Some(LinkEnd::Closed),
+            Some(Err(_)) => Some(LinkEnd::Lost),
         }
     }
 

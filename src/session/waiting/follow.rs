@@ -30,6 +30,7 @@ impl Index {
                     self.queue.serves(view.id, serving, at);
                     if serving == Serving::Up {
                         self.turned_up(view.id);
+                        self.excludes_what_is_in_doubt(view.id, at);
                     }
                 }
                 Some(_) => {}
@@ -56,6 +57,8 @@ impl Index {
             self.fleet.remove(&id);
             self.fleet_changes += 1;
             self.turned_away.remove(&id);
+            self.ran.remove(&id);
+            self.doubts.remove(&id);
         }
     }
 

@@ -1,7 +1,7 @@
 //! Prompts that were not taken where they were sent: they rest, or go elsewhere.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use smallvec::SmallVec;
 
@@ -48,6 +48,27 @@ impl Waiting {
             is_over.then(|| (prompt.clone(), entry.client.clone(), Arc::clone(&refused.why)))
         });
         over.collect()
+    }
+
+    /// This prompt ran at a backend when that closed its link.
+    pub(in crate::session) fn ran_when_closed(
+        &self,
+        backend: BackendId,
+        ran: PromptId,
+        at: Instant,
+    ) {
+        self.index().ran.insert(backend, (ran, at));
+    }
+
+    /// When the link of another prompt was closed that ran there, the last time.
+    pub(in crate::session) fn ran_beside(
+        &self,
+        backend: BackendId,
+        prompt: &PromptId,
+    ) -> Option<Instant> {
+        let index = self.index();
+        let (ran, at) = index.ran.get(&backend)?;
+        (ran != prompt).then_some(*at)
     }
 
     /// A backend has turned a prompt away without a word about it, as a proxy does: for a while it
@@ -100,6 +121,9 @@ impl Waiting {
     pub fn forgives(&self, prompt: &PromptId, backend: BackendId) {
         let at = self.at(now());
         let mut index = self.index();
+        if index.is_in_doubt(backend, prompt) {
+            return;
+        }
         let Some(entry) = index.prompts.get_mut(prompt) else { return };
         entry.tried.retain(|tried| *tried != backend);
         let key = entry.key;
@@ -137,13 +161,13 @@ impl Waiting {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
     use crate::config::{QueueConfig, QueueVerdict};
     use crate::journal::record::Kept;
     use crate::routing::placement::tests::fleet;
 
-    fn one_at_a_time() -> Waiting {
+    pub(in crate::session::waiting) fn one_at_a_time() -> Waiting {
         Waiting::new(QueueConfig {
             depth: 1,
             lead: Duration::ZERO,
@@ -162,7 +186,12 @@ mod tests {
         Kept { body, usage_source: None, askers, sharer, payer, number }
     }
 
-    fn enters(waiting: &Waiting, prompt: &str, client: &str, number: f64) -> PromptId {
+    pub(in crate::session::waiting) fn enters(
+        waiting: &Waiting,
+        prompt: &str,
+        client: &str,
+        number: f64,
+    ) -> PromptId {
         let kept = kept(number);
         let prompt = PromptId::parse(prompt).unwrap();
         let client = ClientId::parse(client).unwrap();
@@ -171,7 +200,7 @@ mod tests {
         prompt
     }
 
-    fn due(waiting: &Waiting) -> Vec<PromptId> {
+    pub(in crate::session::waiting) fn due(waiting: &Waiting) -> Vec<PromptId> {
         let due = waiting.due(&fleet("Ru0")).hand_over.into_iter();
         due.map(|due| due.prompt).collect()
     }

@@ -15,7 +15,7 @@ use crate::net::now;
 use crate::queue::Refused;
 use crate::queue::ids::{ClientKey, MemberKey, SharerKey};
 use crate::routing::ids::{BackendId, ClientId, PromptId};
-use crate::routing::pending::Pending;
+use crate::routing::pending::{Course, Pending};
 
 impl Waiting {
     /// A submission is about to wait. It may be handed over when [`Waiting::entered`] was called.
@@ -91,6 +91,8 @@ impl Waiting {
         let key = index.insert(prompt, client, (kept, shown), pending.since.min(now));
         if pending.is_waiting() {
             index.queue_up(prompt, key, at);
+        } else if pending.course() == Course::Taken {
+            index.counts_body_no_more(prompt);
         } else {
             // Whether its backend has it is not known: the next one must not overtake it.
             index.is_on_the_way(prompt, at);
@@ -117,6 +119,7 @@ impl Waiting {
         index.is_not_shown(prompt);
         let Some(entry) = index.prompts.get_mut(prompt) else { return };
         let (key, tried, aside) = (entry.key, entry.tried.clone(), entry.aside());
+        index.counts_body(prompt);
         if index.queue.has_waiting(key) {
             index.queue.excludes(key, &tried, at);
         } else if !index.queue.returned(key, &tried, at) {
@@ -133,17 +136,14 @@ impl Waiting {
         self.over(prompt, Spent::Broke);
     }
 
-    /// A backend has accepted the prompt: its body is not needed any more. True if it was kept.
+    /// A backend has accepted the prompt: it does not wait any more. True if it did until now.
     pub(in crate::session) fn accepted(&self, prompt: &PromptId) -> bool {
         let at = self.at(now());
         let mut index = self.index();
         index.arrived(prompt, at);
         let shown_at = index.is_not_shown(prompt);
-        let Some(entry) = index.prompts.get_mut(prompt) else { return false };
-        let (key, kept, payer) = (entry.key, entry.kept.take(), entry.payer.clone());
-        if let Some(kept) = &kept {
-            index.bytes.take_off(&payer, kept.body.len() as u64);
-        }
+        let Some(key) = index.prompts.get(prompt).map(|it| it.key) else { return false };
+        let waited = index.counts_body_no_more(prompt);
         // One that was shown and stays was never handed over by the queue.
         let stays = shown_at.is_some_and(|backend| index.queue.stays(key, backend, at));
         if !stays && index.queue.has_waiting(key) {
@@ -155,18 +155,20 @@ impl Waiting {
         }
         drop(index);
         self.wake();
-        kept.is_some()
+        waited
     }
 
-    /// The prompt was seen to run.
-    pub(in crate::session) fn began(&self, prompt: &PromptId) {
+    /// The prompt has begun: its body is not needed any more. True if it was kept.
+    pub(in crate::session) fn began(&self, prompt: &PromptId) -> bool {
         let at = self.at(now());
         let mut index = self.index();
-        if let Some(key) = index.prompts.get(prompt).map(|it| it.key) {
-            index.queue.began(key, at);
-        }
+        index.counts_body_no_more(prompt);
+        let Some(entry) = index.prompts.get_mut(prompt) else { return false };
+        let (key, kept) = (entry.key, entry.kept.take());
+        index.queue.began(key, at);
         drop(index);
         self.wake();
+        kept.is_some()
     }
 
     /// The prompt has ended or was withdrawn. True if its body was kept.
@@ -234,6 +236,7 @@ impl Index {
             sharer,
             number,
             kept,
+            is_taken: false,
             shown,
             tried,
             failed: 0,
@@ -290,10 +293,30 @@ impl Index {
         self.clients.give_back(&entry.client);
         self.sharers.give_back(&entry.payer);
         self.members.give_back(&entry.sharer);
-        if let Some(kept) = &entry.kept {
+        if let Some(kept) = entry.kept.as_ref().filter(|_| !entry.is_taken) {
             self.bytes.take_off(&entry.payer, kept.body.len() as u64);
         }
         entry.kept.is_some()
+    }
+
+    /// The prompt waits again: its body counts, also beyond the limits.
+    fn counts_body(&mut self, prompt: &PromptId) {
+        let Some(entry) = self.prompts.get_mut(prompt) else { return };
+        if std::mem::take(&mut entry.is_taken)
+            && let Some(kept) = &entry.kept
+        {
+            self.bytes.add(&entry.payer, kept.body.len() as u64);
+        }
+    }
+
+    /// A backend has accepted the prompt. True if its body counted until now.
+    fn counts_body_no_more(&mut self, prompt: &PromptId) -> bool {
+        let Some(entry) = self.prompts.get_mut(prompt) else { return false };
+        let counted = !std::mem::replace(&mut entry.is_taken, true);
+        if let Some(kept) = entry.kept.as_ref().filter(|_| counted) {
+            self.bytes.take_off(&entry.payer, kept.body.len() as u64);
+        }
+        counted && entry.kept.is_some()
     }
 }
 

@@ -109,6 +109,21 @@ pub(super) enum Tell {
     AtOnce,
 }
 
+/// A backend died.
+#[derive(Debug)]
+pub(super) struct Died {
+    pub(super) of: usize,
+    pub(super) at: Duration,
+    /// The gateway lived and had a clear view of it, some time before and after.
+    pub(super) is_clear: bool,
+}
+
+/// How long something else makes doubtful what the gateway saw of a death.
+const DOUBTFUL_FOR: Duration = Duration::from_secs(4);
+
+/// How soon a process may be there again without anybody seeing that it was gone.
+const GONE_FOR: Duration = Duration::from_millis(300);
+
 #[derive(Debug, Default)]
 pub(super) struct Book {
     pub(super) tell: Tell,
@@ -128,6 +143,12 @@ pub(super) struct Book {
     pub(super) cut: BTreeMap<&'static str, Option<Duration>>,
     /// Backends that died while the gateway was away.
     pub(super) died: BTreeSet<usize>,
+    /// When which backend died, in this order.
+    pub(super) deaths: Vec<Died>,
+    /// When something was last done to a backend or to the way there, and to the gateway.
+    touched: BTreeMap<usize, Duration>,
+    misbehaves: BTreeSet<usize>,
+    started: Duration,
     /// How often an operator turned a backend off by force.
     pub(super) resets: u32,
     /// All that happened, for the comparison of two runs and for the reader of a failure.
@@ -146,6 +167,7 @@ impl Book {
 
     /// Remembers what excuses something.
     pub(super) fn happens(&mut self, now: Duration, act: &Act, is_away: bool) {
+        self.sees(now, act, is_away);
         match act {
             Act::KillGateway => {
                 self.kills += 1;
@@ -179,6 +201,56 @@ impl Book {
             | Act::Backend(..)
             | Act::StartGateway
             | Act::Operate(..) => {}
+        }
+    }
+
+    /// Whether the gateway has a clear view of the deaths of backends.
+    fn sees(&mut self, now: Duration, act: &Act, is_away: bool) {
+        let index = |name: &str| BACKENDS.iter().position(|it| *it == name);
+        let is_near = |then: Duration| now - then <= DOUBTFUL_FOR;
+        let touched = match act {
+            Act::Backend(of, Order::Crash) => {
+                let was_touched = self.touched.get(of).is_some_and(|then| is_near(*then));
+                let is_cut = self.cut.get(BACKENDS[*of]).is_some_and(Option::is_none);
+                let is_odd = was_touched || self.misbehaves.contains(of);
+                let is_clear = !(is_away || is_odd || is_cut || is_near(self.started));
+                self.deaths.push(Died { of: *of, at: now, is_clear });
+                None
+            }
+            Act::Backend(of, Order::Restart) => {
+                let soon = |it: &&mut Died| it.of == *of && now - it.at <= GONE_FOR;
+                self.deaths.iter_mut().filter(soon).for_each(|it| it.is_clear = false);
+                None
+            }
+            Act::KillGateway | Act::StartGateway => {
+                self.started = now;
+                self.deaths
+                    .iter_mut()
+                    .filter(|it| is_near(it.at))
+                    .for_each(|it| it.is_clear = false);
+                None
+            }
+            Act::Backend(of, Order::Misbehave(_)) => {
+                if !self.misbehaves.remove(of) {
+                    self.misbehaves.insert(*of);
+                }
+                Some(*of)
+            }
+            Act::Operate(of, _) => Some(*of),
+            Act::Cut(GATEWAY, to)
+            | Act::CutOneWay(GATEWAY, to)
+            | Act::CutOneWay(to, GATEWAY)
+            | Act::Hold(GATEWAY, to)
+            | Act::Mend(GATEWAY, to)
+            | Act::LetGo(GATEWAY, to) => index(to),
+            Act::Cut(..) | Act::CutOneWay(..) | Act::Mend(..) | Act::Hold(..) | Act::LetGo(..) => {
+                None
+            }
+        };
+        if let Some(of) = touched {
+            self.touched.insert(of, now);
+            let near = |it: &&mut Died| it.of == of && is_near(it.at);
+            self.deaths.iter_mut().filter(near).for_each(|it| it.is_clear = false);
         }
     }
 

@@ -10,7 +10,7 @@ use mooring::routing::ids::{BackendId, PromptId};
 use mooring::routing::ledger::State;
 use mooring::routing::pending::{Course, End, Pending, Phase};
 use mooring::session::Client;
-use mooring::sim::Sim;
+use mooring::sim::{Ledger, Sim};
 
 use super::CHAOS;
 use super::book::{Answer, Book, Said, Submitted};
@@ -31,9 +31,9 @@ const SETTLES: Duration = Duration::from_secs(12);
 
 const WAITS_AT_MOST: Duration = Duration::from_secs(5);
 
-/// Until it is sent, or known to have arrived, it may still go elsewhere.
+/// Until it is sent, or known to have begun, it may still go elsewhere.
 fn may_move(pending: &Pending) -> bool {
-    pending.phase == Phase::Sending || pending.course() == Course::Kept
+    pending.phase == Phase::Sending || matches!(pending.course(), Course::Kept | Course::Taken)
 }
 
 impl Checks {
@@ -129,13 +129,54 @@ pub(super) fn held(gateway: &Front) -> Vec<String> {
 pub(super) struct Machine {
     pub(super) sim: OnceLock<Sim>,
     buried: Mutex<BTreeMap<String, u32>>,
+    deaths: Mutex<Vec<Death>>,
+}
+
+/// What a process left that died.
+#[derive(Clone, Debug, Default)]
+struct Death {
+    /// What it had in its queue behind a prompt that ran.
+    behind: Vec<String>,
+    /// How long the lists of its ledger were then.
+    enqueued: usize,
+    finished: usize,
+    deleted: usize,
+}
+
+impl Death {
+    fn of(ledger: &Ledger, before: &BTreeMap<String, u32>, last: &Self) -> Self {
+        let has_begun = |prompt: &String| {
+            ledger.executed.get(prompt).copied().unwrap_or(0)
+                > before.get(prompt).copied().unwrap_or(0)
+        };
+        let ran = |prompt: &&String| {
+            has_begun(prompt) && !ledger.finished[last.finished..].contains(prompt)
+        };
+        let here = &ledger.enqueued[last.enqueued..];
+        let is_there = |prompt: &&String| {
+            !has_begun(prompt) && !ledger.deleted[last.deleted..].contains(prompt)
+        };
+        let runs = here.iter().any(|prompt| ran(&prompt));
+        let behind = here.iter().filter(|it| runs && is_there(it)).cloned().collect();
+        Self {
+            behind,
+            enqueued: ledger.enqueued.len(),
+            finished: ledger.finished.len(),
+            deleted: ledger.deleted.len(),
+        }
+    }
 }
 
 impl Machine {
     /// Its process has died, and with it whatever it was told.
     pub(super) fn bury(&self) {
         if let Some(sim) = self.sim.get() {
-            *self.buried.lock().unwrap() = sim.ledger().executed;
+            let ledger = sim.ledger();
+            let mut deaths = self.deaths.lock().unwrap();
+            let mut buried = self.buried.lock().unwrap();
+            let last = deaths.last().cloned().unwrap_or_default();
+            deaths.push(Death::of(&ledger, &buried, &last));
+            *buried = ledger.executed;
         }
     }
 }
@@ -191,6 +232,9 @@ pub(super) fn in_the_end(
         answer_is_true(prompt, submitted, lives)?;
         end_is_told(book, prompt, submitted, lives)?;
         history_is_told(book, prompt, submitted, state_of(gateway, prompt), lives)?;
+    }
+    if gateway.shared.config().queue.is_used() {
+        nothing_unbegun_is_lost(book, backends, &executed)?;
     }
     nobody_else_was_told(book)?;
     nameless(book, &executed)?;
@@ -248,6 +292,37 @@ fn has_two_ends(ends: &BTreeSet<(u32, Said)>) -> bool {
     let found: BTreeSet<Said> =
         ends.iter().map(|(_, said)| *said).filter(|said| *said != Said::Lost).collect();
     lives.len() < ends.len() || 1 < found.len()
+}
+
+/// What had not begun when its backend died is not lost with it, if the gateway saw what ran there
+/// and how it died.
+fn nothing_unbegun_is_lost(
+    book: &Book,
+    backends: &[Arc<Machine>],
+    executed: &BTreeMap<String, Begun>,
+) -> Result<(), String> {
+    for (index, machine) in backends.iter().enumerate() {
+        let deaths = machine.deaths.lock().unwrap();
+        let seen = book.deaths.iter().filter(|death| death.of == index);
+        for (death, seen) in deaths.iter().zip(seen) {
+            if !seen.is_clear {
+                continue;
+            }
+            for prompt in &death.behind {
+                let Some(submitted) = book.submitted.get(prompt) else { continue };
+                let is_lost = 0 < book.told(&submitted.person, prompt).lost;
+                let sent = backends
+                    .iter()
+                    .filter_map(|it| it.sim.get())
+                    .map(|sim| sim.ledger().enqueued.iter().filter(|it| *it == prompt).count());
+                if is_lost && !executed.contains_key(prompt) && sent.sum::<usize>() == 1 {
+                    let at = seen.at;
+                    return Err(format!("{prompt} had not begun when {index} died at {at:?}"));
+                }
+            }
+        }
+    }
+    Ok(())
 }
 
 fn state_of(gateway: &Front, prompt: &str) -> Option<State> {
