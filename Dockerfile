@@ -7,7 +7,11 @@
 # Inside of the container it listens for others, so it has to be told who of them may come in: with
 # `--auth off` everybody who can connect, which is this host alone as it is published here.
 
-FROM rust:1.95-slim-bookworm AS build
+# Others may be given, of a registry of your own: `--build-arg BUILDER=… --build-arg BASE=…`.
+ARG BUILDER=rust:1.95-slim-bookworm
+ARG BASE=gcr.io/distroless/cc-debian12:nonroot
+
+FROM ${BUILDER} AS build
 # jemalloc is built with gcc and make; Python gathers the licences of what is in the executable. Any
 # version will do, and Debian keeps only its newest.
 # hadolint ignore=DL3008
@@ -29,7 +33,7 @@ RUN --mount=type=cache,target=/usr/local/cargo/registry \
     && cp target/release/mooring /mooring \
     && python3 packaging/notices.py /THIRD-PARTY-NOTICES
 
-FROM gcr.io/distroless/cc-debian12:nonroot
+FROM ${BASE}
 ARG VERSION=0.1.0
 ARG REVISION=unknown
 LABEL org.opencontainers.image.title="Mooring" \

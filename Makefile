@@ -74,6 +74,11 @@ dist:
 dist-check:
 	@packaging/check
 
+# Builds the image of the Dockerfile with buildah, without a registry, and uses it for one prompt.
+# Needs Debian and root; a quarter of an hour.
+image-check:
+	@packaging/image
+
 # The pictures of the README, as the browser tests take them.
 pictures:
 	tests/browser/run demo dashboard
