@@ -22,8 +22,7 @@ use crate::session::{Client, Sessions};
 /// How soon the end of a prompt is known that is not pending any more. That takes two locks.
 const ENDS_WITHIN: Duration = Duration::from_secs(1);
 
-/// What was decided too late to tell its caller is tried until it is done: after so long, and twice
-/// as long each time, up to the second.
+/// The pause before a late command is tried again. It doubles each time, up to the maximum.
 const AGAIN_AFTER: Duration = Duration::from_secs(1);
 const AGAIN_AFTER_MAX: Duration = Duration::from_secs(60);
 
