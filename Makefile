@@ -28,9 +28,8 @@ test:
 	[ $$waited = 0 ] && [ $$counted = 0 ]
 	RUST_TEST_THREADS=6 $(CARGO) test --locked --test it
 
-# The first notes beside the executable what it is made of, which deploy-check reads.
+# The executable too: the integration tests run it.
 build-tests:
-	$(CARGO) build --locked --bin mooring
 	$(CARGO) test --locked --lib --bins --test it --no-run
 
 fmt:
