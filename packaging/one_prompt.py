@@ -52,6 +52,16 @@ class Run:
         sys.exit(f"not within {PATIENCE} s {why()}")
 
 
+def prompt(run, front):
+    """One prompt, until its picture has come."""
+    answer = json.loads(ask(f"{front}/prompt", {"client_id": "me", "prompt": GRAPH}))
+    done = lambda: json.loads(ask(f"{front}/history/{answer['prompt_id']}"))
+    entry = run.until(done)[answer["prompt_id"]]
+    picture, = entry["outputs"]["2"]["images"]
+    query = "&".join(f"{key}={picture[key]}" for key in ("filename", "subfolder", "type"))
+    assert ask(f"{front}/view?{query}").startswith(b"\x89PNG"), picture
+
+
 def main(command):
     began = time.monotonic()
     with contextlib.ExitStack() as stack:
@@ -60,12 +70,7 @@ def main(command):
         front = "http://" + run.start(
             r'"front":"([^"]+)"', "serve", "--backend", server, "--listen", "127.0.0.1:0",
             "--admin-listen", "127.0.0.1:0", "--set", "state.dir=none", "--set", "log.format=json")
-        answer = json.loads(ask(f"{front}/prompt", {"client_id": "me", "prompt": GRAPH}))
-        done = lambda: json.loads(ask(f"{front}/history/{answer['prompt_id']}"))
-        entry = run.until(done)[answer["prompt_id"]]
-        picture, = entry["outputs"]["2"]["images"]
-        query = "&".join(f"{key}={picture[key]}" for key in ("filename", "subfolder", "type"))
-        assert ask(f"{front}/view?{query}").startswith(b"\x89PNG"), picture
+        prompt(run, front)
         print(f"{time.monotonic() - began:.1f} s")
 
 
