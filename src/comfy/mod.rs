@@ -22,7 +22,9 @@
 //! - [`object_info`]: the lists of `/object_info`, of several servers as one
 //! - [`parts`]: what a graph needs of a server and a server lacks
 //! - [`names`]: names of files with their backends, on their way to clients and back
+//! - [`needs`]: node classes, models and size of a graph
 //! - `strings`: strings in outputs that name files
+//! - [`model_files`]: the files of models of a server, and their sizes
 //! - [`multipart`]: the bodies of uploads
 //! - [`preview`]: binary frames; converts type 4 to type 1
 //! - [`answers`]: reads backends' answers as far as needed
@@ -50,8 +52,10 @@ pub mod jobs;
 pub mod labels;
 pub mod lists;
 pub mod messages;
+pub mod model_files;
 pub mod multipart;
 pub mod names;
+pub mod needs;
 pub mod number;
 pub mod object_info;
 pub mod pack_routes;

@@ -12,18 +12,18 @@ use serde::de::{Error, Visitor};
 
 /// A position in the text.
 #[derive(Debug)]
-pub(super) struct Cursor<'a> {
+pub(in crate::comfy) struct Cursor<'a> {
     json: &'a [u8],
     at: usize,
 }
 
 impl<'a> Cursor<'a> {
-    pub(super) fn new(json: &'a [u8]) -> Self {
+    pub(in crate::comfy) fn new(json: &'a [u8]) -> Self {
         Self { json, at: 0 }
     }
 
     /// Skips space and returns the next byte; `0` at the end.
-    pub(super) fn peek(&mut self) -> u8 {
+    pub(in crate::comfy) fn peek(&mut self) -> u8 {
         while let Some(byte) = self.json.get(self.at) {
             if !matches!(byte, b' ' | b'\t' | b'\n' | b'\r') {
                 return *byte;
@@ -35,7 +35,10 @@ impl<'a> Cursor<'a> {
 
     /// Reads the object that begins here. `visit` gets each key as it is written, and reads or
     /// skips its value. Returns where the closing brace is.
-    pub(super) fn object(&mut self, mut visit: impl FnMut(&mut Self, Range<usize>)) -> usize {
+    pub(in crate::comfy) fn object(
+        &mut self,
+        mut visit: impl FnMut(&mut Self, Range<usize>),
+    ) -> usize {
         self.at += 1;
         loop {
             match self.peek() {
@@ -59,7 +62,7 @@ impl<'a> Cursor<'a> {
 
     /// Reads the list that begins here. `visit` gets the index of each item, and reads or skips it.
     /// Returns the number of items.
-    pub(super) fn list(&mut self, mut visit: impl FnMut(&mut Self, usize)) -> usize {
+    pub(in crate::comfy) fn list(&mut self, mut visit: impl FnMut(&mut Self, usize)) -> usize {
         self.at += 1;
         let mut count = 0;
         loop {
@@ -83,7 +86,7 @@ impl<'a> Cursor<'a> {
     }
 
     /// Skips the next value. Returns where it is.
-    pub(super) fn skip(&mut self) -> Range<usize> {
+    pub(in crate::comfy) fn skip(&mut self) -> Range<usize> {
         let first = self.peek();
         let start = self.at;
         match first {
@@ -141,7 +144,7 @@ impl<'a> Cursor<'a> {
 
 /// The text of a string, in bytes. A lone surrogate, which Python accepts, becomes three bytes that
 /// are invalid UTF-8. So two strings are equal here exactly if they are equal in Python.
-pub(super) fn said(json: &[u8], literal: Range<usize>) -> Cow<'_, [u8]> {
+pub(in crate::comfy) fn said(json: &[u8], literal: Range<usize>) -> Cow<'_, [u8]> {
     let written = json.get(literal).unwrap_or(&[]);
     let inner = written.get(1..written.len().saturating_sub(1)).unwrap_or(&[]);
     if memchr::memchr(b'\\', inner).is_none() {

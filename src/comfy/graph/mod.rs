@@ -11,7 +11,7 @@
 //! several equal keys counts.
 
 mod classes;
-mod cursor;
+pub(super) mod cursor;
 mod depth;
 #[cfg(test)]
 mod tests;
