@@ -21,7 +21,7 @@ use super::compressed::{Coding, compress};
 use super::python_json::dumps;
 use super::state::{FileKind, Seen};
 use super::{
-    Faults, Hang, Shared, assets, controls, files, gate, jobs, lent, nodes, packs, prompts,
+    Faults, Hang, Shared, assets, controls, files, gate, jobs, lent, models, nodes, packs, prompts,
     sockets, users,
 };
 use crate::net::{Buffered, Stream, sleep};
@@ -282,7 +282,7 @@ async fn post(
         "/queue" => prompts::edit_queue(shared, &body),
         "/interrupt" => prompts::interrupt(shared, &body),
         "/history" => prompts::edit_history(shared, &body),
-        "/free" => bare(200),
+        "/free" => models::free(shared),
         "/upload/image" | "/upload/mask" => {
             shared.hash().await;
             files::upload(shared, &headers, body, bare_path.ends_with("mask")).await

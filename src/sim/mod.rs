@@ -22,6 +22,7 @@ mod http;
 mod jobs;
 mod lent;
 mod listening;
+mod models;
 mod nodes;
 mod outputs;
 mod packs;
@@ -53,6 +54,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 pub use faults::{Faults, Hang, Listening, SubmitFault, WorkerDies};
+pub use models::Models;
 pub use release::{VERSION, full_version};
 pub use state::{Ledger, Seen};
 

@@ -5,6 +5,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 use super::events::Picture;
+use super::models;
 use super::pictures;
 use super::python_json::dumps;
 use super::run::{Made, Run};
@@ -71,6 +72,12 @@ impl Run<'_> {
             "SimExit" => Given::Exit,
             "SimSilence" => {
                 sleep(self.seconds(node)).await;
+                self.passed(node)
+            }
+            models::CLASS => {
+                let name = node["inputs"]["ckpt_name"].as_str().unwrap_or_default();
+                let load = self.shared.server().uses_model(&self.item.id, name);
+                sleep(load).await;
                 self.passed(node)
             }
             _ => self.lent(id, class),

@@ -9,6 +9,7 @@ use tokio::sync::mpsc;
 
 use super::assets::Database;
 use super::lent::Lent;
+use super::models::Models;
 use super::run::Made;
 use super::users::Users;
 use super::{files, forms};
@@ -76,6 +77,8 @@ pub(super) struct Memory {
     /// How often each session of a pack was used.
     pub sessions: HashMap<String, u64>,
     pub pack_sockets: usize,
+    /// Models that are loaded, the one that was used last at the end.
+    pub loaded: Vec<String>,
 }
 
 impl Memory {
@@ -246,6 +249,8 @@ pub struct Ledger {
     pub finished: Vec<String>,
     pub interrupted: Vec<String>,
     pub deleted: Vec<String>,
+    /// The models that were loaded, in their order, with the prompts that needed them.
+    pub loads: Vec<(String, String)>,
 }
 
 /// The whole state of one simulated backend.
@@ -261,6 +266,7 @@ pub(super) struct Server {
     pub extra: BTreeMap<String, Bytes>,
     /// Node classes that a test has added.
     pub lent: BTreeMap<String, Lent>,
+    pub models: Models,
 }
 
 impl Server {

@@ -324,9 +324,19 @@ impl Check<'_> {
                 }
                 None
             }
+            // Of the nodes that are always there, only some check their lists here.
+            (_, _) if self.rules.lent.contains_key(class) => not_listed(name, kind, value),
             (_, _) => out_of_range(name, kind, value),
         }
     }
+}
+
+fn not_listed(name: &str, kind: &Value, value: &Value) -> Option<Value> {
+    let list = kind[0].as_array().filter(|list| !list.contains(value))?;
+    let listed = Value::from(list.clone()).to_string().replace('"', "'");
+    let details = format!("{name}: '{}' not in {listed}", value.as_str().unwrap_or_default());
+    let extra = json!({ "input_name": name, "input_config": kind, "received_value": value });
+    Some(error("value_not_in_list", "Value not in list", &details, &extra))
 }
 
 /// Why a link is invalid.

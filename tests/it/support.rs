@@ -261,7 +261,7 @@ impl World {
     }
 }
 
-async fn sims(count: usize) -> Vec<Sim> {
+pub(crate) async fn sims(count: usize) -> Vec<Sim> {
     let mut sims = Vec::new();
     for name in ["a", "b", "c", "d", "e", "f", "g", "h"].into_iter().take(count) {
         sims.push(Sim::start(network(), Options::named(name)).await.unwrap());
