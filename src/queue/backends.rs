@@ -6,7 +6,7 @@ use crate::routing::ids::BackendId;
 
 use super::Queue;
 use super::fleet::{Backend, BackendFacts, Serving};
-use super::ids::{ModelKey, ShapeId};
+use super::ids::{ModelKey, PromptKey, ShapeId};
 use super::learned::Speed;
 use super::shapes::{Lacks, ShapeFacts};
 use super::warm::Memory;
@@ -82,6 +82,14 @@ impl Queue {
         }
     }
 
+    /// So many bytes for models are there; `None` if that is not known.
+    pub fn remembers(&mut self, backend: BackendId, bytes: Option<u64>) {
+        let Some(slot) = self.fleet.slot(backend) else { return };
+        if let Some(backend) = self.fleet.get_mut(slot) {
+            self.models.resize(&mut backend.memory, slot, bytes);
+        }
+    }
+
     /// So many prompts are there that were not handed over by us.
     pub fn others(&mut self, backend: BackendId, count: u32) {
         let slot = self.fleet.slot(backend);
@@ -99,6 +107,22 @@ impl Queue {
     /// that no prompt has may be given to another shape.
     pub fn shape(&mut self, facts: ShapeFacts) -> ShapeId {
         self.shapes.intern(facts)
+    }
+
+    /// A prompt that is here turns out to be of another shape.
+    pub fn reshape(&mut self, prompt: PromptKey, shape: ShapeId, now: Duration) {
+        let at = self.advance(now);
+        let Some(it) = self.clients.prompts.get_mut(&prompt) else { return };
+        let (old, waits, client) = (it.shape, it.at.is_none(), it.client);
+        it.shape = shape;
+        for (shape, change) in [(old, -1), (shape, 1)] {
+            let shape = self.shapes.get_mut(shape);
+            shape.prompts = shape.prompts.saturating_add_signed(change);
+            if waits {
+                self.clients.count_waiting(&shape.facts.models, change);
+            }
+        }
+        self.relist(client, at);
     }
 
     /// A backend is known to lack something that prompts of this shape need, or not any more.

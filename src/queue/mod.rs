@@ -7,9 +7,8 @@
 //! within bounds (`schedule`); what prompts take is learned (`learned`, `warm`). What is told once
 //! is enough: the queue asks nobody.
 //!
-//! The gateway uses it if `queue.depth` is not 0 (`session::waiting`). It does not tell it yet what
-//! prompts need, so all are of one shape. `make bench-placement` runs this core against simulated
-//! fleets.
+//! The gateway uses it if `queue.depth` is not 0 (`session::waiting`). `make bench-placement` runs
+//! this core against simulated fleets.
 //!
 //! Time is the duration since a moment that the caller has chosen once. It never goes back; an
 //! earlier time than one that was told before is taken for that one.
@@ -20,6 +19,7 @@ mod events;
 pub mod fleet;
 mod heads;
 pub mod ids;
+mod known;
 mod learned;
 mod order;
 pub mod schedule;
@@ -38,7 +38,8 @@ use std::time::Duration;
 use clients::Clients;
 use fleet::Fleet;
 use ids::{Class, ClientKey, MemberKey, Number, PromptKey, ShapeId, SharerKey};
-use learned::RunTimes;
+pub use known::Standing;
+use learned::{Means, RunTimes};
 use order::Order;
 use settings::Settings;
 use shapes::Shapes;
@@ -59,6 +60,8 @@ pub struct Queue {
     shapes: Shapes,
     models: Models,
     runs: RunTimes,
+    /// Seconds from the start to the first step of runs that had nothing to load, by family.
+    beginnings: Means<u64>,
     fleet: Fleet,
     /// When which first prompt of a client may count a class higher.
     ageing: BinaryHeap<Reverse<(Number, ClientKey, PromptKey)>>,
@@ -108,9 +111,14 @@ pub enum Aside {
 pub enum Spent {
     /// It ran to its end, and so long of that it loaded models. What was run and loaded is learned.
     Ran { load: Duration },
+    /// It ran to its end, and its first step came so long after its start, if that was seen.
+    Seen { first_step: Option<Duration> },
     /// It failed, was interrupted or got lost: charged, and nothing is learned of it.
     Broke,
 }
+
+/// So many families are known by how they begin.
+const BEGINNINGS_MAX: usize = 4_096;
 
 impl Queue {
     #[must_use]
@@ -124,6 +132,7 @@ impl Queue {
             shapes: Shapes::new(),
             models: Models::new(),
             runs: RunTimes::new(),
+            beginnings: Means::new(BEGINNINGS_MAX),
             fleet: Fleet::default(),
             ageing: BinaryHeap::new(),
             submissions: 0,

@@ -55,6 +55,19 @@ pub enum Why {
     Again,
 }
 
+impl Why {
+    /// As logs say it.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::First => "first",
+            Self::Warm => "warm",
+            Self::Cold => "cold",
+            Self::Again => "again",
+        }
+    }
+}
+
 /// A backend that may be given one more now.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) struct Room {
@@ -298,7 +311,7 @@ impl Queue {
     }
 
     /// Seconds to load what is missing there.
-    fn cold(&self, shape: ShapeId, slot: u16) -> f64 {
+    pub(super) fn cold(&self, shape: ShapeId, slot: u16) -> f64 {
         let models = self.missing(shape, slot);
         models.iter().map(|model| self.models.load(*model, slot)).sum()
     }

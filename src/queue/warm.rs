@@ -100,6 +100,18 @@ impl Models {
         memory.kept.drain(..gone);
     }
 
+    /// So many bytes are there for models, as is known now.
+    pub(super) fn resize(&mut self, memory: &mut Memory, slot: u16, bytes: Option<u64>) {
+        if memory.bytes == bytes {
+            return;
+        }
+        memory.bytes = bytes;
+        let kept: Vec<ModelKey> = memory.kept.iter().map(|(model, _)| *model).collect();
+        self.empty(memory, slot);
+        // In their order, so that the oldest go first.
+        kept.into_iter().for_each(|model| self.used(memory, slot, &[model]));
+    }
+
     /// Nothing is there any more.
     pub(super) fn empty(&mut self, memory: &mut Memory, slot: u16) {
         for (model, _) in std::mem::take(&mut memory.kept) {

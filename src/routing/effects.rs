@@ -117,6 +117,8 @@ pub struct Ended {
     pub decided: Option<Instant>,
     /// For how long it was seen to run, if it was.
     pub ran: Option<Duration>,
+    /// How long after its start its first step came, if that was seen.
+    pub first_step: Option<Duration>,
     pub at: Instant,
     pub known: KnownBy,
 }

@@ -8,6 +8,7 @@
 
 mod losses;
 mod observation;
+mod steps;
 mod waiting;
 
 use std::time::{Duration, Instant};
@@ -18,6 +19,8 @@ pub use super::end::{End, Loss};
 use losses::Closed;
 pub use losses::{Fate, Hearing, Shut};
 pub use observation::{Observation, Process, process_since};
+pub use steps::Signal;
+use steps::Steps;
 pub use waiting::{Course, Errand, Settled};
 
 /// How long a prompt's own events may still arrive after its history entry was seen.
@@ -104,6 +107,7 @@ pub struct Pending {
     /// When it was first seen to have stopped, by an event or in the history. How it ended may be
     /// settled later.
     stopped: Option<Instant>,
+    steps: Steps,
 }
 
 /// What answers have shown so far, while they do not settle the end.
@@ -119,19 +123,6 @@ enum Finding {
     Absent {
         since: Instant,
     },
-}
-
-/// What an event said about a prompt.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub enum Signal {
-    /// It started.
-    Started,
-    /// It continues: progress, an output.
-    Progressed,
-    /// A terminal event.
-    Terminal(End),
-    /// The closing `executing` null was relayed.
-    LastWord,
 }
 
 impl Pending {
@@ -159,6 +150,7 @@ impl Pending {
             started: None,
             decided: Some(now),
             stopped: None,
+            steps: Steps::default(),
         }
     }
 
@@ -201,8 +193,9 @@ impl Pending {
         self.is_known(now);
         self.spoke = now;
         self.began = (heard == Signal::Started).then_some(self.began.unwrap_or(now));
+        self.steps.heard(heard, now);
         match (heard, self.phase) {
-            (Signal::Started | Signal::Progressed, _) => {
+            (Signal::Started | Signal::Progressed | Signal::Node | Signal::Step, _) => {
                 self.runs(now);
                 None
             }

@@ -12,8 +12,8 @@ use super::super::pending::{End, Errand, Loss, Pending, Phase};
 /// A prompt that has ended, with what was known of it.
 fn ended(prompt: PromptId, it: &Pending, end: End, known: KnownBy, at: Instant) -> Ended {
     let (started, decided) = (it.started(), it.decided());
-    let (backend, ran) = (it.backend(), it.ran(at));
-    Ended { prompt, backend, end, started, decided, ran, at, known }
+    let (backend, ran, first_step) = (it.backend(), it.ran(at), it.first_step());
+    Ended { prompt, backend, end, started, decided, ran, first_step, at, known }
 }
 
 /// In the order of submission.

@@ -78,6 +78,7 @@ impl Pending {
     /// Its link broke: events may be missed from now on.
     pub fn deaf(&mut self) {
         self.began = None;
+        self.steps.may_be_missed();
     }
 
     /// The link to its backend has ended.

@@ -77,7 +77,13 @@ impl Facts {
             Fact::Observation(Observation::InHistory(_)) => self.settled(now),
             Fact::Observation(Observation::Absent(process)) => self.missed(process, now),
             Fact::Observation(Observation::Queued | Observation::Running)
-            | Fact::Heard(Signal::Started | Signal::Progressed | Signal::Terminal(_))
+            | Fact::Heard(
+                Signal::Started
+                | Signal::Progressed
+                | Signal::Node
+                | Signal::Step
+                | Signal::Terminal(_),
+            )
             | Fact::Accepted
             | Fact::DeleteAsked
             | Fact::MustAsk => None,

@@ -1,0 +1,180 @@
+//! What the queue is asked about prompts that are here, and what it learns from how they began.
+
+use std::time::Duration;
+
+use super::clients::At;
+use super::ids::PromptKey;
+use super::{Queue, Spent};
+use crate::routing::ids::BackendId;
+
+/// What a backend is to a prompt, as far as is known.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Standing {
+    /// Nothing has to be loaded there.
+    Warm,
+    /// Its models have to be loaded there, which is expected to take so long.
+    Cold(Duration),
+    /// It lacks something of it.
+    Lacks,
+}
+
+impl Queue {
+    /// What this backend is to a prompt; `None` if one of them is not here.
+    #[must_use]
+    pub fn standing(&self, prompt: PromptKey, backend: BackendId) -> Option<Standing> {
+        let (shape, slot) = (self.clients.prompts.get(&prompt)?.shape, self.fleet.slot(backend)?);
+        if self.shapes.get(shape).lacks(slot) {
+            return Some(Standing::Lacks);
+        }
+        Some(match self.is_warm(shape, slot) {
+            true => Standing::Warm,
+            false => Standing::Cold(Duration::from_secs_f64(self.cold(shape, slot))),
+        })
+    }
+
+    /// How long a prompt that has begun has taken until now, as a part of what was expected when it
+    /// was handed over.
+    #[must_use]
+    pub fn prediction(&self, prompt: PromptKey, now: Duration) -> Option<f64> {
+        let place = self.clients.prompts.get(&prompt)?.at.as_ref()?;
+        let there = self.fleet.get(place.slot)?.there.iter().find(|it| it.prompt == prompt)?;
+        let took = now.as_secs_f64() - place.begun?;
+        (0.0 < there.expected).then(|| took.max(0.0) / there.expected)
+    }
+
+    /// How much of a run was loading, if that is known. By its first step: so much later than in
+    /// runs of its family that had nothing to load.
+    pub(super) fn loading(&mut self, family: u64, place: &At, spent: Spent) -> Option<f64> {
+        let first_step = match spent {
+            Spent::Broke => return None,
+            Spent::Ran { load } => return Some(load.as_secs_f64()),
+            Spent::Seen { first_step } => first_step.map(|it| it.as_secs_f64().max(LEAST)),
+        };
+        match (place.cold.is_empty(), first_step) {
+            (true, Some(first_step)) => {
+                self.beginnings.learn_seconds(family, first_step);
+                Some(0.0)
+            }
+            (true, None) => Some(0.0),
+            (false, Some(first_step)) => {
+                let usual = self.beginnings.seconds(family).unwrap_or(0.0);
+                Some((first_step - usual).max(LEAST))
+            }
+            // How much of it was loading, nobody knows.
+            (false, None) => None,
+        }
+    }
+}
+
+/// What has to be loaded takes at least so many seconds.
+const LEAST: f64 = 1e-3;
+
+#[cfg(test)]
+mod tests {
+    use super::super::Submission;
+    use super::super::fleet::BackendFacts;
+    use super::super::ids::{Class, ClientKey, MemberKey, ModelKey, SharerKey};
+    use super::super::schedule::Why;
+    use super::super::settings::Settings;
+    use super::super::shapes::{Lacks, ShapeFacts};
+    use super::*;
+
+    const GB: u64 = 1_000_000_000;
+
+    fn secs(seconds: u64) -> Duration {
+        Duration::from_secs(seconds)
+    }
+
+    /// One backend of unknown memory, and models of 8 GB each.
+    fn queue() -> (Queue, BackendId) {
+        let mut queue = Queue::new(Settings { depth: 1, spread: 0, ..Settings::default() });
+        let id = BackendId::nth(0);
+        queue.joined(BackendFacts { id, speed: 1.0, depth: None, model_bytes: None }, secs(0));
+        (0..9).for_each(|model| queue.weighs(ModelKey(model), 8 * GB));
+        (queue, id)
+    }
+
+    fn facts(model: u32) -> ShapeFacts {
+        let models = vec![ModelKey(model)];
+        ShapeFacts { models, family: model.into(), classes: 1, size: 0 }
+    }
+
+    fn submit(queue: &mut Queue, prompt: u64, facts: ShapeFacts) -> PromptKey {
+        let (shape, client) = (queue.shape(facts), u32::try_from(prompt).unwrap());
+        let submission = Submission {
+            prompt: PromptKey(prompt),
+            client: ClientKey(client),
+            sharer: SharerKey(client),
+            member: MemberKey(client),
+            weight: 1.0,
+            shape,
+            class: Class::Normal,
+            number: 0.0,
+            last: None,
+        };
+        queue.submitted(submission, secs(0)).unwrap();
+        PromptKey(prompt)
+    }
+
+    /// Runs what is next, and says why it was and how long that took of what was expected.
+    fn run(queue: &mut Queue, now: u64, first_step: u64, took: u64) -> (Why, f64) {
+        let turn = queue.schedule(secs(now));
+        let [next] = turn.hand_over[..] else { panic!("one is next") };
+        queue.began(next.prompt, secs(now));
+        let ratio = queue.prediction(next.prompt, secs(now + took)).unwrap();
+        let spent = Spent::Seen { first_step: Some(secs(first_step)) };
+        assert!(queue.ended(next.prompt, spent, secs(now + took)));
+        (next.why, ratio)
+    }
+
+    #[test]
+    fn a_load_is_what_a_cold_run_begins_later_than_a_warm_one() {
+        let (mut queue, at) = queue();
+        let first = submit(&mut queue, 1, facts(0));
+        assert_eq!(queue.standing(first, at), Some(Standing::Cold(secs(10))), "by its bytes");
+        // It takes twenty seconds as long as nothing is known, and ten to load.
+        assert_eq!(run(&mut queue, 0, 7, 15), (Why::Cold, 0.5));
+        let second = submit(&mut queue, 2, facts(0));
+        assert_eq!(queue.standing(second, at), Some(Standing::Warm));
+        assert_eq!(run(&mut queue, 100, 2, 10).0, Why::Warm);
+        queue.emptied(at);
+        let third = submit(&mut queue, 3, facts(0));
+        assert_eq!(queue.standing(third, at), Some(Standing::Cold(secs(7))), "as it was seen");
+        assert_eq!(run(&mut queue, 200, 7, 15).0, Why::Cold);
+        queue.emptied(at);
+        let fourth = submit(&mut queue, 4, facts(0));
+        let Some(Standing::Cold(load)) = queue.standing(fourth, at) else { panic!("it is cold") };
+        // Two of the seven were not loading.
+        assert!(secs(5) <= load && load < secs(7), "{load:?}");
+    }
+
+    #[test]
+    fn a_backend_keeps_what_its_memory_has_room_for() {
+        let (mut queue, at) = queue();
+        for model in 0..3 {
+            submit(&mut queue, model.into(), facts(model));
+            run(&mut queue, u64::from(model) * 100, 1, 9);
+        }
+        let prompts = [0, 1, 2].map(|it| submit(&mut queue, 10 + u64::from(it), facts(it)));
+        let warm = |queue: &Queue| prompts.map(|it| queue.standing(it, at) == Some(Standing::Warm));
+        assert_eq!(warm(&queue), [true; 3], "its memory is not known");
+        queue.remembers(at, Some(20 * GB));
+        assert_eq!(warm(&queue), [false, true, true], "the oldest is gone");
+        queue.remembers(at, Some(GB));
+        assert_eq!(warm(&queue), [false, false, true], "what was used last is there");
+    }
+
+    #[test]
+    fn a_prompt_of_another_shape_goes_where_that_may_go() {
+        let (mut queue, at) = queue();
+        let prompt = submit(&mut queue, 1, facts(0));
+        let shape = queue.shape(facts(0));
+        queue.lacks(shape, at, Lacks::Something, secs(0));
+        assert_eq!(queue.standing(prompt, at), Some(Standing::Lacks));
+        assert!(queue.schedule(secs(0)).hand_over.is_empty());
+        let other = queue.shape(ShapeFacts { family: 99, ..facts(0) });
+        queue.reshape(prompt, other, secs(1));
+        assert_eq!(queue.schedule(secs(1)).hand_over[0].prompt, prompt);
+        assert_eq!(queue.waiting(), 0);
+    }
+}
