@@ -21,6 +21,7 @@ use crate::session::Client;
 use crate::session::Sessions;
 use crate::session::control::Held;
 use crate::session::link::Link;
+use crate::session::waiting::Place;
 use crate::shared::Shared;
 
 /// One backend.
@@ -173,6 +174,24 @@ pub(crate) struct PromptReport {
     /// As of a pending prompt of its client's; else learned, or how it ended.
     pub state: &'static str,
     pub age_ms: u64,
+    /// What each backend is to it while it waits in the gateway.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub places: Vec<PlaceReport>,
+}
+
+/// What one backend is to a prompt that waits.
+#[derive(Debug, Serialize)]
+pub(crate) struct PlaceReport {
+    pub backend: String,
+    /// warm: its models are loaded there; cold: they have to be loaded; lacks: something is missing
+    /// there.
+    pub is: &'static str,
+    /// How long the models are expected to load.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub load_ms: Option<u64>,
+    /// A node class or a value that is missing there.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub missing: Option<String>,
 }
 
 /// All backends; everybody is looked at once.
@@ -302,7 +321,19 @@ pub(crate) fn prompt(
             State::Ended(end) => end.reason(),
         },
         age_ms: age(record.made, now),
+        places: places(sessions, prompt),
     }
+}
+
+fn places(sessions: &Sessions, prompt: &PromptId) -> Vec<PlaceReport> {
+    let all = sessions.waiting.places(prompt).into_iter();
+    let report = |it: Place| PlaceReport {
+        backend: sessions.shared.fleet.get(it.backend).name().to_string(),
+        is: it.is,
+        load_ms: it.load.map(|load| u64::try_from(load.as_millis()).unwrap_or(u64::MAX)),
+        missing: it.lacks,
+    };
+    all.map(report).collect()
 }
 
 /// How far a prompt is that the ledger has as pending: what has a place and nothing else yet, or

@@ -12,9 +12,9 @@ Which prompt runs next, and where? This page compares the rule for a queue in th
 others do and with what Mooring does today, on simulated fleets. `make bench-placement` writes it,
 with its picture; do not edit it by hand.
 
-**By default the gateway does not use this queue**: a prompt goes into a backend's own queue the
-moment it is submitted, by the rule in the row *Mooring 0.1*. With `queue.depth` above 0 it does,
-but it does not tell the queue yet which models a prompt needs. So do not expect these figures.
+**The gateway uses this queue if `queue.depth` is not 0** ([queue.md](queue.md)), with spread 1. By
+default a prompt still goes into a backend's own queue the moment it is submitted, by the rule in
+the row *Mooring 0.1*.
 
 The rule is the code in `src/queue/`, run as it is in virtual time. The fleet has 8 unequal GPUs:
 speed 2.2 with 72 GB for models; three of 1.0 with 20 GB; two of 0.9 with 42 GB; two of 0.55 with

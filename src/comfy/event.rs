@@ -242,6 +242,19 @@ fn error(text: &[u8]) -> Event<'_> {
     }
 }
 
+/// True for an `execution_error` because the memory was full: `torch.OutOfMemoryError`, or as it is
+/// called elsewhere. ComfyUI unloads its models then (`execution.py`).
+#[must_use]
+pub fn is_out_of_memory(text: &[u8]) -> bool {
+    #[derive(Deserialize)]
+    struct Data<'a> {
+        #[serde(borrow)]
+        exception_type: Option<Cow<'a, str>>,
+    }
+    let kind = data::<Data<'_>>(text).and_then(|data| data.exception_type);
+    kind.is_some_and(|kind| kind.contains("OutOfMemory"))
+}
+
 /// The node of an `executing` event, if it has one.
 #[must_use]
 pub fn executing_node(text: &[u8]) -> Option<String> {

@@ -18,7 +18,13 @@ pub struct QueueConfig {
     pub verdict: QueueVerdict,
     pub verdict_wait: Duration,
     pub bytes: u64,
+    /// How long, for each backend, a prompt may be passed over for others whose models are loaded.
+    /// There is no key for it yet.
+    pub warm_window: Duration,
 }
+
+/// The window that `docs/placement.md` speaks for.
+const WARM_WINDOW: Duration = Duration::from_secs(75);
 
 /// Whom a prompt that must wait is shown to before its submission is answered.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -46,5 +52,6 @@ pub(super) fn check(raw: RawQueue, notes: &mut Notes) -> QueueConfig {
         verdict: verdict.check(notes),
         verdict_wait: verdict_wait.check(notes),
         bytes: bytes.check(notes),
+        warm_window: WARM_WINDOW,
     }
 }

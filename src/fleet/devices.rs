@@ -97,6 +97,15 @@ impl Backend {
     }
 }
 
+impl Backend {
+    /// The memory of its first device, which is the one that a ComfyUI loads models into; `None` if
+    /// it is not known.
+    #[must_use]
+    pub fn model_memory(&self) -> Option<u64> {
+        self.devices.seen.load().as_ref()?.devices.first()?.vram_total
+    }
+}
+
 /// The memory of all of them together, in total and free. A part of it that is unknown makes the
 /// sum unknown.
 #[must_use]

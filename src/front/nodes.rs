@@ -12,6 +12,7 @@
 
 mod asking;
 mod cache;
+pub(super) mod learned;
 
 use std::collections::HashMap;
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};

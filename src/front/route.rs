@@ -99,7 +99,8 @@ pub async fn route(
         Endpoint::Guarded | Endpoint::Other | Endpoint::Unserved if asks_for_socket => {
             socket_of_a_pack(front, &caller, request).await
         }
-        Endpoint::Free | Endpoint::Guarded | Endpoint::ManagerList | Endpoint::ServerLog => {
+        Endpoint::Free => free(front, &caller, request).await,
+        Endpoint::Guarded | Endpoint::ManagerList | Endpoint::ServerLog => {
             forward(&front.shared, &reading(front, &caller)?, request).await
         }
         Endpoint::Other | Endpoint::Unserved => match view::named_by(front, &caller, &request) {
@@ -143,6 +144,14 @@ async fn socket_of_a_pack(
         return Err(GatewayError::NotFound);
     }
     tunnel::tunnel(front, caller, &reading(front, caller)?, request).await
+}
+
+/// Unloads the models of a backend.
+async fn free(front: &Front, caller: &Caller, request: Request<Incoming>) -> Answer {
+    let target = reading(front, caller)?;
+    let answer = forward(&front.shared, &target, request).await;
+    front.sessions.waiting.emptied(target.backend.id);
+    answer
 }
 
 /// True if this caller may unload models that others use.

@@ -22,7 +22,7 @@ use super::history_cache::HistoryCache;
 use super::limits::Limits;
 use super::login::Logins;
 use super::login::ended::EndedSessions;
-use super::nodes::NodeInfos;
+use super::nodes::{self, NodeInfos};
 use super::shares::Shares;
 use super::stale_cache::StaleCache;
 use super::stand_in::StandIn;
@@ -214,6 +214,10 @@ impl Front {
         self.shared.tasks.spawn_critical("browsers", browsers::sweep(Arc::clone(self)));
         self.shared.tasks.spawn_critical("token keys", token_keys::run(Arc::clone(self)));
         self.shared.tasks.spawn_critical("scheduler", waiting::run(Arc::clone(self)));
+        if config.queue.is_used() {
+            let front = Arc::clone(self);
+            self.shared.tasks.spawn_again(move || nodes::learned::run(Arc::clone(&front)));
+        }
         self.copies.start(writers);
     }
 }

@@ -45,8 +45,9 @@ pub(super) fn turn(front: &Arc<Front>) -> Option<Duration> {
     }
     end_overdue(&front.sessions);
     let views = front.shared.fleet.views(now());
-    let due = front.sessions.waiting.due(&views);
-    end_refused(front);
+    let may_run = may_run(front);
+    let due = front.sessions.waiting.due(&views, &may_run);
+    end_refused(front, &may_run);
     for due in due.hand_over {
         front.shared.tasks.spawn(submit::hand_over::hand_over(Arc::clone(front), due));
     }
@@ -59,8 +60,8 @@ pub(super) fn may_run(front: &Front) -> SmallVec<[BackendId; 8]> {
 }
 
 /// Ends what all backends refuse.
-fn end_refused(front: &Front) {
-    for (prompt, client, why) in front.sessions.waiting.refused_by_all(&may_run(front)) {
+fn end_refused(front: &Front, may_run: &[BackendId]) {
+    for (prompt, client, why) in front.sessions.waiting.refused_by_all(may_run) {
         // A caller who is not answered yet gets the refusal itself (`submit`).
         if let Some(client) = front.sessions.clients.get(&client)
             && !front.askers.has(&prompt)

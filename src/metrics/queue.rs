@@ -2,9 +2,10 @@
 
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::Registry;
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct QueueMetrics {
     pub waiting: Gauge,
     pub bytes: Gauge,
@@ -14,6 +15,27 @@ pub struct QueueMetrics {
     pub refused_late: Counter,
     pub replaced: Counter,
     pub taken_back: Counter,
+    /// What prompts took, as a part of what was expected of them.
+    pub prediction_ratio: Histogram,
+}
+
+/// Twice off is good enough, so these are the steps.
+const RATIOS: [f64; 9] = [0.125, 0.25, 0.5, 0.8, 1.25, 2.0, 4.0, 8.0, 16.0];
+
+impl Default for QueueMetrics {
+    fn default() -> Self {
+        Self {
+            waiting: Gauge::default(),
+            bytes: Gauge::default(),
+            oldest_seconds: Gauge::default(),
+            hand_overs: Counter::default(),
+            trials: Counter::default(),
+            refused_late: Counter::default(),
+            replaced: Counter::default(),
+            taken_back: Counter::default(),
+            prediction_ratio: Histogram::new(RATIOS),
+        }
+    }
 }
 
 impl QueueMetrics {
@@ -34,5 +56,7 @@ impl QueueMetrics {
         registry.register("replaced", help, self.replaced.clone());
         let help = "Prompts that were taken back from a backend that was to be left";
         registry.register("taken_back", help, self.taken_back.clone());
+        let help = "How long prompts ran that had waited, as a part of what was expected";
+        registry.register("prediction_ratio", help, self.prediction_ratio.clone());
     }
 }

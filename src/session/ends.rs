@@ -40,8 +40,8 @@ impl Turn<'_> {
         for ended in ended {
             let name = &sessions.shared.fleet.name_of(ended.backend);
             let counts = counts(&ended, name);
-            let Ended { prompt, backend, end, ran, started: _, decided: _, at, known } = ended;
-            let unkept = sessions.leaves_queue(&prompt, spent(end));
+            let Ended { prompt, backend, end, ran, first_step, at, known, .. } = ended;
+            let unkept = sessions.leaves_queue(&prompt, spent(end, first_step));
             let state: &mut State = self;
             let mut told = state.told();
             let mut untold = None;
@@ -123,9 +123,9 @@ fn counts(ended: &Ended, backend: &Arc<str>) -> EndedPrompt {
 }
 
 /// What the queue learns of an end.
-fn spent(end: End) -> Spent {
+fn spent(end: End, first_step: Option<Duration>) -> Spent {
     match end {
-        End::Succeeded => Spent::Ran { load: Duration::ZERO },
+        End::Succeeded => Spent::Seen { first_step },
         End::Failed | End::Interrupted | End::Deleted | End::Lost(_) => Spent::Broke,
     }
 }

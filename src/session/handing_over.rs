@@ -55,12 +55,13 @@ impl Client {
         let max = sessions.shared.config().prompts.max_pending_per_client;
         // Before the lock: a body may be large.
         let shown = Arc::new(Parts::of(&kept.body));
+        let wants = sessions.waiting.wants(&kept.body);
         let mut turn = self.turn(sessions);
         if turn.is_gone {
             return Err(Gone);
         }
         let last = turn.core.bound().map(|(backend, _)| backend);
-        if let Err(full) = sessions.waiting.enter(prompt, &self.id, (kept, shown), last) {
+        if let Err(full) = sessions.waiting.enter(prompt, &self.id, (kept, shown, wants), last) {
             return Ok(Err(NotQueued::Full(full)));
         }
         let brought = Brought::Submission(told);

@@ -214,7 +214,13 @@ impl Relay<'_> {
                 self.executing(link, prompt, node.is_some(), frame);
             }
             Event::Success { prompt } => self.terminal(&prompt, End::Succeeded, frame),
-            Event::Failed { prompt, .. } => self.terminal(&prompt, End::Failed, frame),
+            Event::Failed { prompt, .. } => {
+                if event::is_out_of_memory(&payload) {
+                    // It unloads all models then.
+                    self.turn.sessions().waiting.emptied(link.backend);
+                }
+                self.terminal(&prompt, End::Failed, frame);
+            }
             Event::Interrupted { prompt } => self.terminal(&prompt, End::Interrupted, frame),
             Event::Progress { prompt } => self.progress(prompt, Kept::Progress, frame),
             Event::ProgressState { prompt } => self.progress(prompt, Kept::ProgressState, frame),
@@ -257,7 +263,7 @@ impl Relay<'_> {
     ) {
         match (prompt, has_node) {
             (Some(prompt), true) => {
-                self.turn.runs = self.keep(&prompt, Kept::Executing, frame, Signal::Progressed);
+                self.turn.runs = self.keep(&prompt, Kept::Executing, frame, Signal::Node);
             }
             // Missed events come first, from the history, and then the end.
             (Some(prompt), false) if self.is_incomplete(&prompt) => {
@@ -347,8 +353,9 @@ impl Relay<'_> {
         };
         let Some(id) = self.own(&prompt) else { return };
         self.push(Class::Progress, &frame);
+        let heard = if kept == Kept::Progress { Signal::Step } else { Signal::Progressed };
         self.turn.log.keep(&id, kept, frame);
-        self.on_event(&id, Signal::Progressed);
+        self.on_event(&id, heard);
     }
 
     /// Logs a lasting event, relays it, and applies it to the prompt. Returns the prompt's id.

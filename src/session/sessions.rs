@@ -105,7 +105,15 @@ impl Sessions {
     /// A prompt has ended or was withdrawn. If its body was kept, that is to be forgotten when the
     /// journal knows of the end: a prompt that waits and has no body is lost.
     pub(super) fn leaves_queue(&self, prompt: &PromptId, spent: Spent) -> Option<After> {
-        let was_kept = self.waiting.is_used() && self.waiting.over(prompt, spent);
+        if !self.waiting.is_used() {
+            return None;
+        }
+        if matches!(spent, Spent::Seen { .. })
+            && let Some(ratio) = self.waiting.prediction(prompt)
+        {
+            self.shared.metrics.queue.prediction_ratio.observe(ratio);
+        }
+        let was_kept = self.waiting.over(prompt, spent);
         was_kept.then(|| After::Unkept { prompt: prompt.clone() })
     }
 

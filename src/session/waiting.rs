@@ -16,6 +16,7 @@ mod doubts;
 mod follow;
 mod full;
 mod known;
+mod needs;
 mod numbers;
 mod setbacks;
 mod shown;
@@ -26,20 +27,22 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
+use arc_swap::ArcSwap;
 use smallvec::SmallVec;
 use tokio::sync::Notify;
 use tokio::sync::futures::Notified;
 
 use self::bytes::Bytes;
 use crate::comfy::lists::waiting::Parts;
+use crate::comfy::needs::Needs;
 use crate::config::QueueConfig;
 use crate::journal::record::Kept;
 use crate::lock::{Guard, Lock, rank};
 use crate::net::now;
 use crate::queue::fleet::Serving;
 use crate::queue::ids::{Class, PromptKey};
+use crate::queue::schedule::Why;
 use crate::queue::settings::Settings;
-use crate::queue::shapes::ShapeFacts;
 use crate::queue::{Aside, Queue, Spent, Submission};
 use crate::routing::ids::{BackendId, ClientId, PromptId};
 use crate::routing::owners::Person;
@@ -47,6 +50,8 @@ use crate::routing::placement::BackendView;
 use doubts::Doubt;
 pub use full::Full;
 use known::Keys;
+use needs::{Catalogue, Knowledge};
+pub use needs::{Place, Wants};
 pub use numbers::Front;
 pub use setbacks::{all_refuse, rest_after};
 pub use shown::MayShow;
@@ -57,6 +62,7 @@ pub struct Due {
     pub prompt: PromptId,
     pub client: ClientId,
     pub backend: BackendId,
+    pub why: Why,
 }
 
 /// What is to be done now.
@@ -93,6 +99,8 @@ pub struct Waiting {
     moved: Notify,
     limits: QueueConfig,
     began: Instant,
+    /// What backends have.
+    catalogue: ArcSwap<Catalogue>,
 }
 
 #[derive(Debug)]
@@ -117,6 +125,7 @@ struct Index {
     /// The prompt of a client that was chosen and that no backend has accepted yet. Its next one
     /// follows then: it must not overtake it on the way.
     on_the_way: HashMap<ClientId, PromptId>,
+    knowledge: Knowledge,
     /// How many are shown to each backend. They take no place there.
     shown_at: HashMap<BackendId, u32>,
     next_key: u64,
@@ -160,6 +169,9 @@ struct Entry {
     /// It has no room in the queue, and is here because a backend has room for it.
     is_too_much: Option<Full>,
     since: Instant,
+    needs: Arc<Needs>,
+    /// Those have refused it that should have had all it needs.
+    is_doubted: bool,
 }
 
 impl Entry {
@@ -182,6 +194,7 @@ impl Waiting {
             depth,
             lead,
             spread: 1,
+            window: limits.warm_window,
             waiting_max: limits.max,
             waiting_max_of_one: limits.max_per_sharer,
             ..Settings::default()
@@ -200,6 +213,7 @@ impl Waiting {
             doubts: HashMap::new(),
             turned_away: HashMap::new(),
             on_the_way: HashMap::new(),
+            knowledge: Knowledge::default(),
             shown_at: HashMap::new(),
             next_key: 0,
             numbered: 0,
@@ -214,6 +228,7 @@ impl Waiting {
             moved: Notify::new(),
             limits,
             began: now(),
+            catalogue: ArcSwap::default(),
         }
     }
 
@@ -342,14 +357,16 @@ impl Waiting {
     }
 
     /// Which prompts are to be handed over now. They count as being at their backends from now on.
+    /// `may_run`: the backends that may still run what waits.
     #[must_use]
-    pub fn due(&self, fleet: &[BackendView]) -> DueNow {
+    pub fn due(&self, fleet: &[BackendView], may_run: &[BackendId]) -> DueNow {
         if !self.is_used() {
             return DueNow::default();
         }
         let at = self.at(now());
         let mut index = self.index();
         index.follow(fleet, at);
+        index.may_run(may_run, at);
         let turn = index.queue.schedule(at);
         let chosen = turn.hand_over.into_iter();
         let hand_over = chosen.filter_map(|it| index.chosen(&it, at)).collect();

@@ -68,6 +68,7 @@ mod meanings;
 mod membership;
 mod metered;
 mod mixed;
+mod models;
 mod named_by_proxy;
 mod observed;
 mod operators;

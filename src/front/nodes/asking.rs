@@ -74,11 +74,28 @@ fn ask_for_nodes(front: &Arc<Front>, backend: &Arc<Backend>, writes: u64) {
     }
     let (front, backend) = (Arc::clone(front), Arc::clone(backend));
     front.clone().shared.tasks.spawn(async move {
-        let limit = front.shared.config().server.answer_timeout;
-        let said = backend.get("/object_info", limit).await.ok();
-        let body = said.filter(|(status, _)| *status == 200).map(|(_, body)| body);
-        let _ = front.nodes.answered(backend.id, body, writes);
+        let _ = asked(&front, &backend, writes).await;
     });
+}
+
+async fn asked(front: &Front, backend: &Backend, writes: u64) -> Option<NodeAnswer> {
+    let limit = front.shared.config().server.answer_timeout;
+    let said = backend.get("/object_info", limit).await.ok();
+    let body = said.filter(|(status, _)| *status == 200).map(|(_, body)| body);
+    front.nodes.answered(backend.id, body, writes)
+}
+
+/// What a backend answers from now on. `None` if it does not answer.
+pub(super) async fn answer_of(front: &Front, backend: &Backend) -> Option<NodeAnswer> {
+    loop {
+        let mut arrived = std::pin::pin!(front.nodes.arrived.notified());
+        arrived.as_mut().enable();
+        if front.nodes.is_to_ask(backend.id) {
+            return asked(front, backend, writes_on(backend)).await;
+        }
+        // One that is running may have begun before what is to be known.
+        arrived.await;
+    }
 }
 
 /// How often a file was written on a backend. Earlier answers of the backend do not contain it.

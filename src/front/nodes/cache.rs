@@ -16,6 +16,7 @@ use crate::comfy::object_info::{NodeInfo, Union};
 use crate::lock::{Guard, Lock, rank};
 use crate::net::now;
 use crate::routing::ids::BackendId;
+use crate::session::Sessions;
 
 /// How long an answer of another backend is used, while nothing is uploaded there and its process
 /// is the same. Models that are copied to the backend by hand appear after this time.
@@ -28,6 +29,8 @@ pub struct NodeInfos {
     /// The same infos as in `state`, for submissions, which read them without a lock.
     classes: ArcSwap<Infos>,
     pub(super) arrived: Notify,
+    /// A backend has refused a prompt because it lacks a part, so it is to be asked.
+    pub(super) asked_anew: Notify,
 }
 
 #[derive(Debug, Default)]
@@ -47,6 +50,8 @@ struct Known {
     said: Option<(Instant, u64)>,
     /// A request is running.
     is_asked: bool,
+    /// How many prompts it has refused because it lacks a part.
+    refused: u64,
 }
 
 /// A backend and its answer.
@@ -127,12 +132,41 @@ impl NodeInfos {
         said
     }
 
-    /// Parses an answer, unless it is the same as before.
+    /// A backend has refused a prompt because it lacks a part of it.
+    pub fn lacks(&self, backend: BackendId) {
+        self.state().known.entry(backend).or_default().refused += 1;
+        self.asked_anew.notify_one();
+    }
+
+    pub(super) fn refused_by(&self, backend: BackendId) -> u64 {
+        self.state().known.get(&backend).map_or(0, |known| known.refused)
+    }
+
+    /// Tells what the backends have said, if that is not what was told last.
+    pub(super) fn tell_if_new(
+        &self,
+        sessions: &Sessions,
+        told: Option<Arc<Infos>>,
+    ) -> Option<Arc<Infos>> {
+        let infos = self.classes.load_full();
+        if !told.is_some_and(|told| Arc::ptr_eq(&told, &infos)) {
+            sessions.waiting.knows(infos.to_vec());
+        }
+        Some(infos)
+    }
+
+    /// Parses an answer, unless this backend or another has given the same before: equal answers
+    /// share one copy.
     pub(super) fn read(&self, backend: BackendId, body: Bytes, writes: u64) -> Option<NodeAnswer> {
         let hash = hash_of(&body);
-        let same = self.last(backend).filter(|(_, _, known)| *known == hash);
+        let same = {
+            let state = self.state();
+            let infos = state.known.values().filter_map(|known| known.info.as_ref());
+            let mut same = infos.filter(|(_, known)| *known == hash);
+            same.next().map(|(info, _)| Arc::clone(info))
+        };
         let info = match same {
-            Some((_, info, _)) => info,
+            Some(info) => info,
             None => Arc::new(NodeInfo::read(body)?),
         };
         let mut state = self.state();
@@ -165,7 +199,8 @@ impl NodeInfos {
     }
 }
 
-type Infos = SmallVec<[Arc<NodeInfo>; 4]>;
+/// The last answer of each backend, in the order of their slots.
+pub(super) type Infos = SmallVec<[(BackendId, Arc<NodeInfo>); 4]>;
 
 /// The classes that the backends have reported.
 #[derive(Debug)]
@@ -175,25 +210,30 @@ impl KnownClasses {
     /// The latest information about an input of a node from any backend. `None` if there is none.
     #[must_use]
     pub fn kind(&self, class: &str, input: &str) -> Option<Kind> {
-        self.0.iter().find_map(|info| info.kind(class, input))
+        self.0.iter().find_map(|(_, info)| info.kind(class, input))
     }
 }
 
 impl Classes for KnownClasses {
     /// The largest number of outputs in any answer: a newer server may have added one to the class.
     fn outputs(&self, class: &str) -> Option<usize> {
-        self.0.iter().filter_map(|info| info.outputs(class)).max()
+        self.0.iter().filter_map(|(_, info)| info.outputs(class)).max()
     }
 
     fn is_hidden(&self, class: &str, input: &str) -> bool {
-        self.0.iter().any(|info| info.is_hidden(class, input))
+        self.0.iter().any(|(_, info)| info.is_hidden(class, input))
     }
 }
 
 impl State {
     fn infos(&self) -> Infos {
-        let infos = self.known.values().filter_map(|known| known.info.as_ref());
-        infos.map(|(info, _)| Arc::clone(info)).collect()
+        let infos = self.known.iter().filter_map(|(backend, known)| {
+            let (info, _) = known.info.as_ref()?;
+            Some((*backend, Arc::clone(info)))
+        });
+        let mut infos: Infos = infos.collect();
+        infos.sort_unstable_by_key(|(backend, _)| backend.slot());
+        infos
     }
 }
 
@@ -224,6 +264,15 @@ pub(super) fn hash_of(bytes: &[u8]) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn equal_answers_share_one_copy() {
+        let nodes = NodeInfos::default();
+        let body = || Bytes::from(br#"{"A":{"input":{},"output":[]}}"#.to_vec());
+        let [one, other] = [1, 2].map(|id| nodes.read(BackendId::nth(id), body(), 0).unwrap().1);
+        assert!(Arc::ptr_eq(&one, &other));
+        assert_eq!(nodes.classes.load().len(), 2);
+    }
 
     #[test]
     fn an_old_answer_is_as_good_as_a_new_one_until_something_is_uploaded_there() {

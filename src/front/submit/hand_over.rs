@@ -88,7 +88,7 @@ impl Says {
 
 /// Hands a prompt over that is due.
 pub(in crate::front) async fn hand_over(front: Arc<Front>, due: Due) {
-    let Due { prompt, client, backend } = due;
+    let Due { prompt, client, backend, why } = due;
     let sessions = &front.sessions;
     let Some(client) = sessions.clients.get(&client) else {
         return sessions.waiting.forget(&prompt);
@@ -110,7 +110,7 @@ pub(in crate::front) async fn hand_over(front: Arc<Front>, due: Due) {
     front.shared.metrics.queue.hand_overs.inc();
     let sending = sending(&front, &client, (&prompt, attempt), &kept, placed);
     let name = sending.backend().name();
-    info!(%prompt, backend = &*name, attempt, "Prompt is handed over.");
+    info!(%prompt, backend = &*name, attempt, why = why.as_str(), "Prompt is handed over.");
     sending.hand_over(&kept).await;
 }
 

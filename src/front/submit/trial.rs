@@ -109,7 +109,11 @@ impl Trial {
         // A trial elsewhere would move the binding away from where the others are to go. But if the
         // backend there lacks a part, the prompt goes elsewhere itself.
         let works = |id: &BackendId| views.iter().any(|it| it.id == *id && it.takes_work());
-        let stays = !is_alone && self.refusal.is_none();
+        // What a backend is known to lack it need not say.
+        let lacking = self.front.sessions.waiting.lacking(&self.prompt);
+        let stays = !is_alone
+            && self.refusal.is_none()
+            && bound.is_none_or(|bound| !lacking.contains(&bound));
         let held = held.or(bound.filter(|id| stays && works(id)));
         let has_files = |id| self.near.as_ref().is_none_or(|near| near.contains(&id));
         let may_show = self.front.sessions.waiting.may_show(&self.client.id, &views);
@@ -117,6 +121,7 @@ impl Trial {
             view.takes_work()
                 && held.is_none_or(|held| held == view.id)
                 && !self.asked.contains(&view.id)
+                && !lacking.contains(&view.id)
                 && has_files(view.id)
                 && *may != MayShow::No
         });
@@ -246,6 +251,7 @@ impl Sending {
             Shown::Lacks(refusal) => {
                 let (why, here) = (refused::message(&refusal.body).into(), self.backend().id);
                 self.front.sessions.waiting.refuses(&self.prompt, here, why);
+                self.front.nodes.lacks(here);
                 refused.get_or_insert_with(|| (self.target.clone(), refusal));
                 self.asks_another()
             }

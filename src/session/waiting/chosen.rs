@@ -18,7 +18,7 @@ impl Index {
         }
         self.on_the_way.insert(client.clone(), prompt.clone());
         self.queue.pauses(it.client, Aside::Yes, at);
-        Some(Due { prompt, client, backend: it.backend })
+        Some(Due { prompt, client, backend: it.backend, why: it.why })
     }
 
     /// A prompt from before a restart was being sent, as far as is known.

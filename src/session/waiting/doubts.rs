@@ -140,7 +140,7 @@ mod tests {
         waiting.again(&prompt);
         assert_eq!(due(&waiting), []);
         // It is down, and turns up anew.
-        assert!(waiting.due(&fleet("Rd0")).hand_over.is_empty());
+        assert!(waiting.due(&fleet("Rd0"), &[BackendId::nth(0)]).hand_over.is_empty());
         assert_eq!(due(&waiting), [], "what turns up may be what was there");
         waiting.forgives(&prompt, here);
         assert_eq!(due(&waiting), [], "somebody else has excluded it for a while");

@@ -22,7 +22,8 @@ impl Index {
                 None => {
                     self.fleet_changes += 1;
                     let speed = f64::from(view.weight.get());
-                    let facts = BackendFacts { id: view.id, speed, depth: None, model_bytes: None };
+                    let model_bytes = self.knowledge.memories.get(&view.id).copied();
+                    let facts = BackendFacts { id: view.id, speed, depth: None, model_bytes };
                     self.queue.joined(facts, at);
                     self.queue.serves(view.id, serving, at);
                 }
@@ -59,6 +60,7 @@ impl Index {
             self.turned_away.remove(&id);
             self.ran.remove(&id);
             self.doubts.remove(&id);
+            self.knowledge.memories.remove(&id);
         }
     }
 

@@ -146,6 +146,7 @@ impl Waiting {
     /// said before the prompt waits again.
     pub fn refuses(&self, prompt: &PromptId, backend: BackendId, why: Arc<str>) {
         self.excludes(prompt, backend);
+        let at = self.at(now());
         let mut index = self.index();
         if !index.prompts.contains_key(prompt) {
             return;
@@ -157,6 +158,7 @@ impl Waiting {
         if !refused.by.contains(&backend) {
             refused.by.push(backend);
         }
+        index.doubts(prompt, at);
     }
 }
 
@@ -166,6 +168,7 @@ pub(super) mod tests {
     use crate::config::{QueueConfig, QueueVerdict};
     use crate::journal::record::Kept;
     use crate::routing::placement::tests::fleet;
+    use crate::session::waiting::Wants;
 
     pub(in crate::session::waiting) fn one_at_a_time() -> Waiting {
         Waiting::new(QueueConfig {
@@ -177,6 +180,7 @@ pub(super) mod tests {
             verdict: QueueVerdict::Late,
             verdict_wait: Duration::ZERO,
             bytes: 1 << 20,
+            warm_window: Duration::ZERO,
         })
     }
 
@@ -195,13 +199,13 @@ pub(super) mod tests {
         let kept = kept(number);
         let prompt = PromptId::parse(prompt).unwrap();
         let client = ClientId::parse(client).unwrap();
-        waiting.enter(&prompt, &client, (kept, Arc::default()), None).unwrap();
+        waiting.enter(&prompt, &client, (kept, Arc::default(), Wants::default()), None).unwrap();
         waiting.entered(&prompt);
         prompt
     }
 
     pub(in crate::session::waiting) fn due(waiting: &Waiting) -> Vec<PromptId> {
-        let due = waiting.due(&fleet("Ru0")).hand_over.into_iter();
+        let due = waiting.due(&fleet("Ru0"), &[BackendId::nth(0)]).hand_over.into_iter();
         due.map(|due| due.prompt).collect()
     }
 
@@ -238,7 +242,7 @@ pub(super) mod tests {
         waiting.over(&prompt, crate::queue::Spent::Broke);
         let kept = kept(1.0);
         let client = ClientId::parse("ada").unwrap();
-        waiting.enter(&prompt, &client, (kept, Arc::default()), None).unwrap();
+        waiting.enter(&prompt, &client, (kept, Arc::default(), Wants::default()), None).unwrap();
         assert_eq!(due(&waiting), []);
         waiting.entered(&prompt);
         assert_eq!(due(&waiting), [prompt]);

@@ -7,9 +7,7 @@ use std::time::{Duration, Instant};
 use smallvec::SmallVec;
 
 use super::bytes::{NoRoom, share};
-use super::{
-    Aside, Class, Entry, Full, Index, Kept, PromptKey, ShapeFacts, Spent, Submission, Waiting,
-};
+use super::{Aside, Class, Entry, Full, Index, Kept, PromptKey, Spent, Submission, Waiting, Wants};
 use crate::comfy::lists::waiting::Parts;
 use crate::net::now;
 use crate::queue::Refused;
@@ -26,7 +24,7 @@ impl Waiting {
         &self,
         prompt: &PromptId,
         client: &ClientId,
-        (kept, shown): (Kept, Arc<Parts>),
+        (kept, shown, wants): (Kept, Arc<Parts>, Wants),
         last: Option<BackendId>,
     ) -> Result<(), Full> {
         let payer = kept.payer.clone();
@@ -51,11 +49,12 @@ impl Waiting {
             let retry_after = index.queue.retry_after(SharerKey(sharer), at);
             return Err(Full::Sharer { max, seconds: seconds(retry_after) });
         }
-        let key = index.insert(prompt, client, (kept, shown), now);
+        let wants = index.anew(wants, &self.catalogue.load());
+        let key = index.insert(prompt, client, (kept, shown, &wants), now);
         if let Some(entry) = index.prompts.get_mut(prompt) {
             (entry.is_too_much, entry.is_new) = (is_too_much, true);
         }
-        let submission = index.submission(prompt, key, last);
+        let submission = index.submission(prompt, (key, wants), last, at);
         let submitted = submission.map_or(Ok(()), |it| index.queue.submitted(it, at));
         index.queue.sets_aside(key, Aside::Yes, at);
         index.pauses_if_on_the_way(client, at);
@@ -85,12 +84,14 @@ impl Waiting {
         let now = now();
         let at = self.at(now);
         let shown = Arc::new(Parts::of(&kept.body));
+        let wants = self.wants(&kept.body);
         let mut index = self.index();
+        let wants = index.anew(wants, &self.catalogue.load());
         index.counts_also(kept.number);
         // It has waited since it was submitted, also in another process.
-        let key = index.insert(prompt, client, (kept, shown), pending.since.min(now));
+        let key = index.insert(prompt, client, (kept, shown, &wants), pending.since.min(now));
         if pending.is_waiting() {
-            index.queue_up(prompt, key, at);
+            index.queue_up(prompt, (key, wants), at);
         } else if pending.course() == Course::Taken {
             index.counts_body_no_more(prompt);
         } else {
@@ -119,11 +120,13 @@ impl Waiting {
         index.is_not_shown(prompt);
         let Some(entry) = index.prompts.get_mut(prompt) else { return };
         let (key, tried, aside) = (entry.key, entry.tried.clone(), entry.aside());
+        let needs = Arc::clone(&entry.needs);
         index.counts_body(prompt);
         if index.queue.has_waiting(key) {
             index.queue.excludes(key, &tried, at);
         } else if !index.queue.returned(key, &tried, at) {
-            index.queue_up(prompt, key, at);
+            let wants = Wants::again(needs, &self.catalogue.load());
+            index.queue_up(prompt, (key, wants), at);
             index.queue.excludes(key, &tried, at);
         }
         index.queue.sets_aside(key, aside, at);
@@ -215,7 +218,7 @@ impl Index {
         &mut self,
         prompt: &PromptId,
         client: &ClientId,
-        (kept, shown): (Kept, Arc<Parts>),
+        (kept, shown, wants): (Kept, Arc<Parts>, &Wants),
         since: Instant,
     ) -> PromptKey {
         self.next_key += 1;
@@ -246,14 +249,16 @@ impl Index {
             is_new: false,
             is_too_much: None,
             since,
+            needs: Arc::clone(&wants.needs),
+            is_doubted: false,
         };
         self.prompts.insert(prompt.clone(), entry);
         key
     }
 
     /// Puts a prompt that is known into the queue, whatever the limits are.
-    fn queue_up(&mut self, prompt: &PromptId, key: PromptKey, at: Duration) {
-        if let Some(submission) = self.submission(prompt, key, None) {
+    fn queue_up(&mut self, prompt: &PromptId, it: (PromptKey, Wants), at: Duration) {
+        if let Some(submission) = self.submission(prompt, it, None, at) {
             self.queue.restored(submission, at);
         }
         if let Some(client) = self.prompts.get(prompt).map(|it| it.client.clone()) {
@@ -264,9 +269,11 @@ impl Index {
     fn submission(
         &mut self,
         prompt: &PromptId,
-        key: PromptKey,
+        (key, wants): (PromptKey, Wants),
         last: Option<BackendId>,
+        at: Duration,
     ) -> Option<Submission> {
+        let shape = self.shape_of(prompt, wants, at);
         let entry = self.prompts.get(prompt)?;
         let client = self.clients.get(&entry.client).unwrap_or_default();
         let sharer = self.sharers.get(&entry.payer).unwrap_or_default();
@@ -277,7 +284,7 @@ impl Index {
             sharer: SharerKey(sharer),
             member: MemberKey(member),
             weight: 1.0,
-            shape: self.queue.shape(ShapeFacts::default()),
+            shape,
             class: Class::Normal,
             number: entry.number,
             last,
