@@ -25,6 +25,15 @@ const CLASSES_MAX: usize = 4_096;
 const CHOICES_MAX: usize = 256;
 const MODELS_MAX: usize = 64;
 
+/// So often is it looked whether a value is in a list.
+const LOOKUPS_MAX: usize = 1_024;
+
+/// The most bytes of all names. Of a graph that has more nothing is known.
+const BYTES_MAX: usize = 64 << 10;
+
+/// No graph is more work: what is learned from one is used for others.
+const SIZE_MAX: u64 = 10_000_000_000_000;
+
 /// Values are looked for in objects and lists within an input as deep as this.
 const DEPTH_MAX: usize = 4;
 
@@ -116,6 +125,13 @@ impl Needs {
         class.map(AsRef::as_ref).or_else(|| choice.map(|it| &*it.value))
     }
 
+    fn bytes(&self) -> usize {
+        let classes = self.classes.iter().map(|it| it.len());
+        let of = |it: &Choice| it.class.len() + it.input.len() + it.value.len();
+        let models = self.models.iter().map(|it| it.len());
+        classes.chain(self.choices.iter().map(of)).chain(models).sum()
+    }
+
     /// A hash of all but the size.
     #[must_use]
     pub fn family(&self) -> u64 {
@@ -161,6 +177,7 @@ struct Reader<'a> {
     lists: &'a dyn Lists,
     needs: Needs,
     models: Vec<(Kind, Box<str>)>,
+    lookups: usize,
     /// The steps of all samplers, and the pixels of the largest pictures.
     steps: u64,
     pixels: u64,
@@ -189,7 +206,7 @@ struct Sizes {
 impl<'a> Reader<'a> {
     fn new(json: &'a [u8], lists: &'a dyn Lists) -> Self {
         let (needs, models) = (Needs::default(), Vec::new());
-        Self { json, lists, needs, models, steps: 0, pixels: 0 }
+        Self { json, lists, needs, models, lookups: 0, steps: 0, pixels: 0 }
     }
 
     fn node(&mut self, cursor: &mut Cursor<'a>) {
@@ -202,7 +219,7 @@ impl<'a> Reader<'a> {
         cursor.object(|cursor, key| match &*said(json, key) {
             b"class_type" => {
                 let is_text = cursor.peek() == b'"';
-                class = text_of(json, cursor.skip()).filter(|_| is_text);
+                class = short_text(json, cursor.skip()).filter(|_| is_text);
             }
             b"inputs" if cursor.peek() == b'{' => {
                 values.clear();
@@ -223,7 +240,11 @@ impl<'a> Reader<'a> {
         match value {
             Value::Within(text) => self.model(class, &text),
             Value::Text { input, text } => {
-                let known = self.lists.of(class, &input, &text);
+                self.lookups += 1;
+                let known = match self.lookups <= LOOKUPS_MAX {
+                    true => self.lists.of(class, &input, &text),
+                    false => Known::Nothing,
+                };
                 let is_choice = known == Known::Listed || is_model(&text);
                 if known != Known::Upload && is_choice {
                     self.model(class, &text);
@@ -262,6 +283,10 @@ impl<'a> Reader<'a> {
             (steps, 0) => steps,
             (steps, pixels) => steps.saturating_mul(pixels),
         };
+        needs.size = needs.size.min(SIZE_MAX);
+        if BYTES_MAX < needs.bytes() {
+            return Needs { size: needs.size, ..Needs::default() };
+        }
         needs
     }
 }
@@ -276,7 +301,7 @@ fn input<'a>(
     match cursor.peek() {
         b'"' => {
             let text = short_text(json, cursor.skip());
-            if let Some((input, text)) = text_of(json, name).zip(text) {
+            if let Some((input, text)) = short_text(json, name).zip(text) {
                 values.push(Value::Text { input, text });
             }
         }

@@ -10,10 +10,12 @@
 //! each caller sees only some files, under the names that views and graphs accept.
 
 mod file_list;
+mod has;
 
 use std::borrow::Cow;
 use std::collections::{HashMap, HashSet};
 use std::ops::Range;
+use std::sync::OnceLock;
 
 use bytes::Bytes;
 use serde_json::value::RawValue;
@@ -25,6 +27,7 @@ use super::walk::quote;
 use crate::routing::ids::Folder;
 use crate::routing::user_folder::UserFolder;
 use file_list::FileList;
+pub use has::Has;
 
 /// One body of `/object_info`, read.
 #[derive(Debug)]
@@ -33,18 +36,6 @@ pub struct NodeInfo {
     classes: Vec<Class>,
     /// By name, the index in `classes`.
     by_name: HashMap<String, usize>,
-}
-
-/// What a server says of a value of an input.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub enum Has {
-    NoClass,
-    /// The input has no list of choices, or the class has no such input.
-    NoList,
-    /// The list is of files that are uploaded, or brought to where they are needed.
-    Uploads,
-    Listed,
-    NotListed,
 }
 
 #[derive(Debug)]
@@ -69,6 +60,8 @@ struct Combo {
     entries: Vec<Range<usize>>,
     /// The folder whose files it lists; `None` for anything else.
     files: Option<Folder>,
+    /// The strings as texts, once it was looked for one.
+    texts: OnceLock<HashSet<Box<str>>>,
 }
 
 impl NodeInfo {
@@ -109,23 +102,6 @@ impl NodeInfo {
     #[must_use]
     pub fn is_hidden(&self, class: &str, input: &str) -> bool {
         self.class(class).is_some_and(|class| class.hidden.iter().any(|it| it == input))
-    }
-
-    /// Whether the server has a class, and what it says of a value of one of its inputs.
-    #[must_use]
-    pub fn has(&self, class: &str, input: &str, value: &str) -> Has {
-        let Some(class) = self.class(class) else { return Has::NoClass };
-        match class.combos.iter().find(|combo| combo.input == input) {
-            None => Has::NoList,
-            Some(combo) if combo.files.is_some() => Has::Uploads,
-            Some(combo) if self.texts(combo).any(|text| text == value) => Has::Listed,
-            Some(_) => Has::NotListed,
-        }
-    }
-
-    #[must_use]
-    pub fn has_class(&self, class: &str) -> bool {
-        self.by_name.contains_key(class)
     }
 
     fn class(&self, name: &str) -> Option<&Class> {
@@ -228,7 +204,8 @@ fn combo_of(name: &str, raw: &RawValue, place: Place) -> Option<Combo> {
         };
         entries.iter().any(is_file).then_some(Folder::Input)
     });
-    Some(Combo { input: name.to_owned(), at: place.of(list), entries, files })
+    let (input, at, texts) = (name.to_owned(), place.of(list), OnceLock::new());
+    Some(Combo { input, at, entries, files, texts })
 }
 
 /// The folder in the options of an input: uploads go to the inputs, and `image_folder` names one.

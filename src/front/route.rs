@@ -150,7 +150,9 @@ async fn socket_of_a_pack(
 async fn free(front: &Front, caller: &Caller, request: Request<Incoming>) -> Answer {
     let target = reading(front, caller)?;
     let answer = forward(&front.shared, &target, request).await;
-    front.sessions.waiting.emptied(target.backend.id);
+    if answer.as_ref().is_ok_and(|answer| answer.status().is_success()) {
+        front.sessions.waiting.emptied(target.backend.id);
+    }
     answer
 }
 

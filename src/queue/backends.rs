@@ -129,8 +129,15 @@ impl Queue {
     pub fn lacks(&mut self, shape: ShapeId, backend: BackendId, lacks: Lacks, now: Duration) {
         let at = self.advance(now);
         let Some(slot) = self.fleet.slot(backend) else { return };
+        // The shared shape is of everybody.
+        if shape.0 == 0 {
+            return;
+        }
         if self.shapes.get(shape).lacks(slot) != (lacks == Lacks::Something) {
             self.shapes.set_lacks(shape, slot, lacks);
+            if !self.has_shape(shape) {
+                return;
+            }
             let of_it = self.clients.prompts.values().filter(|it| it.shape == shape);
             let mut clients: Vec<_> = of_it.map(|it| it.client).collect();
             clients.sort_unstable();

@@ -237,8 +237,7 @@ impl Queue {
         let seconds = place.begun.map_or(0.0, |begun| at - begun);
         let speed = self.fleet.get(place.slot).map_or(1.0, |backend| backend.speed.get());
         self.shares.charge(it.sharer, seconds * speed);
-        let family = self.shapes.get(it.shape).facts.family;
-        let load = place.begun.and_then(|_| self.loading(family, &place, spent));
+        let load = place.begun.and_then(|_| self.loading(it.shape, &place, spent));
         if let Some(load) = load {
             self.learn(it.shape, &place, seconds, load);
         }

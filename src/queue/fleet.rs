@@ -62,7 +62,9 @@ impl There {
     fn left(&self, now: f64) -> f64 {
         let Some(begun) = self.begun else { return self.expected };
         let rest = self.due.unwrap_or(begun + self.expected) - now;
-        if 0.0 < rest { rest } else { OVERDUE * self.expected }
+        // What has taken much longer than expected may take as long again: nobody waits for it.
+        let overdue = if self.expected < -rest { -rest } else { 0.0 };
+        if 0.0 < rest { rest } else { (OVERDUE * self.expected).max(overdue) }
     }
 
     /// True if it runs, and should not have ended before now.

@@ -3,7 +3,8 @@
 use std::time::Duration;
 
 use super::clients::At;
-use super::ids::PromptKey;
+use super::ids::{PromptKey, ShapeId};
+use super::shapes::ShapeFacts;
 use super::{Queue, Spent};
 use crate::routing::ids::BackendId;
 
@@ -43,31 +44,45 @@ impl Queue {
     }
 
     /// How much of a run was loading, if that is known. By its first step: so much later than in
-    /// runs of its family that had nothing to load.
-    pub(super) fn loading(&mut self, family: u64, place: &At, spent: Spent) -> Option<f64> {
+    /// runs of its kind that had nothing to load there. Nothing is known of a run without a step:
+    /// all of it was cached, or events were missed.
+    pub(super) fn loading(&mut self, shape: ShapeId, place: &At, spent: Spent) -> Option<f64> {
         let first_step = match spent {
-            Spent::Broke => return None,
+            Spent::Broke | Spent::Seen { first_step: None } => return None,
             Spent::Ran { load } => return Some(load.as_secs_f64()),
-            Spent::Seen { first_step } => first_step.map(|it| it.as_secs_f64().max(LEAST)),
+            Spent::Seen { first_step: Some(first_step) } => first_step.as_secs_f64().max(LEAST),
         };
-        match (place.cold.is_empty(), first_step) {
-            (true, Some(first_step)) => {
-                self.beginnings.learn_seconds(family, first_step);
-                Some(0.0)
+        let ShapeFacts { family, size, .. } = self.shapes.get(shape).facts;
+        let key = Beginning { family, size, slot: place.slot };
+        let usual = self.beginnings.seconds(key);
+        if place.cold.is_empty() {
+            // It was thought to be warm: one that begins much later than others was not.
+            if usual.is_none_or(|usual| first_step <= ODD * usual) {
+                self.beginnings.learn_seconds(key, first_step);
             }
-            (true, None) => Some(0.0),
-            (false, Some(first_step)) => {
-                let usual = self.beginnings.seconds(family).unwrap_or(0.0);
-                Some((first_step - usual).max(LEAST))
-            }
-            // How much of it was loading, nobody knows.
-            (false, None) => None,
+            return Some(0.0);
         }
+        // One that begins as soon as a warm one says nothing about loads.
+        let usual = usual.unwrap_or(0.0);
+        let has_loaded = ALIKE * usual < first_step;
+        Some(if has_loaded { first_step - usual } else { 0.0 })
     }
 }
 
-/// What has to be loaded takes at least so many seconds.
+/// What runs begin alike: graphs of one kind and size, on one backend.
+#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
+pub(super) struct Beginning {
+    family: u64,
+    size: u64,
+    slot: u16,
+}
+
+/// No run begins sooner, in seconds.
 const LEAST: f64 = 1e-3;
+
+/// How many times later than usual a cold run begins at least, and a warm one at most.
+const ALIKE: f64 = 1.2;
+const ODD: f64 = 3.0;
 
 #[cfg(test)]
 mod tests {
@@ -76,7 +91,7 @@ mod tests {
     use super::super::ids::{Class, ClientKey, MemberKey, ModelKey, SharerKey};
     use super::super::schedule::Why;
     use super::super::settings::Settings;
-    use super::super::shapes::{Lacks, ShapeFacts};
+    use super::super::shapes::Lacks;
     use super::*;
 
     const GB: u64 = 1_000_000_000;
@@ -176,5 +191,51 @@ mod tests {
         queue.reshape(prompt, other, secs(1));
         assert_eq!(queue.schedule(secs(1)).hand_over[0].prompt, prompt);
         assert_eq!(queue.waiting(), 0);
+    }
+
+    #[test]
+    fn a_cold_run_that_begins_like_a_warm_one_teaches_no_load() {
+        let (mut queue, at) = queue();
+        submit(&mut queue, 1, facts(0));
+        run(&mut queue, 0, 7, 15);
+        submit(&mut queue, 2, facts(0));
+        run(&mut queue, 100, 4, 10);
+        queue.emptied(at);
+        submit(&mut queue, 3, facts(0));
+        run(&mut queue, 200, 4, 10);
+        queue.emptied(at);
+        let last = submit(&mut queue, 4, facts(0));
+        assert_eq!(queue.standing(last, at), Some(Standing::Cold(secs(7))), "not a millisecond");
+    }
+
+    #[test]
+    fn nobody_makes_the_expected_time_endless_by_a_size() {
+        let (mut queue, _) = queue();
+        for prompt in 0..4 {
+            submit(&mut queue, prompt, ShapeFacts { size: 1, ..facts(0) });
+            run(&mut queue, prompt * 100, 1, 10);
+        }
+        // The first runs, and the second waits for its end.
+        submit(&mut queue, 8, ShapeFacts { size: u64::MAX, ..facts(0) });
+        let turn = queue.schedule(secs(900));
+        assert_eq!(turn.hand_over.len(), 1);
+        queue.began(turn.hand_over[0].prompt, secs(900));
+        submit(&mut queue, 9, facts(0));
+        let turn = queue.schedule(secs(901));
+        let day = secs(24 * 3_600);
+        assert!(turn.look_again.is_none_or(|again| again < secs(901) + day + day), "{turn:?}");
+    }
+
+    #[test]
+    fn what_is_cached_teaches_nothing() {
+        let (mut queue, at) = queue();
+        submit(&mut queue, 1, facts(0));
+        run(&mut queue, 0, 7, 15);
+        let second = submit(&mut queue, 2, facts(0));
+        let turn = queue.schedule(secs(100));
+        queue.began(turn.hand_over[0].prompt, secs(100));
+        let expected = queue.runs.unknown();
+        assert!(queue.ended(second, Spent::Seen { first_step: None }, secs(100)));
+        assert!((queue.runs.unknown() - expected).abs() < 1e-9 && queue.there(at) == 0);
     }
 }

@@ -5,7 +5,7 @@
 use std::collections::HashMap;
 use std::hash::Hash;
 
-use super::settings::RUN_UNKNOWN;
+use super::settings::{EXPECTED_LEAST, EXPECTED_MOST, RUN_UNKNOWN};
 
 /// A mean of logarithms, in which the latest count most.
 #[derive(Clone, Copy, Debug)]
@@ -83,12 +83,25 @@ pub(super) struct Alike {
     pub(super) size: u64,
 }
 
+/// Whether a size is known.
+#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
+enum Sized {
+    Yes,
+    No,
+}
+
+impl Sized {
+    fn of(it: Alike) -> Self {
+        if it.size == 0 { Self::No } else { Self::Yes }
+    }
+}
+
 #[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
 enum RunKey {
     Exact(Alike),
-    /// The rest are of seconds for each unit of size.
-    Family(u64),
-    Classes(u64),
+    /// Of seconds for each unit of size; of what says no size, of seconds.
+    Family(u64, Sized),
+    Classes(u64, Sized),
     All,
 }
 
@@ -105,21 +118,21 @@ impl RunTimes {
 
     /// The logarithm of what is expected, by the first key that was seen twice.
     fn log(&self, it: Alike) -> Option<f64> {
-        let size = log_size(it);
+        let (size, sized) = (log_size(it), Sized::of(it));
         self.0
             .get(RunKey::Exact(it), 2)
-            .or_else(|| Some(size + self.0.get(RunKey::Family(it.family), 2)?))
-            .or_else(|| Some(size + self.0.get(RunKey::Classes(it.classes), 2)?))
+            .or_else(|| Some(size + self.0.get(RunKey::Family(it.family, sized), 2)?))
+            .or_else(|| Some(size + self.0.get(RunKey::Classes(it.classes, sized), 2)?))
             .or_else(|| self.0.get(RunKey::All, 2))
     }
 
     /// What is expected of a prompt of which nothing is known.
     pub(super) fn unknown(&self) -> f64 {
-        self.0.get(RunKey::All, 2).map_or(RUN_UNKNOWN, f64::exp)
+        self.0.get(RunKey::All, 2).map_or(RUN_UNKNOWN, sane)
     }
 
     pub(super) fn expected(&self, it: Alike) -> f64 {
-        self.log(it).map_or(RUN_UNKNOWN, f64::exp)
+        self.log(it).map_or(RUN_UNKNOWN, sane)
     }
 
     /// Learns from one that took so long there, and how fast the backend was.
@@ -129,14 +142,20 @@ impl RunTimes {
         }
         let took = seconds.ln();
         if let Some(expected) = self.0.get(RunKey::Exact(it), 2) {
-            speed.log += Speed::NEW * (expected - took - speed.log);
+            speed.observed(expected - took);
         }
         let (log, size) = (took + speed.log, log_size(it));
         self.0.learn(RunKey::Exact(it), log);
-        self.0.learn(RunKey::Family(it.family), log - size);
-        self.0.learn(RunKey::Classes(it.classes), log - size);
+        let sized = Sized::of(it);
+        self.0.learn(RunKey::Family(it.family, sized), log - size);
+        self.0.learn(RunKey::Classes(it.classes, sized), log - size);
         self.0.learn(RunKey::All, log);
     }
+}
+
+/// What is expected is within these bounds, whatever was learned: sizes are what clients say.
+fn sane(log: f64) -> f64 {
+    log.exp().clamp(EXPECTED_LEAST, EXPECTED_MOST)
 }
 
 fn log_size(it: Alike) -> f64 {
@@ -152,6 +171,17 @@ pub(super) struct Speed {
 impl Speed {
     /// What one observation counts.
     const NEW: f64 = 0.05;
+
+    /// A run that was so much faster or slower than others was cached, or waited for something.
+    const STEP_MAX: f64 = std::f64::consts::LN_10;
+
+    /// No backend is so much faster or slower than an ordinary one.
+    const MAX: f64 = 2.0 * std::f64::consts::LN_10;
+
+    fn observed(&mut self, log: f64) {
+        let step = (log - self.log).clamp(-Self::STEP_MAX, Self::STEP_MAX);
+        self.log = (self.log + Self::NEW * step).clamp(-Self::MAX, Self::MAX);
+    }
 
     /// What is assumed until it was seen.
     pub(super) fn assumed(speed: f64) -> Self {

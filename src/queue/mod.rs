@@ -38,6 +38,7 @@ use std::time::Duration;
 use clients::Clients;
 use fleet::Fleet;
 use ids::{Class, ClientKey, MemberKey, Number, PromptKey, ShapeId, SharerKey};
+use known::Beginning;
 pub use known::Standing;
 use learned::{Means, RunTimes};
 use order::Order;
@@ -60,8 +61,8 @@ pub struct Queue {
     shapes: Shapes,
     models: Models,
     runs: RunTimes,
-    /// Seconds from the start to the first step of runs that had nothing to load, by family.
-    beginnings: Means<u64>,
+    /// Seconds from the start to the first step of runs that had nothing to load.
+    beginnings: Means<Beginning>,
     fleet: Fleet,
     /// When which first prompt of a client may count a class higher.
     ageing: BinaryHeap<Reverse<(Number, ClientKey, PromptKey)>>,
@@ -163,6 +164,12 @@ impl Queue {
     #[must_use]
     pub fn has_waiting(&self, prompt: PromptKey) -> bool {
         self.clients.prompts.get(&prompt).is_some_and(|it| it.at.is_none())
+    }
+
+    /// True if a prompt of this shape is here.
+    #[must_use]
+    pub fn has_shape(&self, shape: ShapeId) -> bool {
+        self.shapes.get(shape).prompts != 0
     }
 
     /// How many prompts were handed over to this backend and have not ended.

@@ -116,7 +116,7 @@ impl Queue {
         }
         let ages = self.ageing.peek().map_or(f64::INFINITY, |it| it.0.0.0);
         let next = wake.min(ages).max(now + 0.001);
-        next.is_finite().then(|| Duration::from_secs_f64(next))
+        Duration::try_from_secs_f64(next).ok()
     }
 
     /// All backends with room, by slot. `wake` becomes the next moment at which one more has it.

@@ -53,6 +53,9 @@ pub(super) const WARM_LOOK: usize = 16;
 pub(super) const COLD_WEIGHT: f64 = 1.5;
 /// Before anything is known of run times, in seconds.
 pub(super) const RUN_UNKNOWN: f64 = 20.0;
+/// Nothing is expected to take less or more seconds.
+pub(super) const EXPECTED_LEAST: f64 = 0.05;
+pub(super) const EXPECTED_MOST: f64 = 86_400.0;
 /// What is left of a prompt that should have ended, as a part of what was expected.
 pub(super) const OVERDUE: f64 = 0.15;
 /// A backend for which somebody waits is looked at again after so many seconds at the latest.

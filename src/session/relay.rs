@@ -215,9 +215,10 @@ impl Relay<'_> {
             }
             Event::Success { prompt } => self.terminal(&prompt, End::Succeeded, frame),
             Event::Failed { prompt, .. } => {
-                if event::is_out_of_memory(&payload) {
+                let waiting = &self.turn.sessions().waiting;
+                if waiting.is_used() && event::is_out_of_memory(&payload) {
                     // It unloads all models then.
-                    self.turn.sessions().waiting.emptied(link.backend);
+                    waiting.emptied(link.backend);
                 }
                 self.terminal(&prompt, End::Failed, frame);
             }

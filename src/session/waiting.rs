@@ -11,11 +11,13 @@
 //! - An entry is removed when its prompt has ended or was withdrawn.
 
 mod bytes;
+mod catalogue;
 mod chosen;
 mod doubts;
 mod follow;
 mod full;
 mod known;
+mod lists;
 mod needs;
 mod numbers;
 mod setbacks;
@@ -33,6 +35,8 @@ use tokio::sync::Notify;
 use tokio::sync::futures::Notified;
 
 use self::bytes::Bytes;
+use self::catalogue::Catalogue;
+pub use self::catalogue::Wants;
 use crate::comfy::lists::waiting::Parts;
 use crate::comfy::needs::Needs;
 use crate::config::QueueConfig;
@@ -40,7 +44,7 @@ use crate::journal::record::Kept;
 use crate::lock::{Guard, Lock, rank};
 use crate::net::now;
 use crate::queue::fleet::Serving;
-use crate::queue::ids::{Class, PromptKey};
+use crate::queue::ids::{Class, PromptKey, ShapeId};
 use crate::queue::schedule::Why;
 use crate::queue::settings::Settings;
 use crate::queue::{Aside, Queue, Spent, Submission};
@@ -50,8 +54,9 @@ use crate::routing::placement::BackendView;
 use doubts::Doubt;
 pub use full::Full;
 use known::Keys;
-use needs::{Catalogue, Knowledge};
-pub use needs::{Place, Wants};
+pub use lists::{Shown, WaitingNow};
+use needs::Knowledge;
+pub use needs::Place;
 pub use numbers::Front;
 pub use setbacks::{all_refuse, rest_after};
 pub use shown::MayShow;
@@ -71,21 +76,6 @@ pub struct DueNow {
     pub hand_over: Vec<Due>,
     /// After how long to look again, if nothing happens before.
     pub look_again: Option<Duration>,
-}
-
-/// A prompt that is kept, for lists.
-#[derive(Clone, Debug)]
-pub struct Shown {
-    pub kept: Arc<Kept>,
-    pub parts: Arc<Parts>,
-}
-
-/// What waits, for metrics and reports.
-#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
-pub struct WaitingNow {
-    pub prompts: usize,
-    pub bytes: u64,
-    pub oldest: Option<Duration>,
 }
 
 /// All prompts that wait.
@@ -170,7 +160,8 @@ struct Entry {
     is_too_much: Option<Full>,
     since: Instant,
     needs: Arc<Needs>,
-    /// Those have refused it that should have had all it needs.
+    shape: Option<ShapeId>,
+    /// Those have refused it that should have all it needs.
     is_doubted: bool,
 }
 
@@ -267,24 +258,6 @@ impl Waiting {
         self.index().fleet_changes
     }
 
-    /// What lists of queues show of these, of those that are kept.
-    #[must_use]
-    pub fn shown<'p>(
-        &self,
-        prompts: impl Iterator<Item = &'p PromptId>,
-    ) -> HashMap<&'p PromptId, Shown> {
-        if !self.is_used() {
-            return HashMap::new();
-        }
-        let index = self.index();
-        let shown = prompts.filter_map(|prompt| {
-            let entry = index.prompts.get(prompt)?;
-            let (kept, parts) = (entry.kept.clone()?, Arc::clone(&entry.shown));
-            Some((prompt, Shown { kept, parts }))
-        });
-        shown.collect()
-    }
-
     /// The backends that certainly do not have the prompt and that it is not sent to again.
     #[must_use]
     pub fn tried(&self, prompt: &PromptId) -> SmallVec<[BackendId; 2]> {
@@ -304,35 +277,6 @@ impl Waiting {
         let index = self.index();
         let entry = index.prompts.get(prompt)?;
         entry.is_too_much.filter(|_| index.queue.has_waiting(entry.key))
-    }
-
-    /// Everything that waits, with its number.
-    #[must_use]
-    pub fn all(&self) -> Vec<(PromptId, f64)> {
-        if !self.is_used() {
-            return Vec::new();
-        }
-        let index = self.index();
-        let waiting = index.prompts.iter().filter(|(_, it)| index.queue.has_waiting(it.key));
-        waiting.map(|(prompt, it)| (prompt.clone(), it.number)).collect()
-    }
-
-    /// How many wait now.
-    #[must_use]
-    pub fn count(&self) -> usize {
-        if self.is_used() { self.index().queue.waiting() } else { 0 }
-    }
-
-    /// What waits now.
-    #[must_use]
-    pub fn now(&self) -> WaitingNow {
-        if !self.is_used() {
-            return WaitingNow::default();
-        }
-        let (index, now) = (self.index(), now());
-        let waiting = index.prompts.values().filter(|it| index.queue.has_waiting(it.key));
-        let oldest = waiting.map(|it| now.saturating_duration_since(it.since)).max();
-        WaitingNow { prompts: index.queue.waiting(), bytes: index.bytes.all(), oldest }
     }
 
     /// The prompts that have waited for longer than they may, with their clients.

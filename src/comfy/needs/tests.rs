@@ -122,6 +122,42 @@ fn odd_bodies_need_nothing() {
     assert_eq!((many.choices.len(), many.models.len()), (CHOICES_MAX, MODELS_MAX));
 }
 
+#[test]
+fn what_is_kept_of_a_graph_is_bounded() {
+    let long = "x".repeat(1 << 20);
+    let inputs: serde_json::Map<String, Json> =
+        (0..300).map(|it| (it.to_string(), json!(format!("{it}.pt")))).collect();
+    let of_long = of(&json!({ "1": node(&long, &Json::Object(inputs)) }), &NoLists);
+    assert_eq!(of_long, Needs::default(), "no class is so long");
+    let of_long = of(&json!({ "1": node("L", &json!({ &long: "a.pt" })) }), &NoLists);
+    assert!(of_long.choices.is_empty());
+    let many: serde_json::Map<String, Json> = (0..2_000)
+        .map(|it| (it.to_string(), node(&format!("{it}{}", "x".repeat(200)), &json!({}))))
+        .collect();
+    assert_eq!(of(&Json::Object(many), &NoLists), Needs::default());
+    let huge = json!({ "width": 9e14, "height": 9e14, "batch_size": 9e14, "steps": 9e14 });
+    assert_eq!(of(&json!({ "1": node("L", &huge) }), &NoLists).size, SIZE_MAX);
+}
+
+/// Counts how often it is asked.
+struct Counted(std::cell::Cell<usize>);
+
+impl Lists for Counted {
+    fn of(&self, _class: &str, _input: &str, _value: &str) -> Known {
+        self.0.set(self.0.get() + 1);
+        Known::Nothing
+    }
+}
+
+#[test]
+fn lists_are_looked_through_so_many_times_at_most() {
+    let many: serde_json::Map<String, Json> =
+        (0..5_000).map(|it| (it.to_string(), node("L", &json!({ "x": "y" })))).collect();
+    let counted = Counted(std::cell::Cell::default());
+    let _needs = of(&Json::Object(many), &counted);
+    assert_eq!(counted.0.get(), LOOKUPS_MAX);
+}
+
 /// The same, read from the whole value.
 fn naive(graph: &BTreeMap<String, (String, BTreeMap<String, Json>)>) -> (Vec<String>, u64) {
     let texts = |value: &Json| match value {

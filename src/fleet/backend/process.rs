@@ -35,6 +35,12 @@ impl Backend {
         self.state().refused_since = None;
     }
 
+    /// When it was last seen that another process may be there.
+    #[must_use]
+    pub fn replaced(&self) -> Option<Instant> {
+        self.state().replaced
+    }
+
     /// The watch link has reached a machine.
     pub fn reached(&self, machine: IpAddr, now: Instant) {
         let mut state = self.state();

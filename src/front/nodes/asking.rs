@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use tokio::sync::oneshot;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
@@ -86,12 +87,19 @@ async fn asked(front: &Front, backend: &Backend, writes: u64) -> Option<NodeAnsw
 }
 
 /// What a backend answers from now on. `None` if it does not answer.
-pub(super) async fn answer_of(front: &Front, backend: &Backend) -> Option<NodeAnswer> {
+pub(super) async fn answer_of(front: &Arc<Front>, backend: &Arc<Backend>) -> Option<NodeAnswer> {
     loop {
         let mut arrived = std::pin::pin!(front.nodes.arrived.notified());
         arrived.as_mut().enable();
         if front.nodes.is_to_ask(backend.id) {
-            return asked(front, backend, writes_on(backend)).await;
+            let (tell, told) = oneshot::channel();
+            let (here, there) = (Arc::clone(front), Arc::clone(backend));
+            // In a task of its own: who waits for it may give up, and pages use it too.
+            front.shared.tasks.spawn(async move {
+                let said = asked(&here, &there, writes_on(&there)).await;
+                let _left: Result<(), _> = tell.send(said);
+            });
+            return told.await.ok().flatten();
         }
         // One that is running may have begun before what is to be known.
         arrived.await;

@@ -146,10 +146,17 @@ impl NodeInfos {
     pub(super) fn tell_if_new(
         &self,
         sessions: &Sessions,
-        told: Option<Arc<Infos>>,
+        told: Option<&Arc<Infos>>,
     ) -> Option<Arc<Infos>> {
         let infos = self.classes.load_full();
-        if !told.is_some_and(|told| Arc::ptr_eq(&told, &infos)) {
+        // Each answer that is read makes a new list, mostly of the same.
+        let is_same = |told: &Arc<Infos>| {
+            let same = |(one, other): (&(BackendId, Arc<NodeInfo>), &(BackendId, _))| {
+                one.0 == other.0 && Arc::ptr_eq(&one.1, &other.1)
+            };
+            told.len() == infos.len() && told.iter().zip(infos.iter()).all(same)
+        };
+        if !told.is_some_and(is_same) {
             sessions.waiting.knows(infos.to_vec());
         }
         Some(infos)

@@ -9,62 +9,68 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use tokio::time::timeout;
 use tracing::debug;
 
 use super::asking::answer_of;
-use super::cache::KNOWN_FOR;
+use super::cache::{Infos, KNOWN_FOR};
 use crate::comfy::model_files;
 use crate::fleet::api::encode_segment;
 use crate::fleet::backend::Backend;
 use crate::front::Front;
 use crate::net::{now, sleep};
 use crate::routing::ids::BackendId;
-use crate::session::waiting::rest_after;
 
 /// How often it is looked whether a backend has come up, or has told its memory.
 const LOOK_EACH: Duration = Duration::from_secs(1);
+
+/// How long one backend may take until the others have their turn. What it answers later is known
+/// later.
+const ANSWER_MAX: Duration = Duration::from_secs(30);
+
+/// So many times a backend that does not answer is given twice the rest: half an hour.
+const RESTS_MAX: u32 = 6;
 
 /// What is known of one backend.
 #[derive(Debug, Default)]
 struct Learned {
     /// How often it had changed between up and down when it was asked.
     times: Option<u64>,
-    /// When its process was last known to be gone.
-    restarted: Option<Instant>,
-    memory: Option<u64>,
     /// The prompts that it had refused because it lacks a part, when it was asked.
     refused: u64,
     failed: u32,
     asked: Option<Instant>,
+    /// Of the answer for which sizes were asked.
+    hash: Option<u64>,
 }
 
 /// Asks what is to be known, until the process stops.
 pub(in crate::front) async fn run(front: Arc<Front>) {
+    let both = async { tokio::join!(notice(&front), learn(&front)) };
     tokio::select! {
         biased;
         () = front.shared.tasks.stopping() => {}
-        () = learn(&front) => {}
+        ((), ()) = both => {}
     }
 }
 
 async fn learn(front: &Arc<Front>) {
     let mut all: HashMap<BackendId, Learned> = HashMap::new();
-    let mut told = None;
+    let mut told: Option<Arc<Infos>> = None;
     loop {
         let mut asked = std::pin::pin!(front.nodes.asked_anew.notified());
         asked.as_mut().enable();
         all.retain(|backend, _| front.shared.fleet.has(*backend));
         for backend in front.shared.fleet.iter() {
             let learned = all.entry(backend.id).or_default();
-            notice(front, &backend, learned);
             if learned.is_to_ask(front, &backend) {
                 ask(front, &backend, learned).await;
-                told = front.nodes.tell_if_new(&front.sessions, told);
+                told = front.nodes.tell_if_new(&front.sessions, told.as_ref());
             }
         }
         front.nodes.keep(|backend| front.shared.fleet.has(backend));
         // Pages ask as well.
-        told = front.nodes.tell_if_new(&front.sessions, told);
+        told = front.nodes.tell_if_new(&front.sessions, told.as_ref());
         tokio::select! {
             biased;
             () = asked => {}
@@ -73,44 +79,53 @@ async fn learn(front: &Arc<Front>) {
     }
 }
 
-/// What it says by itself.
-fn notice(front: &Front, backend: &Backend, learned: &mut Learned) {
-    let restarted = backend.restarted();
-    if learned.restarted != restarted {
-        learned.restarted = restarted;
-        front.sessions.waiting.emptied(backend.id);
-    }
-    let memory = backend.model_memory();
-    if let Some(bytes) = memory.filter(|_| learned.memory != memory) {
-        learned.memory = memory;
-        front.sessions.waiting.knows_memory(backend.id, bytes);
+/// Notices what backends are not asked for: that their processes are new, and their memory. Apart
+/// from what is asked, which may take long.
+async fn notice(front: &Front) {
+    let mut all: HashMap<BackendId, (Option<Instant>, Option<u64>)> = HashMap::new();
+    loop {
+        all.retain(|backend, _| front.shared.fleet.has(*backend));
+        for backend in front.shared.fleet.iter() {
+            let seen = (backend.replaced(), backend.model_memory());
+            let before = all.insert(backend.id, seen).unwrap_or_default();
+            if before.0 != seen.0 {
+                front.sessions.waiting.emptied(backend.id);
+            }
+            if let Some(bytes) = seen.1.filter(|_| before.1 != seen.1) {
+                front.sessions.waiting.knows_memory(backend.id, bytes);
+            }
+        }
+        sleep(LOOK_EACH).await;
     }
 }
 
 impl Learned {
     fn is_to_ask(&self, front: &Front, backend: &Backend) -> bool {
         let since = |at: Instant| now().saturating_duration_since(at);
-        let rest = if self.failed == 0 { KNOWN_FOR } else { rest_after(self.failed) };
+        let rest = KNOWN_FOR.saturating_mul(1 << self.failed.min(RESTS_MAX));
         let has_rested = self.asked.is_none_or(|at| rest <= since(at));
         let is_new = self.times != Some(backend.up_state().times);
         let has_refused = self.refused != front.nodes.refused_by(backend.id);
-        let is_due = is_new || (has_rested && (has_refused || 0 < self.failed));
-        backend.is_up() && is_due
+        backend.is_up() && has_rested && (is_new || has_refused || 0 < self.failed)
     }
 }
 
 async fn ask(front: &Arc<Front>, backend: &Arc<Backend>, learned: &mut Learned) {
     learned.times = Some(backend.up_state().times);
     learned.refused = front.nodes.refused_by(backend.id);
-    let said = answer_of(front, backend).await;
+    let said = timeout(ANSWER_MAX, answer_of(front, backend)).await.ok().flatten();
     learned.asked = Some(now());
     learned.failed = if said.is_some() { 0 } else { learned.failed.saturating_add(1) };
     if said.is_none() {
         debug!(backend = %backend.name(), "A backend does not say which nodes it has.");
         return;
     }
-    let sizes = sizes_on(front, backend).await;
-    if !sizes.is_empty() {
+    // It walks through its folders for them, so only if it has other nodes or models than before.
+    let hash = said.map(|(_, _, hash)| hash);
+    if learned.hash != hash
+        && let Ok(sizes) = timeout(ANSWER_MAX, sizes_on(front, backend)).await
+    {
+        learned.hash = hash;
         front.sessions.waiting.knows_sizes(sizes);
     }
 }

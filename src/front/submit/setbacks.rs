@@ -64,7 +64,9 @@ impl Sending {
         }
         let (waiting, here) = (&self.front.sessions.waiting, self.backend().id);
         waiting.refuses(&self.prompt, here, refused::message(&refusal.body).into());
-        self.front.nodes.lacks(here);
+        if refused::read(&refusal.body).a_part() {
+            self.front.nodes.lacks(here);
+        }
         if all_refuse(&waiting.refused_by(&self.prompt), &may_run(&self.front)) {
             return self.refuse(refusal).await;
         }

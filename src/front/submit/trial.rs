@@ -251,7 +251,9 @@ impl Sending {
             Shown::Lacks(refusal) => {
                 let (why, here) = (refused::message(&refusal.body).into(), self.backend().id);
                 self.front.sessions.waiting.refuses(&self.prompt, here, why);
-                self.front.nodes.lacks(here);
+                if refused::read(&refusal.body).a_part() {
+                    self.front.nodes.lacks(here);
+                }
                 refused.get_or_insert_with(|| (self.target.clone(), refusal));
                 self.asks_another()
             }

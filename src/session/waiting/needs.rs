@@ -12,17 +12,15 @@ use std::time::Duration;
 
 use smallvec::SmallVec;
 
+use super::catalogue::{Catalogue, Lacking, Wants};
 use super::{Index, PromptKey, Waiting};
-use crate::comfy::needs::{Known, Lists, Needs};
+use crate::comfy::needs::Needs;
 use crate::comfy::object_info::NodeInfo;
 use crate::net::now;
 use crate::queue::Standing;
 use crate::queue::ids::{ModelKey, ShapeId};
 use crate::queue::shapes::{Lacks, ShapeFacts};
 use crate::routing::ids::{BackendId, PromptId};
-
-/// Backends that lack something.
-type Lacking = SmallVec<[BackendId; 4]>;
 
 /// So many sizes of models are kept.
 const SIZES_MAX: usize = 65_536;
@@ -32,73 +30,6 @@ const TENTHS_FOR_MODELS: u64 = 9;
 
 /// What sets the shape of a prompt apart for which nothing counts as lacking.
 const DOUBTED: u64 = 0x5bd1_e995_9d1c_0a5d;
-
-/// The last `/object_info` of each backend.
-#[derive(Debug, Default)]
-pub(super) struct Catalogue {
-    backends: Vec<(BackendId, Arc<NodeInfo>)>,
-    version: u64,
-}
-
-impl Lists for Catalogue {
-    fn of(&self, class: &str, input: &str, value: &str) -> Known {
-        let mut known = Known::Nothing;
-        for info in self.copies() {
-            match Known::by(info.has(class, input, value)) {
-                Known::Listed => return Known::Listed,
-                Known::Upload => known = Known::Upload,
-                Known::Nothing => {}
-            }
-        }
-        known
-    }
-}
-
-impl Catalogue {
-    /// Each answer once: backends with equal ones share it.
-    fn copies(&self) -> impl Iterator<Item = &NodeInfo> {
-        let is_first = |at: usize, info: &Arc<NodeInfo>| {
-            self.backends.iter().take(at).all(|(_, other)| !Arc::ptr_eq(other, info))
-        };
-        let all = self.backends.iter().enumerate();
-        all.filter(move |(at, (_, info))| is_first(*at, info)).map(|(_, (_, info))| info.as_ref())
-    }
-
-    fn lacking(&self, needs: &Needs) -> Lacking {
-        let mut found: SmallVec<[(&Arc<NodeInfo>, bool); 4]> = SmallVec::new();
-        let mut lacks = |info| match found.iter().find(|(known, _)| Arc::ptr_eq(known, info)) {
-            Some((_, lacks)) => *lacks,
-            None => {
-                let lacks = needs.lacking(info).is_some();
-                found.push((info, lacks));
-                lacks
-            }
-        };
-        let lacking = self.backends.iter().filter(|(_, info)| lacks(info));
-        lacking.map(|(backend, _)| *backend).collect()
-    }
-
-    fn get(&self, backend: BackendId) -> Option<&NodeInfo> {
-        self.backends.iter().find(|(id, _)| *id == backend).map(|(_, info)| info.as_ref())
-    }
-}
-
-/// What one prompt needs, and who lacks something of it.
-#[derive(Clone, Debug, Default)]
-pub struct Wants {
-    pub(super) needs: Arc<Needs>,
-    lacks: Lacking,
-    /// Of the catalogue that says so.
-    version: u64,
-}
-
-impl Wants {
-    /// The same for a prompt that was known before.
-    pub(super) fn again(needs: Arc<Needs>, catalogue: &Catalogue) -> Self {
-        let lacks = catalogue.lacking(&needs);
-        Self { needs, lacks, version: catalogue.version }
-    }
-}
 
 /// What one backend is to a prompt that waits, for operators.
 #[derive(Clone, Debug)]
@@ -134,6 +65,8 @@ struct Shaped {
     needs: Arc<Needs>,
     family: u64,
     lacks: Lacking,
+    /// How many models are known of it.
+    models: usize,
 }
 
 impl Waiting {
@@ -141,43 +74,30 @@ impl Waiting {
     #[must_use]
     pub(in crate::session) fn wants(&self, body: &[u8]) -> Wants {
         let catalogue = self.catalogue.load();
-        let needs = Needs::of(body, &**catalogue);
-        let lacks = catalogue.lacking(&needs);
-        Wants { needs: Arc::new(needs), lacks, version: catalogue.version }
+        Wants::of(Arc::new(Needs::of(body, &**catalogue)), &catalogue)
     }
 
     /// What backends have, anew.
     pub fn knows(&self, backends: Vec<(BackendId, Arc<NodeInfo>)>) {
-        let before = self.catalogue.load_full();
-        let has_changed = backends.iter().any(|(id, info)| {
-            let known = before.backends.iter().find(|(known, _)| known == id);
-            known.is_some_and(|(_, known)| !Arc::ptr_eq(known, info))
-        });
-        let catalogue = Arc::new(Catalogue { backends, version: before.version + 1 });
+        let version = self.catalogue.load().version + 1;
+        let catalogue = Arc::new(Catalogue { backends, version });
         self.catalogue.store(Arc::clone(&catalogue));
         let shapes: Vec<(ShapeId, Arc<Needs>)> = {
             let mut index = self.index();
             index.knowledge.version = catalogue.version;
             index.knowledge.known = catalogue.backends.iter().map(|(id, _)| *id).collect();
-            // What was valid may not be any more.
-            index.fleet_changes += u64::from(has_changed);
             let shapes = index.knowledge.shapes.iter();
             shapes.map(|(shape, it)| (*shape, Arc::clone(&it.needs))).collect()
         };
         // Lists are long: nobody waits for this.
-        let found: Vec<_> = shapes
+        let found: HashMap<ShapeId, Wants> = shapes
             .into_iter()
-            .map(|(shape, needs)| (shape, catalogue.lacking(&needs), needs))
+            .map(|(shape, needs)| (shape, Wants::of(needs, &catalogue)))
             .collect();
         let at = self.at(now());
         let mut index = self.index();
-        for (shape, lacks, needs) in found {
-            let shaped = index.knowledge.shapes.get_mut(&shape);
-            if let Some(shaped) = shaped.filter(|it| Arc::ptr_eq(&it.needs, &needs)) {
-                shaped.lacks = lacks;
-            }
-        }
-        index.tell_all(at);
+        index.known_anew(found, at);
+        index.doubts_all(at);
         drop(index);
         self.wake();
     }
@@ -232,21 +152,24 @@ impl Waiting {
         if !self.has_waiting(prompt) {
             return Vec::new();
         }
+        let (needs, standings) = {
+            let index = self.index();
+            let Some(entry) = index.prompts.get(prompt) else { return Vec::new() };
+            let standing = |id: &BackendId| Some((*id, index.queue.standing(entry.key, *id)?));
+            let standings: Vec<_> = index.fleet.keys().filter_map(standing).collect();
+            (Arc::clone(&entry.needs), standings)
+        };
         let catalogue = self.catalogue.load();
-        let index = self.index();
-        let Some(entry) = index.prompts.get(prompt) else { return Vec::new() };
-        let place = |backend: BackendId| {
-            let standing = index.queue.standing(entry.key, backend)?;
+        let place = |(backend, standing)| {
             let (is, load) = match standing {
                 Standing::Warm => ("warm", None),
                 Standing::Cold(load) => ("cold", Some(load)),
                 Standing::Lacks => ("lacks", None),
             };
-            let lacks = catalogue.get(backend).and_then(|info| entry.needs.lacking(info));
-            let lacks = lacks.map(str::to_owned);
-            Some(Place { backend, is, load, lacks })
+            let lacks = catalogue.get(backend).and_then(|info| needs.lacking(info));
+            Place { backend, is, load, lacks: lacks.map(str::to_owned) }
         };
-        let mut places: Vec<Place> = index.fleet.keys().copied().filter_map(place).collect();
+        let mut places: Vec<Place> = standings.into_iter().map(place).collect();
         places.sort_by_key(|it| it.backend.slot());
         places
     }
@@ -274,6 +197,49 @@ impl Index {
         }
         (known.may_run, known.fleet_changes) = (may_run.into(), self.fleet_changes);
         self.tell_all(at);
+        self.doubts_all(at);
+    }
+
+    /// Other backends may be left, or known, than when a prompt was refused.
+    fn doubts_all(&mut self, at: Duration) {
+        let refused: Vec<PromptId> = self.refused.keys().cloned().collect();
+        refused.iter().for_each(|prompt| self.doubts(prompt, at));
+    }
+
+    /// Something was learned of what backends have. What was submitted before that may turn out to
+    /// need models.
+    fn known_anew(&mut self, found: HashMap<ShapeId, Wants>, at: Duration) {
+        let mut reshaped: HashMap<ShapeId, Wants> = HashMap::new();
+        for (shape, wants) in found {
+            let shaped = self.knowledge.shapes.get_mut(&shape);
+            let shaped = shaped.filter(|it| Arc::ptr_eq(&it.needs, &wants.needs));
+            let Some(shaped) = shaped else { continue };
+            shaped.lacks.clone_from(&wants.lacks);
+            let before = shaped.models;
+            if self.models_of(&wants).len() != before {
+                reshaped.insert(shape, wants);
+            }
+        }
+        self.tell_all(at);
+        if reshaped.is_empty() {
+            return;
+        }
+        let prompts = self.prompts.iter().filter(|(_, it)| self.queue.has_waiting(it.key));
+        let prompts: Vec<(PromptId, PromptKey, ShapeId)> =
+            prompts.filter_map(|(prompt, it)| Some((prompt.clone(), it.key, it.shape?))).collect();
+        for (prompt, key, before) in prompts {
+            let Some(wants) = reshaped.get(&before) else { continue };
+            let shape = self.shape_of(&prompt, wants.clone(), at);
+            self.queue.reshape(key, shape, at);
+            self.forgets_shape(before);
+        }
+    }
+
+    /// Nothing is kept of what nobody needs any more.
+    pub(super) fn forgets_shape(&mut self, shape: ShapeId) {
+        if !self.queue.has_shape(shape) {
+            self.knowledge.shapes.remove(&shape);
+        }
     }
 
     fn tell_all(&mut self, at: Duration) {
@@ -283,14 +249,16 @@ impl Index {
 
     /// The shape of a prompt, for the queue.
     pub(super) fn shape_of(&mut self, prompt: &PromptId, wants: Wants, at: Duration) -> ShapeId {
-        let Wants { needs, lacks, .. } = wants;
-        let models = self.models_of(&needs);
-        let (family, classes, size) = (needs.family(), needs.of_classes(), needs.size);
+        let models = self.models_of(&wants);
+        let count = models.len();
+        let Wants { needs, family, classes, lacks, .. } = wants;
+        let size = needs.size;
         let is_doubted = self.prompts.get(prompt).is_some_and(|it| it.is_doubted);
         if is_doubted {
             let family = family ^ DOUBTED;
             let shape = self.queue.shape(ShapeFacts { models, family, classes, size });
             self.knowledge.shapes.remove(&shape);
+            self.is_of_shape(prompt, shape);
             return shape;
         }
         let shape = self.queue.shape(ShapeFacts { models, family, classes, size });
@@ -299,7 +267,7 @@ impl Index {
         let needs = match known {
             Some(known) => Arc::clone(&known.needs),
             None => {
-                let shaped = Shaped { needs: Arc::clone(&needs), family, lacks };
+                let shaped = Shaped { needs: Arc::clone(&needs), family, lacks, models: count };
                 self.knowledge.shapes.insert(shape, shaped);
                 needs
             }
@@ -309,16 +277,25 @@ impl Index {
         if let Some(entry) = self.prompts.get_mut(prompt) {
             entry.needs = needs;
         }
+        self.is_of_shape(prompt, shape);
         shape
     }
 
-    /// The files that have to be loaded, the largest first. Names that no server lists are nobody's
-    /// models, if servers list them: otherwise anybody could use up all numbers.
-    fn models_of(&mut self, needs: &Needs) -> Vec<ModelKey> {
+    fn is_of_shape(&mut self, prompt: &PromptId, shape: ShapeId) {
+        if let Some(entry) = self.prompts.get_mut(prompt) {
+            entry.shape = Some(shape);
+        }
+    }
+
+    /// The files that have to be loaded, the largest first. A name that no backend lists is no
+    /// model: otherwise anybody could use up all numbers.
+    fn models_of(&mut self, wants: &Wants) -> Vec<ModelKey> {
         let Self { queue, knowledge: Knowledge { models, sizes, .. }, .. } = self;
-        let is_one = |name: &&str| sizes.is_empty() || sizes.contains_key(*name);
-        let mut names: Vec<&str> = needs.models.iter().map(AsRef::as_ref).filter(is_one).collect();
-        if !sizes.is_empty() {
+        let is_one =
+            |name: &&str| sizes.contains_key(*name) || wants.listed.iter().any(|it| **it == **name);
+        let names = wants.needs.models.iter().map(AsRef::as_ref);
+        let mut names: Vec<&str> = names.filter(is_one).collect();
+        if names.iter().all(|name| sizes.contains_key(*name)) {
             names.sort_by_key(|name| Reverse(sizes.get(*name)));
         }
         let mut keys = Vec::with_capacity(names.len());
@@ -345,7 +322,7 @@ impl Index {
             return wants;
         }
         // Something was learned since it was read.
-        Wants { lacks: catalogue.lacking(&wants.needs), version: catalogue.version, ..wants }
+        Wants::of(wants.needs, catalogue)
     }
 
     fn tell_lacks(&mut self, shape: ShapeId, at: Duration) {
@@ -370,7 +347,7 @@ impl Index {
         else {
             return;
         };
-        let (key, needs) = (entry.key, Arc::clone(&entry.needs));
+        let (key, needs, before) = (entry.key, Arc::clone(&entry.needs), entry.shape);
         let mut may_run = self.knowledge.may_run.iter();
         let lacks_or_refuses =
             |id: &BackendId| refused.by.contains(id) || self.is_lacking(key, *id);
@@ -381,7 +358,9 @@ impl Index {
         if let Some(entry) = self.prompts.get_mut(prompt) {
             entry.is_doubted = true;
         }
-        let shape = self.shape_of(prompt, Wants { needs, ..Wants::default() }, at);
+        // What it needs is known, and not who has it.
+        let shape = self.shape_of(prompt, Wants::of(needs, &Catalogue::default()), at);
         self.queue.reshape(key, shape, at);
+        before.into_iter().for_each(|before| self.forgets_shape(before));
     }
 }

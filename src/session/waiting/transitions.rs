@@ -125,7 +125,7 @@ impl Waiting {
         if index.queue.has_waiting(key) {
             index.queue.excludes(key, &tried, at);
         } else if !index.queue.returned(key, &tried, at) {
-            let wants = Wants::again(needs, &self.catalogue.load());
+            let wants = Wants::of(needs, &self.catalogue.load());
             index.queue_up(prompt, (key, wants), at);
             index.queue.excludes(key, &tried, at);
         }
@@ -250,6 +250,7 @@ impl Index {
             is_too_much: None,
             since,
             needs: Arc::clone(&wants.needs),
+            shape: None,
             is_doubted: false,
         };
         self.prompts.insert(prompt.clone(), entry);
@@ -296,6 +297,7 @@ impl Index {
         self.is_not_shown(prompt);
         let Some(entry) = self.prompts.remove(prompt) else { return false };
         self.ids.remove(&entry.key);
+        entry.shape.into_iter().for_each(|shape| self.forgets_shape(shape));
         self.refused.remove(prompt);
         self.clients.give_back(&entry.client);
         self.sharers.give_back(&entry.payer);
