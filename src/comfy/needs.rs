@@ -5,11 +5,16 @@
 //! lists of `/object_info` ([`Lists`]). Nothing is refused because of what is read here: it says
 //! only which server is asked first.
 
+mod size;
+
 use std::borrow::Cow;
 use std::collections::BTreeSet;
 use std::hash::{DefaultHasher, Hash, Hasher as _};
 use std::ops::Range;
+use std::sync::Arc;
 
+pub use self::size::Measure;
+use self::size::{Sizes, Work};
 use super::graph::cursor::{Cursor, said};
 use super::object_info::{Has, NodeInfo};
 
@@ -28,11 +33,15 @@ const MODELS_MAX: usize = 64;
 /// So often is it looked whether a value is in a list.
 const LOOKUPS_MAX: usize = 1_024;
 
-/// The most bytes of all names. Of a graph that has more nothing is known.
+/// The most bytes that what is kept takes, which no limit counts: as many, but no more than the
+/// least and twice those of the body. Of a graph that needs more nothing is known.
 const BYTES_MAX: usize = 64 << 10;
+const BYTES_LEAST: usize = 6 << 10;
 
-/// No graph is more work: what is learned from one is used for others.
-const SIZE_MAX: u64 = 10_000_000_000_000;
+/// What a class, a choice and a model take beside their names.
+const CLASS_BYTES: usize = 64;
+const CHOICE_BYTES: usize = 128;
+const MODEL_BYTES: usize = 48;
 
 /// Values are looked for in objects and lists within an input as deep as this.
 const DEPTH_MAX: usize = 4;
@@ -40,18 +49,19 @@ const DEPTH_MAX: usize = 4;
 /// What a graph needs.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub struct Needs {
-    pub classes: BTreeSet<Box<str>>,
+    pub classes: BTreeSet<Arc<str>>,
     pub choices: BTreeSet<Choice>,
     /// The files of models, those of the largest kind first.
     pub models: Vec<Box<str>>,
     /// Steps × pixels × pictures; 0 if it says nothing of them.
     pub size: u64,
+    pub measure: Measure,
 }
 
 /// A value that must be in a server's list for this input.
 #[derive(Clone, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
 pub struct Choice {
-    pub class: Box<str>,
+    pub class: Arc<str>,
     pub input: Box<str>,
     pub value: Box<str>,
 }
@@ -106,7 +116,7 @@ impl Needs {
                     // As in Python, the last of several counts.
                     let mut reader = Reader::new(body, lists);
                     cursor.object(|cursor, _id| reader.node(cursor));
-                    needs = reader.finish();
+                    needs = reader.finish(body.len());
                 } else {
                     cursor.skip();
                 }
@@ -126,22 +136,22 @@ impl Needs {
     }
 
     fn bytes(&self) -> usize {
-        let classes = self.classes.iter().map(|it| it.len());
-        let of = |it: &Choice| it.class.len() + it.input.len() + it.value.len();
-        let models = self.models.iter().map(|it| it.len());
+        let classes = self.classes.iter().map(|it| it.len() + CLASS_BYTES);
+        let of = |it: &Choice| it.input.len() + it.value.len() + CHOICE_BYTES;
+        let models = self.models.iter().map(|it| it.len() + MODEL_BYTES);
         classes.chain(self.choices.iter().map(of)).chain(models).sum()
     }
 
-    /// A hash of all but the size.
+    /// A hash of all but the size itself.
     #[must_use]
     pub fn family(&self) -> u64 {
-        hash_of(&(&self.classes, &self.choices, &self.models))
+        hash_of(&(&self.classes, &self.choices, &self.models, self.measure))
     }
 
-    /// A hash of the classes.
+    /// A hash of the classes, and of what the size is made of.
     #[must_use]
     pub fn of_classes(&self) -> u64 {
-        hash_of(&self.classes)
+        hash_of(&(&self.classes, self.measure))
     }
 }
 
@@ -178,9 +188,7 @@ struct Reader<'a> {
     needs: Needs,
     models: Vec<(Kind, Box<str>)>,
     lookups: usize,
-    /// The steps of all samplers, and the pixels of the largest pictures.
-    steps: u64,
-    pixels: u64,
+    work: Work,
 }
 
 /// What an input of the current node says.
@@ -193,20 +201,10 @@ enum Value<'a> {
     Within(Cow<'a, str>),
 }
 
-/// The numbers of one node that say how large its pictures are.
-#[derive(Default)]
-struct Sizes {
-    width: Option<u64>,
-    height: Option<u64>,
-    batch: Option<u64>,
-    frames: Option<u64>,
-    steps: Option<u64>,
-}
-
 impl<'a> Reader<'a> {
     fn new(json: &'a [u8], lists: &'a dyn Lists) -> Self {
         let (needs, models) = (Needs::default(), Vec::new());
-        Self { json, lists, needs, models, lookups: 0, steps: 0, pixels: 0 }
+        Self { json, lists, needs, models, lookups: 0, work: Work::default() }
     }
 
     fn node(&mut self, cursor: &mut Cursor<'a>) {
@@ -229,14 +227,22 @@ impl<'a> Reader<'a> {
             _ => drop(cursor.skip()),
         });
         let Some(class) = class else { return };
-        self.sized(&sizes);
+        self.work.add(&sizes);
+        let classes = &mut self.needs.classes;
+        let class = match classes.get(&*class) {
+            Some(known) => Arc::clone(known),
+            None => {
+                let class: Arc<str> = class.into();
+                if classes.len() < CLASSES_MAX {
+                    classes.insert(Arc::clone(&class));
+                }
+                class
+            }
+        };
         values.into_iter().for_each(|value| self.value(&class, value));
-        if self.needs.classes.len() < CLASSES_MAX && !self.needs.classes.contains(&*class) {
-            self.needs.classes.insert(class.into());
-        }
     }
 
-    fn value(&mut self, class: &str, value: Value<'_>) {
+    fn value(&mut self, class: &Arc<str>, value: Value<'_>) {
         match value {
             Value::Within(text) => self.model(class, &text),
             Value::Text { input, text } => {
@@ -248,7 +254,8 @@ impl<'a> Reader<'a> {
                 let is_choice = known == Known::Listed || is_model(&text);
                 if known != Known::Upload && is_choice {
                     self.model(class, &text);
-                    let [class, input, value] = [class, &*input, &*text].map(Box::from);
+                    let (class, input, value) =
+                        (Arc::clone(class), (*input).into(), (*text).into());
                     let choices = &mut self.needs.choices;
                     if choices.len() < CHOICES_MAX {
                         choices.insert(Choice { class, input, value });
@@ -265,27 +272,14 @@ impl<'a> Reader<'a> {
         }
     }
 
-    fn sized(&mut self, it: &Sizes) {
-        self.steps = self.steps.saturating_add(it.steps.unwrap_or(0));
-        if let (Some(width), Some(height)) = (it.width, it.height) {
-            let area = width.saturating_mul(height);
-            let pictures = it.batch.unwrap_or(1).saturating_mul(it.frames.unwrap_or(1));
-            self.pixels = self.pixels.max(area.saturating_mul(pictures));
-        }
-    }
-
-    fn finish(self) -> Needs {
-        let Self { mut needs, mut models, steps, pixels, .. } = self;
+    fn finish(self, body: usize) -> Needs {
+        let Self { mut needs, mut models, work, .. } = self;
         models.sort_by_key(|(kind, _)| *kind);
         needs.models = models.into_iter().map(|(_, model)| model).collect();
-        needs.size = match (steps, pixels) {
-            (0, pixels) => pixels,
-            (steps, 0) => steps,
-            (steps, pixels) => steps.saturating_mul(pixels),
-        };
-        needs.size = needs.size.min(SIZE_MAX);
-        if BYTES_MAX < needs.bytes() {
-            return Needs { size: needs.size, ..Needs::default() };
+        (needs.measure, needs.size) = work.size();
+        if BYTES_MAX.min(BYTES_LEAST + 2 * body) < needs.bytes() {
+            let Needs { size, measure, .. } = needs;
+            return Needs { size, measure, ..Needs::default() };
         }
         needs
     }
@@ -301,22 +295,16 @@ fn input<'a>(
     match cursor.peek() {
         b'"' => {
             let text = short_text(json, cursor.skip());
-            if let Some((input, text)) = short_text(json, name).zip(text) {
+            if let Some((input, text)) = short_text(json, name).zip(text)
+                && has_room(values, &text)
+            {
                 values.push(Value::Text { input, text });
             }
         }
         b'{' | b'[' => within(json, cursor, values, 1),
         _ => {
-            let number = whole(json, cursor.skip());
-            let place = match &*said(json, name) {
-                b"steps" => &mut sizes.steps,
-                b"width" => &mut sizes.width,
-                b"height" => &mut sizes.height,
-                b"batch_size" => &mut sizes.batch,
-                b"length" | b"frames" => &mut sizes.frames,
-                _ => return,
-            };
-            *place = number;
+            let number = cursor.skip();
+            sizes.say(&said(json, name), json.get(number).unwrap_or_default());
         }
     }
 }
@@ -326,7 +314,7 @@ fn within<'a>(json: &'a [u8], cursor: &mut Cursor<'a>, values: &mut Vec<Value<'a
     let mut each = |cursor: &mut Cursor<'a>| match cursor.peek() {
         b'"' => {
             let text = short_text(json, cursor.skip()).filter(|text| is_model(text));
-            values.extend(text.map(Value::Within));
+            values.extend(text.filter(|text| has_room(values, text)).map(Value::Within));
         }
         b'{' | b'[' if depth < DEPTH_MAX => within(json, cursor, values, depth + 1),
         _ => drop(cursor.skip()),
@@ -336,6 +324,12 @@ fn within<'a>(json: &'a [u8], cursor: &mut Cursor<'a>, values: &mut Vec<Value<'a
     } else {
         cursor.list(|cursor, _index| each(cursor));
     }
+}
+
+/// More of one node are not looked at: a node can be as large as a body.
+fn has_room(values: &[Value<'_>], text: &str) -> bool {
+    let for_models = if is_model(text) { CHOICES_MAX + MODELS_MAX } else { 0 };
+    values.len() < LOOKUPS_MAX + for_models
 }
 
 fn is_model(text: &str) -> bool {
@@ -358,14 +352,6 @@ fn text_of(json: &[u8], literal: Range<usize>) -> Option<Cow<'_, str>> {
         Cow::Borrowed(said) => std::str::from_utf8(said).ok().map(Cow::Borrowed),
         Cow::Owned(said) => String::from_utf8(said).ok().map(Cow::Owned),
     }
-}
-
-/// A number that is greater than nothing, without what follows its point.
-fn whole(json: &[u8], at: Range<usize>) -> Option<u64> {
-    let text = std::str::from_utf8(json.get(at)?).ok()?;
-    let number = text.parse::<f64>().ok().filter(|number| (1.0..1e15).contains(number))?;
-    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "it is in range")]
-    Some(number as u64)
 }
 
 #[cfg(test)]

@@ -6,6 +6,7 @@ use bytes::Bytes;
 use proptest::prelude::{Just, Strategy, any, prop_assert, prop_assert_eq, prop_oneof, proptest};
 use serde_json::{Value as Json, json};
 
+use super::size::SIZE_MAX;
 use super::*;
 
 fn info(text: &str) -> NodeInfo {
@@ -135,6 +136,13 @@ fn what_is_kept_of_a_graph_is_bounded() {
         .map(|it| (it.to_string(), node(&format!("{it}{}", "x".repeat(200)), &json!({}))))
         .collect();
     assert_eq!(of(&Json::Object(many), &NoLists), Needs::default());
+    // Each choice would have a class of its own to keep.
+    let wide: serde_json::Map<String, Json> =
+        (0..256).map(|it| (format!("a{it}"), json!("b.pt"))).collect();
+    let body =
+        json!({ "prompt": { "1": node(&"c".repeat(240), &Json::Object(wide)) } }).to_string();
+    let wide = Needs::of(body.as_bytes(), &NoLists);
+    assert!(wide.bytes() <= BYTES_LEAST + 2 * body.len(), "{}", wide.bytes());
     let huge = json!({ "width": 9e14, "height": 9e14, "batch_size": 9e14, "steps": 9e14 });
     assert_eq!(of(&json!({ "1": node("L", &huge) }), &NoLists).size, SIZE_MAX);
 }
@@ -156,6 +164,24 @@ fn lists_are_looked_through_so_many_times_at_most() {
     let counted = Counted(std::cell::Cell::default());
     let _needs = of(&Json::Object(many), &counted);
     assert_eq!(counted.0.get(), LOOKUPS_MAX);
+}
+
+#[test]
+fn of_a_wide_node_not_all_is_kept_until_its_class_is_known() {
+    let (mut values, mut sizes) = (Vec::new(), Sizes::default());
+    let json = format!("{{{}\"z\":\"m.pt\"}}", "\"a\":\"b\",".repeat(99_999));
+    let mut cursor = Cursor::new(json.as_bytes());
+    cursor.object(|cursor, name| input(json.as_bytes(), cursor, name, &mut values, &mut sizes));
+    assert_eq!(values.len(), LOOKUPS_MAX + 1, "and the model at its end");
+}
+
+#[test]
+fn sizes_of_other_measures_are_of_other_families() {
+    let graph = |inputs: &Json| of(&json!({ "1": node("L", inputs) }), &NoLists);
+    let steps = graph(&json!({ "steps": 20 }));
+    let both = graph(&json!({ "steps": 20, "width": 64, "height": 64 }));
+    assert_eq!((steps.measure, both.measure), (Measure::Steps, Measure::Both));
+    assert!(steps.family() != both.family() && steps.of_classes() != both.of_classes());
 }
 
 /// The same, read from the whole value.
@@ -201,7 +227,7 @@ proptest! {
             .map(|(id, (class, inputs))| (id, node(class, &json!(inputs))))
             .collect();
         let needs = of(&json!(body), &NoLists);
-        let classes: BTreeSet<Box<str>> =
+        let classes: BTreeSet<Arc<str>> =
             graph.values().map(|(class, _)| class.as_str().into()).collect();
         prop_assert_eq!(&needs.classes, &classes);
         let (models, steps) = naive(&graph);
