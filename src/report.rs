@@ -183,8 +183,8 @@ pub(crate) struct PromptReport {
 #[derive(Debug, Serialize)]
 pub(crate) struct PlaceReport {
     pub backend: String,
-    /// warm: its models are loaded there; cold: they have to be loaded; lacks: something is missing
-    /// there.
+    /// able: it is not known to need models; warm: its models are loaded there; cold: they have to
+    /// be loaded; lacks: something is missing there.
     pub is: &'static str,
     /// How long the models are expected to load.
     #[serde(skip_serializing_if = "Option::is_none")]

@@ -31,7 +31,8 @@ to the GPU. All rules get the same arrivals; every figure is the mean of four se
 - *spread*: on how many backends one client's prompts may be at the same time. With 1 a client stays
   at one backend until all its prompts have ended.
 - The weights of the backends in the rows of 0.1 and of the least queue are their true speeds. The
-  queue is told no speeds; it learns them.
+  queue is told no speeds; it learns them. It is told how long each load was, which the gateway
+  guesses from the first step of a run.
 
 Times are in seconds from submission to picture. *Single* are prompts that were submitted alone,
 videos excepted. The time of a batch is that of its last picture. *Cold* are starts of a hundred for

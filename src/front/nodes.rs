@@ -43,6 +43,7 @@ use crate::comfy::lists::texts::{list_of, lists_of};
 use crate::comfy::object_info::{Entry as NodeEntry, NodeInfo, Union};
 use crate::fleet::api::ANSWER_MAX;
 use crate::fleet::backend::Backend;
+use crate::net::now;
 use crate::records::files::Entry;
 use crate::routing::files::Maker;
 use crate::routing::ids::{BackendId, Folder};
@@ -86,6 +87,7 @@ async fn every_node(
     // The answers may not contain what is written in the meantime.
     let writes: HashMap<BackendId, u64> =
         front.shared.fleet.iter().map(|it| (it.id, writes_on(&it))).collect();
+    let began = now();
     let is_here = CancellationToken::new();
     let own = async {
         let own = own(&front.shared, &place, parts).await;
@@ -98,7 +100,7 @@ async fn every_node(
     let first = target.backend.id;
     let writes = writes.get(&first).copied().unwrap_or(0);
     let read = (own.parts.status == StatusCode::OK)
-        .then(|| front.nodes.read(first, own.body.clone(), writes))
+        .then(|| front.nodes.read(first, own.body.clone(), (began, writes)))
         .flatten();
     let Some(read) = read else { return Ok(as_it_is(asked, own)) };
     let others: Vec<_> = others.into_iter().filter(|(backend, _)| backend.id != first).collect();

@@ -1,5 +1,6 @@
 //! What the queue is told of backends, shapes and models.
 
+use std::collections::HashSet;
 use std::time::Duration;
 
 use crate::routing::ids::BackendId;
@@ -45,6 +46,7 @@ impl Queue {
         let depending = self.depending_on(slot);
         if let Some(mut gone) = self.fleet.remove(slot) {
             self.models.forget(&mut gone.memory, slot);
+            self.beginnings.forget_if(|it| it.slot == slot);
         }
         self.shapes.forget_slot(slot);
         for prompt in self.clients.prompts.values_mut() {
@@ -125,24 +127,32 @@ impl Queue {
         self.relist(client, at);
     }
 
-    /// A backend is known to lack something that prompts of this shape need, or not any more.
-    pub fn lacks(&mut self, shape: ShapeId, backend: BackendId, lacks: Lacks, now: Duration) {
+    /// Backends are known to lack something that prompts of these shapes need, or not any more.
+    pub fn lacks(
+        &mut self,
+        known: impl IntoIterator<Item = (ShapeId, BackendId, Lacks)>,
+        now: Duration,
+    ) {
         let at = self.advance(now);
-        let Some(slot) = self.fleet.slot(backend) else { return };
-        // The shared shape is of everybody.
-        if shape.0 == 0 {
+        let mut changed = HashSet::new();
+        for (shape, backend, lacks) in known {
+            // The shared shape is of everybody.
+            let slot = self.fleet.slot(backend).filter(|_| shape.0 != 0);
+            let Some(slot) = slot else { continue };
+            if self.shapes.get(shape).lacks(slot) != (lacks == Lacks::Something) {
+                self.shapes.set_lacks(shape, slot, lacks);
+                changed.insert(shape);
+            }
+        }
+        changed.retain(|shape| self.has_shape(*shape));
+        if changed.is_empty() {
             return;
         }
-        if self.shapes.get(shape).lacks(slot) != (lacks == Lacks::Something) {
-            self.shapes.set_lacks(shape, slot, lacks);
-            if !self.has_shape(shape) {
-                return;
-            }
-            let of_it = self.clients.prompts.values().filter(|it| it.shape == shape);
-            let mut clients: Vec<_> = of_it.map(|it| it.client).collect();
-            clients.sort_unstable();
-            clients.dedup();
-            clients.into_iter().for_each(|client| self.relist(client, at));
-        }
+        // All prompts are looked through once, however many shapes there are.
+        let of_them = self.clients.prompts.values().filter(|it| changed.contains(&it.shape));
+        let mut clients: Vec<_> = of_them.map(|it| it.client).collect();
+        clients.sort_unstable();
+        clients.dedup();
+        clients.into_iter().for_each(|client| self.relist(client, at));
     }
 }

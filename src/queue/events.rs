@@ -9,6 +9,7 @@ use crate::routing::ids::BackendId;
 use super::clients::{At, Client, NOWHERE, Prompt, Round};
 use super::fleet::There;
 use super::ids::{ClientKey, Number, PromptKey, ShapeId, SharerKey};
+use super::known::Loading;
 use super::{Aside, Queue, Refused, Spent, Submission};
 
 impl Queue {
@@ -237,9 +238,9 @@ impl Queue {
         let seconds = place.begun.map_or(0.0, |begun| at - begun);
         let speed = self.fleet.get(place.slot).map_or(1.0, |backend| backend.speed.get());
         self.shares.charge(it.sharer, seconds * speed);
-        let load = place.begun.and_then(|_| self.loading(it.shape, &place, spent));
-        if let Some(load) = load {
-            self.learn(it.shape, &place, seconds, load);
+        let loading = place.begun.and_then(|_| self.loading(it.shape, &place, spent));
+        if let Some(loading) = loading {
+            self.learn(it.shape, &place, seconds, loading);
         }
         let shape = self.shapes.get_mut(it.shape);
         shape.prompts = shape.prompts.saturating_sub(1);
@@ -250,11 +251,17 @@ impl Queue {
         true
     }
 
-    fn learn(&mut self, shape: ShapeId, place: &At, seconds: f64, load: f64) {
+    fn learn(&mut self, shape: ShapeId, place: &At, seconds: f64, loading: Loading) {
         let Some(backend) = self.fleet.get(place.slot) else { return };
         let mut speed = backend.speed;
-        let load = load.clamp(0.0, seconds);
-        self.models.loaded(&place.cold, place.slot, load);
+        let load = match loading {
+            Loading::Seen(load) => {
+                let load = load.clamp(0.0, seconds);
+                self.models.loaded(&place.cold, place.slot, load);
+                load
+            }
+            Loading::Guessed(load) => load.clamp(0.0, seconds),
+        };
         self.runs.learn(self.shapes.get(shape).alike(), seconds - load, &mut speed);
         self.fleet.learned(place.slot, speed);
     }

@@ -62,9 +62,8 @@ impl There {
     fn left(&self, now: f64) -> f64 {
         let Some(begun) = self.begun else { return self.expected };
         let rest = self.due.unwrap_or(begun + self.expected) - now;
-        // What has taken much longer than expected may take as long again: nobody waits for it.
-        let overdue = if self.expected < -rest { -rest } else { 0.0 };
-        if 0.0 < rest { rest } else { (OVERDUE * self.expected).max(overdue) }
+        // What is overdue may take as long again as it is overdue: nobody waits long for it.
+        if 0.0 < rest { rest } else { (OVERDUE * self.expected).max(-rest) }
     }
 
     /// True if it runs, and should not have ended before now.
@@ -189,11 +188,10 @@ impl Fleet {
     /// The speed of a backend was learned: the sum follows.
     pub(super) fn learned(&mut self, slot: u16, speed: Speed) {
         let Some(backend) = self.get_mut(slot) else { return };
-        let more = speed.get() - backend.speed.get();
         backend.speed = speed;
-        if self.is_up(slot) {
-            self.speed = (self.speed + more).max(0.0);
-        }
+        let up = self.slots.iter_mut().flatten().filter(|it| it.serving == Serving::Up);
+        Speed::anchor(up.map(|it| &mut it.speed));
+        self.count();
     }
 
     fn count(&mut self) {

@@ -37,6 +37,11 @@ impl ModelKey {
 #[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
 pub struct ShapeId(pub(super) u16);
 
+impl ShapeId {
+    /// The one that those share for whom there is no room.
+    pub const SHARED: Self = Self(0);
+}
+
 /// How urgent a prompt is said to be. Waiting raises it (`Settings::ageing`).
 #[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
 pub enum Class {

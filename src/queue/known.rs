@@ -11,7 +11,9 @@ use crate::routing::ids::BackendId;
 /// What a backend is to a prompt, as far as is known.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Standing {
-    /// Nothing has to be loaded there.
+    /// It loads no models that are known.
+    Able,
+    /// Its models are loaded there.
     Warm,
     /// Its models have to be loaded there, which is expected to take so long.
     Cold(Duration),
@@ -20,6 +22,14 @@ pub enum Standing {
 }
 
 impl Queue {
+    /// True if this backend is known to lack something of the prompt.
+    #[must_use]
+    pub fn is_known_to_lack(&self, prompt: PromptKey, backend: BackendId) -> bool {
+        let slot = self.fleet.slot(backend);
+        let it = self.clients.prompts.get(&prompt).zip(slot);
+        it.is_some_and(|(it, slot)| self.shapes.get(it.shape).lacks(slot))
+    }
+
     /// What this backend is to a prompt; `None` if one of them is not here.
     #[must_use]
     pub fn standing(&self, prompt: PromptKey, backend: BackendId) -> Option<Standing> {
@@ -28,6 +38,7 @@ impl Queue {
             return Some(Standing::Lacks);
         }
         Some(match self.is_warm(shape, slot) {
+            true if self.shapes.get(shape).facts.models.is_empty() => Standing::Able,
             true => Standing::Warm,
             false => Standing::Cold(Duration::from_secs_f64(self.cold(shape, slot))),
         })
@@ -46,27 +57,38 @@ impl Queue {
     /// How much of a run was loading, if that is known. By its first step: so much later than in
     /// runs of its kind that had nothing to load there. Nothing is known of a run without a step:
     /// all of it was cached, or events were missed.
-    pub(super) fn loading(&mut self, shape: ShapeId, place: &At, spent: Spent) -> Option<f64> {
+    pub(super) fn loading(&mut self, shape: ShapeId, place: &At, spent: Spent) -> Option<Loading> {
         let first_step = match spent {
             Spent::Broke | Spent::Seen { first_step: None } => return None,
-            Spent::Ran { load } => return Some(load.as_secs_f64()),
+            Spent::Ran { load } => return Some(Loading::Seen(load.as_secs_f64())),
             Spent::Seen { first_step: Some(first_step) } => first_step.as_secs_f64().max(LEAST),
         };
         let ShapeFacts { family, size, .. } = self.shapes.get(shape).facts;
         let key = Beginning { family, size, slot: place.slot };
         let usual = self.beginnings.seconds(key);
         if place.cold.is_empty() {
-            // It was thought to be warm: one that begins much later than others was not.
-            if usual.is_none_or(|usual| first_step <= ODD * usual) {
-                self.beginnings.learn_seconds(key, first_step);
-            }
-            return Some(0.0);
+            // It was thought to be warm: one that begins much later than others may not have been.
+            let at_most = usual.map_or(first_step, |usual| ODD * usual);
+            self.beginnings.learn_seconds(key, first_step.min(at_most));
+            return Some(Loading::Seen(0.0));
         }
+        let Some(usual) = usual else {
+            // Before a warm one was seen it is not known what of it was loading.
+            let loads = place.cold.iter().map(|model| self.models.load(*model, place.slot));
+            return Some(Loading::Guessed(loads.sum::<f64>().min(first_step)));
+        };
         // One that begins as soon as a warm one says nothing about loads.
-        let usual = usual.unwrap_or(0.0);
         let has_loaded = ALIKE * usual < first_step;
-        Some(if has_loaded { first_step - usual } else { 0.0 })
+        Some(Loading::Seen(if has_loaded { first_step - usual } else { 0.0 }))
     }
+}
+
+/// How many seconds of a run were loading.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(super) enum Loading {
+    Seen(f64),
+    /// Nothing is learned about loads.
+    Guessed(f64),
 }
 
 /// What runs begin alike: graphs of one kind and size, on one backend.
@@ -74,7 +96,7 @@ impl Queue {
 pub(super) struct Beginning {
     family: u64,
     size: u64,
-    slot: u16,
+    pub(super) slot: u16,
 }
 
 /// No run begins sooner, in seconds.
@@ -89,6 +111,7 @@ mod tests {
     use super::super::Submission;
     use super::super::fleet::BackendFacts;
     use super::super::ids::{Class, ClientKey, MemberKey, ModelKey, SharerKey};
+    use super::super::learned::Alike;
     use super::super::schedule::Why;
     use super::super::settings::Settings;
     use super::super::shapes::Lacks;
@@ -154,13 +177,22 @@ mod tests {
         assert_eq!(run(&mut queue, 100, 2, 10).0, Why::Warm);
         queue.emptied(at);
         let third = submit(&mut queue, 3, facts(0));
-        assert_eq!(queue.standing(third, at), Some(Standing::Cold(secs(7))), "as it was seen");
+        let by_size = Some(Standing::Cold(secs(10)));
+        assert_eq!(queue.standing(third, at), by_size, "what of the first was loading?");
         assert_eq!(run(&mut queue, 200, 7, 15).0, Why::Cold);
         queue.emptied(at);
         let fourth = submit(&mut queue, 4, facts(0));
         let Some(Standing::Cold(load)) = queue.standing(fourth, at) else { panic!("it is cold") };
-        // Two of the seven were not loading.
-        assert!(secs(5) <= load && load < secs(7), "{load:?}");
+        let seconds = load.as_secs_f64();
+        assert!((4.999..5.001).contains(&seconds), "two of the seven were not loading: {load:?}");
+        // Whatever was seen, it is within bounds of what its size says.
+        for (prompt, first_step) in [(5, 2_000), (6, 5_000)] {
+            run(&mut queue, prompt * 10_000, first_step, first_step + 8);
+            queue.emptied(at);
+            submit(&mut queue, prompt, facts(0));
+        }
+        let last = submit(&mut queue, 9, facts(0));
+        assert_eq!(queue.standing(last, at), Some(Standing::Cold(secs(80))));
     }
 
     #[test]
@@ -184,7 +216,7 @@ mod tests {
         let (mut queue, at) = queue();
         let prompt = submit(&mut queue, 1, facts(0));
         let shape = queue.shape(facts(0));
-        queue.lacks(shape, at, Lacks::Something, secs(0));
+        queue.lacks([(shape, at, Lacks::Something)], secs(0));
         assert_eq!(queue.standing(prompt, at), Some(Standing::Lacks));
         assert!(queue.schedule(secs(0)).hand_over.is_empty());
         let other = queue.shape(ShapeFacts { family: 99, ..facts(0) });
@@ -205,7 +237,7 @@ mod tests {
         run(&mut queue, 200, 4, 10);
         queue.emptied(at);
         let last = submit(&mut queue, 4, facts(0));
-        assert_eq!(queue.standing(last, at), Some(Standing::Cold(secs(7))), "not a millisecond");
+        assert_eq!(queue.standing(last, at), Some(Standing::Cold(secs(10))), "not a millisecond");
     }
 
     #[test]
@@ -215,27 +247,52 @@ mod tests {
             submit(&mut queue, prompt, ShapeFacts { size: 1, ..facts(0) });
             run(&mut queue, prompt * 100, 1, 10);
         }
-        // The first runs, and the second waits for its end.
-        submit(&mut queue, 8, ShapeFacts { size: u64::MAX, ..facts(0) });
-        let turn = queue.schedule(secs(900));
-        assert_eq!(turn.hand_over.len(), 1);
-        queue.began(turn.hand_over[0].prompt, secs(900));
-        submit(&mut queue, 9, facts(0));
-        let turn = queue.schedule(secs(901));
-        let day = secs(24 * 3_600);
-        assert!(turn.look_again.is_none_or(|again| again < secs(901) + day + day), "{turn:?}");
+        let expected = |size| queue.runs.expected(Alike { family: 0, classes: 1, size });
+        assert!((9.0..=10.0).contains(&expected(1)), "{}", expected(1));
+        assert!(expected(u64::MAX) < 161.0, "{}", expected(u64::MAX));
+    }
+
+    #[test]
+    fn speeds_do_not_sink_however_many_runs_are_cached() {
+        let mut queue = Queue::new(Settings { depth: 1, spread: 0, ..Settings::default() });
+        for nth in 0..8 {
+            let id = BackendId::nth(nth);
+            queue.joined(BackendFacts { id, speed: 1.0, depth: None, model_bytes: None }, secs(0));
+        }
+        for round in 0..1_000 {
+            for nth in 0..8 {
+                let family = u64::from(u32::try_from(round * 8 + nth).unwrap() % 20);
+                let facts = ShapeFacts { family, classes: 1, ..ShapeFacts::default() };
+                submit(&mut queue, round * 8 + nth, facts);
+            }
+            let turn = queue.schedule(secs(round * 100));
+            assert_eq!(turn.hand_over.len(), 8);
+            for it in turn.hand_over {
+                queue.began(it.prompt, secs(round * 100));
+                // One of twenty, of any family and anywhere.
+                let is_cached = it.prompt.0.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 32 < 214_748_364;
+                let took = if is_cached { Duration::from_millis(10) } else { secs(20) };
+                let spent = Spent::Seen { first_step: Some(Duration::from_millis(5)) };
+                queue.ended(it.prompt, spent, secs(round * 100) + took);
+            }
+        }
+        let speeds: Vec<f64> = queue.fleet.all().map(|it| it.speed.get()).collect();
+        assert!(speeds.iter().all(|speed| (0.75..1.35).contains(speed)), "{speeds:?}");
     }
 
     #[test]
     fn what_is_cached_teaches_nothing() {
         let (mut queue, at) = queue();
-        submit(&mut queue, 1, facts(0));
-        run(&mut queue, 0, 7, 15);
-        let second = submit(&mut queue, 2, facts(0));
-        let turn = queue.schedule(secs(100));
-        queue.began(turn.hand_over[0].prompt, secs(100));
+        for prompt in 1..3 {
+            submit(&mut queue, prompt, facts(0));
+            run(&mut queue, prompt * 100, 7, 15);
+        }
+        let third = submit(&mut queue, 3, facts(0));
+        let turn = queue.schedule(secs(300));
+        queue.began(turn.hand_over[0].prompt, secs(300));
         let expected = queue.runs.unknown();
-        assert!(queue.ended(second, Spent::Seen { first_step: None }, secs(100)));
+        assert!((expected - 20.0).abs() > 1.0, "it has learned of the others");
+        assert!(queue.ended(third, Spent::Seen { first_step: None }, secs(301)));
         assert!((queue.runs.unknown() - expected).abs() < 1e-9 && queue.there(at) == 0);
     }
 }

@@ -1,9 +1,14 @@
 //! What is learned by watching: run times of prompts, speeds of backends, seconds of loads.
 //!
-//! Twice off is good enough: a guess orders those who wait and is never charged to anybody.
+//! Twice off is good enough: what a prompt is expected to take orders those who wait and is never
+//! charged to anybody. What is charged are the seconds that it took, each worth as much as its
+//! backend is fast; so speeds are measured against each other, and those of all together stay what
+//! the weights say.
 
 use std::collections::HashMap;
 use std::hash::Hash;
+
+use smallvec::SmallVec;
 
 use super::settings::{EXPECTED_LEAST, EXPECTED_MOST, RUN_UNKNOWN};
 
@@ -102,6 +107,9 @@ enum RunKey {
     /// Of seconds for each unit of size; of what says no size, of seconds.
     Family(u64, Sized),
     Classes(u64, Sized),
+    /// Of seconds, whatever the sizes.
+    OfFamily(u64),
+    OfClasses(u64),
     All,
 }
 
@@ -110,7 +118,7 @@ enum RunKey {
 pub(super) struct RunTimes(Means<RunKey>);
 
 impl RunTimes {
-    const MAX: usize = 4_096;
+    const MAX: usize = 8_192;
 
     pub(super) fn new() -> Self {
         Self(Means::new(Self::MAX))
@@ -118,11 +126,18 @@ impl RunTimes {
 
     /// The logarithm of what is expected, by the first key that was seen twice.
     fn log(&self, it: Alike) -> Option<f64> {
-        let (size, sized) = (log_size(it), Sized::of(it));
+        let sized = Sized::of(it);
+        let by_size = |each: RunKey, all: RunKey| {
+            let (each, all) = (self.0.get(each, 2)?, self.0.get(all, 2)?);
+            // A size is what a client says: no run is expected to take that much more or less.
+            Some((log_size(it) + each).clamp(all - SIZES_CHANGE, all + SIZES_CHANGE))
+        };
+        let family = RunKey::Family(it.family, sized);
+        let classes = RunKey::Classes(it.classes, sized);
         self.0
             .get(RunKey::Exact(it), 2)
-            .or_else(|| Some(size + self.0.get(RunKey::Family(it.family, sized), 2)?))
-            .or_else(|| Some(size + self.0.get(RunKey::Classes(it.classes, sized), 2)?))
+            .or_else(|| by_size(family, RunKey::OfFamily(it.family)))
+            .or_else(|| by_size(classes, RunKey::OfClasses(it.classes)))
             .or_else(|| self.0.get(RunKey::All, 2))
     }
 
@@ -140,18 +155,32 @@ impl RunTimes {
         if !seconds.is_finite() || seconds <= 0.0 {
             return;
         }
-        let took = seconds.ln();
+        let mut took = seconds.ln();
         if let Some(expected) = self.0.get(RunKey::Exact(it), 2) {
-            speed.observed(expected - took);
+            // One that was so much faster or slower than others was cached, or waited for
+            // something. What it counts is the same for the speed and for the mean: they would
+            // drift apart else, and all speeds would sink.
+            let faster = (expected - took - speed.log).clamp(-FASTER_MAX, FASTER_MAX);
+            took = expected - faster - speed.log;
+            speed.observed(faster);
         }
         let (log, size) = (took + speed.log, log_size(it));
         self.0.learn(RunKey::Exact(it), log);
         let sized = Sized::of(it);
         self.0.learn(RunKey::Family(it.family, sized), log - size);
         self.0.learn(RunKey::Classes(it.classes, sized), log - size);
+        self.0.learn(RunKey::OfFamily(it.family), log);
+        self.0.learn(RunKey::OfClasses(it.classes), log);
         self.0.learn(RunKey::All, log);
     }
 }
+
+/// How much faster or slower than usual one run counts at most, as a logarithm: ten times.
+const FASTER_MAX: f64 = std::f64::consts::LN_10;
+
+/// How much more or less than others of its kind something is expected to take because of its size,
+/// as a logarithm: sixteen times.
+const SIZES_CHANGE: f64 = 4.0 * std::f64::consts::LN_2;
 
 /// What is expected is within these bounds, whatever was learned: sizes are what clients say.
 fn sane(log: f64) -> f64 {
@@ -166,27 +195,47 @@ fn log_size(it: Alike) -> f64 {
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Speed {
     log: f64,
+    /// What was assumed before it was seen.
+    assumed: f64,
 }
 
 impl Speed {
     /// What one observation counts.
     const NEW: f64 = 0.05;
 
-    /// A run that was so much faster or slower than others was cached, or waited for something.
-    const STEP_MAX: f64 = std::f64::consts::LN_10;
+    /// All together are at most so much faster or slower than was assumed: the root of 2.
+    const ALL_MAX: f64 = std::f64::consts::LN_2 / 2.0;
 
-    /// No backend is so much faster or slower than an ordinary one.
+    /// No backend is so much faster or slower than was assumed.
     const MAX: f64 = 2.0 * std::f64::consts::LN_10;
 
-    fn observed(&mut self, log: f64) {
-        let step = (log - self.log).clamp(-Self::STEP_MAX, Self::STEP_MAX);
-        self.log = (self.log + Self::NEW * step).clamp(-Self::MAX, Self::MAX);
+    /// A run was so much faster than expected.
+    fn observed(&mut self, faster: f64) {
+        self.changes(Self::NEW * faster);
+    }
+
+    fn changes(&mut self, by: f64) {
+        let (least, most) = (self.assumed - Self::MAX, self.assumed + Self::MAX);
+        self.log = (self.log + by).clamp(least, most);
+    }
+
+    /// Speeds are what backends are beside each other, so all together stay about as fast as was
+    /// assumed: they would walk away by chance else.
+    pub(super) fn anchor<'a>(all: impl Iterator<Item = &'a mut Self>) {
+        let mut all: SmallVec<[&mut Self; 16]> = all.collect();
+        let more: f64 = all.iter().map(|it| it.log - it.assumed).sum();
+        let each = more / all.len().max(1) as f64;
+        let too_much = each - each.clamp(-Self::ALL_MAX, Self::ALL_MAX);
+        if too_much != 0.0 {
+            all.iter_mut().for_each(|it| it.changes(-too_much));
+        }
     }
 
     /// What is assumed until it was seen.
     pub(super) fn assumed(speed: f64) -> Self {
         let is_one = speed.is_finite() && 0.0 < speed;
-        Self { log: if is_one { speed.ln() } else { 0.0 } }
+        let log = if is_one { speed.ln() } else { 0.0 };
+        Self { log, assumed: log }
     }
 
     pub(super) fn get(self) -> f64 {

@@ -84,6 +84,12 @@ impl Order {
         shapes.filter_map(|(shape, entries)| Some((*shape, *entries.first()?)))
     }
 
+    /// The first of each shape and scope.
+    pub(super) fn all_heads(&self) -> impl Iterator<Item = (ShapeId, Entry)> + '_ {
+        let shapes = self.scopes.values().flatten();
+        shapes.filter_map(|(shape, entries)| Some((*shape, *entries.first()?)))
+    }
+
     pub(super) fn insert(&mut self, head: &Listed, fair: f64) {
         let new = || Heads { fair: Number(fair), all: BTreeSet::new(), by: BTreeMap::new() };
         let mut heads = self.sharers.remove(&head.sharer).unwrap_or_else(new);

@@ -142,8 +142,24 @@ impl Queue {
     /// The next hand-over, if there is one. Else `wake` is when to look again for those who wait
     /// for a warm backend.
     pub(super) fn choose(&self, rooms: &[Room], now: f64, wake: &mut f64) -> Option<Choice> {
-        let first = self.order.first()?;
+        let first = self.first(rooms)?;
         self.choose_warm(rooms, first).or_else(|| self.choose_first(rooms, now, wake))
+    }
+
+    /// The least key of all that wait, with room or not; but one that no backend with room could
+    /// run is not passed over by others there.
+    fn first(&self, rooms: &[Room]) -> Option<Entry> {
+        let is_passed = |shape: ShapeId| {
+            let shape = self.shapes.get(shape);
+            !shape.is_picky() || rooms.iter().any(|room| !shape.lacks(room.slot))
+        };
+        let first = self.order.first()?;
+        let of_first = self.clients.clients.get(&first.client).and_then(|it| it.head.as_ref());
+        let listed = of_first.and_then(|head| head.listed.as_ref());
+        if listed.is_none_or(|listed| is_passed(listed.shape)) {
+            return Some(first);
+        }
+        self.order.all_heads().filter(|(shape, _)| is_passed(*shape)).map(|(_, it)| it).min()
     }
 
     /// Among heads that are warm somewhere and not too far behind the first: for an idle backend

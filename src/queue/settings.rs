@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-/// How the queue decides. Nothing reads a configuration for it yet.
+/// How the queue decides.
 #[derive(Clone, Copy, Debug)]
 pub struct Settings {
     /// Prompts at one backend at most, the running one included. At least 1.
@@ -64,5 +64,8 @@ pub(super) const LOOK_AGAIN: f64 = 2.0;
 pub(super) const DISK: f64 = 0.8e9;
 /// Seconds of a load, before one was seen and if the size is not known.
 pub(super) const LOAD_UNKNOWN: f64 = 8.0;
+/// How many times as long or as short as by its size a load is expected to take, whatever was seen.
+pub(super) const LOAD_MOST: f64 = 8.0;
+pub(super) const LOAD_LEAST: f64 = 1.0 / LOAD_MOST;
 /// Models that a backend of unknown memory is thought to keep.
 pub(super) const MODELS_KEPT: u64 = 5;

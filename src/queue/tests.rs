@@ -99,7 +99,12 @@ impl Naive<'_> {
         let mut wake = f64::INFINITY;
         let rooms = self.queue.rooms(self.now, &mut wake);
         let firsts = self.firsts();
-        let least = firsts.iter().map(|it| it.entry).min()?;
+        let could = |it: &&First| {
+            let shape = self.queue.shapes.get(it.shape);
+            rooms.iter().any(|room| !shape.lacks(room.slot)) || !shape.is_picky()
+        };
+        let least = firsts.iter().filter(could).map(|it| it.entry).min();
+        let Some(least) = least else { return self.choose_cold(firsts, &rooms) };
         let window = self.queue.settings.window.as_secs_f64() * f64::from(self.queue.fleet.up());
         let near =
             |it: &&First| it.entry.class == least.class && it.entry.fair.0 <= least.fair.0 + window;
@@ -361,7 +366,7 @@ impl Model {
             Happens::Others(at, count) => self.queue.others(self.id(at), u32::from(count)),
             Happens::Lack(of, at, lacks) => {
                 let shape = self.queue.shape(shape(of));
-                self.queue.lacks(shape, self.id(at), lacks, now);
+                self.queue.lacks([(shape, self.id(at), lacks)], now);
             }
             Happens::Rejoin(at) => self.rejoin(at),
             Happens::Progress(nth, part) => {

@@ -7,7 +7,7 @@ use std::collections::HashMap;
 
 use super::ids::ModelKey;
 use super::learned::Means;
-use super::settings::{DISK, LOAD_UNKNOWN, MODELS_KEPT};
+use super::settings::{DISK, LOAD_LEAST, LOAD_MOST, LOAD_UNKNOWN, MODELS_KEPT};
 
 /// What one backend is thought to have in its memory.
 #[derive(Debug, Default)]
@@ -128,9 +128,10 @@ impl Models {
 
     /// Expected seconds to load one there.
     pub(super) fn load(&self, model: ModelKey, slot: u16) -> f64 {
-        self.loads.seconds((model, slot)).unwrap_or_else(|| {
-            self.bytes.get(&model).map_or(LOAD_UNKNOWN, |bytes| *bytes as f64 / DISK)
-        })
+        let usual = self.bytes.get(&model).map_or(LOAD_UNKNOWN, |bytes| *bytes as f64 / DISK);
+        let seen = self.loads.seconds((model, slot)).unwrap_or(usual);
+        // What was seen is told by graphs of all kinds, and everybody uses it.
+        seen.clamp(usual * LOAD_LEAST, usual * LOAD_MOST)
     }
 
     /// Loading these took so long there. Several at a time are told apart by what was expected.

@@ -41,7 +41,7 @@ impl Turn<'_> {
             let name = &sessions.shared.fleet.name_of(ended.backend);
             let counts = counts(&ended, name);
             let Ended { prompt, backend, end, ran, first_step, at, known, .. } = ended;
-            let unkept = sessions.leaves_queue(&prompt, spent(end, first_step));
+            let unkept = sessions.leaves_queue(&prompt, spent(end, first_step, known));
             let state: &mut State = self;
             let mut told = state.told();
             let mut untold = None;
@@ -123,8 +123,10 @@ fn counts(ended: &Ended, backend: &Arc<str>) -> EndedPrompt {
 }
 
 /// What the queue learns of an end.
-fn spent(end: End, first_step: Option<Duration>) -> Spent {
+fn spent(end: End, first_step: Option<Duration>, known: KnownBy) -> Spent {
     match end {
+        // When one ended that was found later is not known.
+        End::Succeeded if known != KnownBy::Heard => Spent::Seen { first_step: None },
         End::Succeeded => Spent::Seen { first_step },
         End::Failed | End::Interrupted | End::Deleted | End::Lost(_) => Spent::Broke,
     }

@@ -20,6 +20,7 @@ mod known;
 mod lists;
 mod needs;
 mod numbers;
+mod places;
 mod setbacks;
 mod shown;
 mod transitions;
@@ -56,8 +57,8 @@ pub use full::Full;
 use known::Keys;
 pub use lists::{Shown, WaitingNow};
 use needs::Knowledge;
-pub use needs::Place;
 pub use numbers::Front;
+pub use places::Place;
 pub use setbacks::{all_refuse, rest_after};
 pub use shown::MayShow;
 

@@ -5,10 +5,11 @@ use std::time::Duration;
 
 use http::Method;
 use mooring::config::Config;
+use mooring::routing::ids::PromptId;
 use mooring::sim::{Models, Sim};
 use serde_json::{Value, json};
 
-use crate::support::{Answer, Socket, World, send, sims, slow, until};
+use crate::support::{Answer, Socket, World, send, sims, slow, soon, until};
 use crate::waiting::{waits, waits_unasked};
 
 /// The size of a model: at a disk's usual speed it takes ten seconds to load.
@@ -169,9 +170,60 @@ async fn a_hundred_of_one_model_do_not_keep_out_three_of_another() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_happens_to_one_is_noticed_while_another_does_not_say_what_it_has() {
+    let sims = sims(2).await;
+    sims.iter().for_each(|sim| has(sim, &["x.ckpt"], Duration::from_millis(20)));
+    // It comes later, so the other is asked first.
+    sims[1].crash().await;
+    sims[1].set_faults(|faults| faults.holds = "GET /object_info".into());
+    let world = World::over(sims, waits_unasked).await;
+    let waiting = &world.gateway.sessions.waiting;
+    until("it is known what one has", || waiting.known_backends() == 1).await;
+    run(&world, "ada", &needs("x.ckpt", 0.01, 0)).await;
+    world.sim("b").restart().await.unwrap();
+    soon("the other is asked", world.sim("b").holds(1)).await;
+    // Its process dies, with its memory.
+    world.sim("a").crash().await;
+    world.is_down("a").await;
+    world.sim("a").restart().await.unwrap();
+    world.all_up().await;
+    for client in ["busy-a", "busy-b"] {
+        begin(&world, client, &slow(4, 60.0)).await;
+    }
+    let waits = world.submit("bob", &needs("x.ckpt", 0.01, 1)).await.prompt_id();
+    let waits = PromptId::parse(&waits).unwrap();
+    let is_cold = || waiting.places(&waits).first().is_some_and(|place| place.is == "cold");
+    until("nothing is loaded there", is_cold).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_a_process_has_said_that_is_gone_is_not_believed() {
+    let world = world([&["y.ckpt"], &["x.ckpt"]], waits).await;
+    begin(&world, "busy-b", &needs("x.ckpt", 60.0, 0)).await;
+    world.sim("a").crash().await;
+    world.is_down("a").await;
+    has(world.sim("a"), &["x.ckpt"], Duration::from_millis(20));
+    world.sim("a").restart().await.unwrap();
+    world.all_up().await;
+    // The other that has the model is busy, also with one behind.
+    begin(&world, "busy-a", &needs("x.ckpt", 60.0, 1)).await;
+    assert_eq!(world.sim("a").ledger().loads.len(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn nothing_is_asked_where_nothing_waits() {
+    // Where prompts wait, one is asked within a second or so.
+    let asking = world([&["x.ckpt"], &["x.ckpt"]], waits).await;
     let world = World::with(1, |_| {}).await;
     run(&world, "ada", &slow(1, 0.01)).await;
+    asking.sim("a").crash().await;
+    asking.is_down("a").await;
+    asking.sim("a").restart().await.unwrap();
+    let asked_again = || {
+        let requests = asking.sim("a").requests();
+        requests.iter().filter(|it| it.target == "/object_info").count() == 2
+    };
+    until("the other is asked again", asked_again).await;
     let requests = world.sim("a").requests();
     let asked = |path: &str| requests.iter().filter(|it| it.target.starts_with(path)).count();
     assert_eq!((asked("/object_info"), asked("/experiment")), (0, 0));

@@ -26,7 +26,7 @@ use std::time::{Duration, UNIX_EPOCH};
 use mooring::config::{Config, QueueVerdict};
 use mooring::front::Front;
 use mooring::run::{self, Parts};
-use mooring::sim::{Options, Sim};
+use mooring::sim::{Faults, Options, Sim};
 use mooring::tasks::Tasks;
 use tokio::sync::{mpsc, watch};
 
@@ -136,12 +136,34 @@ fn a_turmoil_is_a_function_of_its_seed() {
     }
 }
 
+/// One backend may take half a minute to say what it has; then the others have their turn.
+#[test]
+fn a_backend_that_never_says_what_it_has_does_not_keep_the_others_from_it() {
+    mooring::net::simulated(1, clock, || {
+        let mut config = config(Way::Waiting, 1);
+        config.server.answer_timeout = Duration::from_secs(3_600);
+        let mut world = World::with(1, Way::Waiting, config);
+        let silent = Faults { holds: "GET /object_info".into(), ..Faults::default() };
+        world.orders[0].send(Order::Misbehave(silent)).unwrap();
+        let known = |world: &World| {
+            let gateway = world.gateway.lock().unwrap();
+            gateway.as_ref().map_or(0, |it| it.sessions.waiting.known_backends())
+        };
+        while known(&world) < BACKENDS.len() - 1 {
+            world.sim.step().unwrap();
+            assert!(world.sim.elapsed() < Duration::from_secs(40), "{} are known", known(&world));
+        }
+    });
+}
+
+/// The time of the simulated clock.
+fn clock() -> u64 {
+    let since = ::turmoil::since_epoch().unwrap_or(EPOCH);
+    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
+}
+
 /// Runs one seed: its story, and which promise it broke.
 fn run_seed(seed: u64, way: Way, tell: Tell) -> (Vec<String>, Result<(), String>) {
-    let clock = || {
-        let since = ::turmoil::since_epoch().unwrap_or(EPOCH);
-        u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
-    };
     mooring::net::simulated(seed, clock, || {
         let mut world = World::new(seed, way);
         world.book.lock().unwrap().tell = tell;
@@ -172,6 +194,10 @@ struct World {
 
 impl World {
     fn new(seed: u64, way: Way) -> Self {
+        Self::with(seed, way, config(way, seed))
+    }
+
+    fn with(seed: u64, way: Way, config: Config) -> Self {
         let mut random = Random::new(seed);
         let slowest = random.pick(&[5, 20, 60]);
         let sim = ::turmoil::Builder::new()
@@ -195,7 +221,7 @@ impl World {
             backends: Vec::new(),
             orders: Vec::new(),
             operator: Arc::default(),
-            config: config(way, seed),
+            config,
             people: 6 + random.below(5),
             calm: watch::Sender::default(),
         };

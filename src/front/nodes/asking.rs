@@ -12,7 +12,7 @@ use tokio_util::sync::CancellationToken;
 use super::cache::NodeAnswer;
 use crate::fleet::backend::Backend;
 use crate::front::Front;
-use crate::net::sleep;
+use crate::net::{now, sleep};
 
 /// How much later than the caller's backend another backend may answer, if there is an older answer
 /// of it.
@@ -81,9 +81,10 @@ fn ask_for_nodes(front: &Arc<Front>, backend: &Arc<Backend>, writes: u64) {
 
 async fn asked(front: &Front, backend: &Backend, writes: u64) -> Option<NodeAnswer> {
     let limit = front.shared.config().server.answer_timeout;
+    let began = now();
     let said = backend.get("/object_info", limit).await.ok();
     let body = said.filter(|(status, _)| *status == 200).map(|(_, body)| body);
-    front.nodes.answered(backend.id, body, writes)
+    front.nodes.answered(backend.id, body, (began, writes))
 }
 
 /// What a backend answers from now on. `None` if it does not answer.

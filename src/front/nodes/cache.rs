@@ -16,7 +16,6 @@ use crate::comfy::object_info::{NodeInfo, Union};
 use crate::lock::{Guard, Lock, rank};
 use crate::net::now;
 use crate::routing::ids::BackendId;
-use crate::session::Sessions;
 
 /// How long an answer of another backend is used, while nothing is uploaded there and its process
 /// is the same. Models that are copied to the backend by hand appear after this time.
@@ -46,7 +45,7 @@ type Key = Vec<(BackendId, u64)>;
 struct Known {
     /// The answer and its hash.
     info: Option<(Arc<NodeInfo>, u64)>,
-    /// When that was, and how many files had been written there.
+    /// When it was asked for that, and how many files had been written there.
     said: Option<(Instant, u64)>,
     /// A request is running.
     is_asked: bool,
@@ -119,14 +118,15 @@ impl NodeInfos {
         !std::mem::replace(&mut state.known.entry(backend).or_default().is_asked, true)
     }
 
-    /// A backend has answered, or has failed to.
+    /// A backend has answered, or has failed to. `asked`: when it was asked, and how many files had
+    /// been written there.
     pub(super) fn answered(
         &self,
         backend: BackendId,
         body: Option<Bytes>,
-        writes: u64,
+        asked: (Instant, u64),
     ) -> Option<NodeAnswer> {
-        let said = body.and_then(|body| self.read(backend, body, writes));
+        let said = body.and_then(|body| self.read(backend, body, asked));
         self.state().known.entry(backend).or_default().is_asked = false;
         self.arrived.notify_waiters();
         said
@@ -142,29 +142,33 @@ impl NodeInfos {
         self.state().known.get(&backend).map_or(0, |known| known.refused)
     }
 
-    /// Tells what the backends have said, if that is not what was told last.
-    pub(super) fn tell_if_new(
-        &self,
-        sessions: &Sessions,
-        told: Option<&Arc<Infos>>,
-    ) -> Option<Arc<Infos>> {
-        let infos = self.classes.load_full();
-        // Each answer that is read makes a new list, mostly of the same.
-        let is_same = |told: &Arc<Infos>| {
-            let same = |(one, other): (&(BackendId, Arc<NodeInfo>), &(BackendId, _))| {
-                one.0 == other.0 && Arc::ptr_eq(&one.1, &other.1)
-            };
-            told.len() == infos.len() && told.iter().zip(infos.iter()).all(same)
+    /// The last answer of each backend, but for those of processes that are gone, in the order of
+    /// their slots.
+    pub(super) fn current(&self, gone: impl Fn(BackendId) -> Option<Instant>) -> Infos {
+        let all = {
+            let state = self.state();
+            let said = state.known.iter().filter_map(|(backend, known)| {
+                Some((*backend, Arc::clone(&known.info.as_ref()?.0), known.said?.0))
+            });
+            said.collect::<Vec<_>>()
         };
-        if !told.is_some_and(is_same) {
-            sessions.waiting.knows(infos.to_vec());
-        }
-        Some(infos)
+        let is_current = |(backend, _, asked): &(BackendId, Arc<NodeInfo>, Instant)| {
+            gone(*backend).is_none_or(|gone| gone < *asked)
+        };
+        let current = all.into_iter().filter(is_current);
+        let mut infos: Infos = current.map(|(backend, info, _)| (backend, info)).collect();
+        infos.sort_unstable_by_key(|(backend, _)| backend.slot());
+        infos
     }
 
     /// Parses an answer, unless this backend or another has given the same before: equal answers
     /// share one copy.
-    pub(super) fn read(&self, backend: BackendId, body: Bytes, writes: u64) -> Option<NodeAnswer> {
+    pub(super) fn read(
+        &self,
+        backend: BackendId,
+        body: Bytes,
+        asked: (Instant, u64),
+    ) -> Option<NodeAnswer> {
         let hash = hash_of(&body);
         let same = {
             let state = self.state();
@@ -179,7 +183,7 @@ impl NodeInfos {
         let mut state = self.state();
         let known = state.known.entry(backend).or_default();
         known.info = Some((Arc::clone(&info), hash));
-        known.said = Some((now(), writes));
+        known.said = Some(asked);
         self.classes.store(Arc::new(state.infos()));
         Some((backend, info, hash))
     }
@@ -276,7 +280,8 @@ mod tests {
     fn equal_answers_share_one_copy() {
         let nodes = NodeInfos::default();
         let body = || Bytes::from(br#"{"A":{"input":{},"output":[]}}"#.to_vec());
-        let [one, other] = [1, 2].map(|id| nodes.read(BackendId::nth(id), body(), 0).unwrap().1);
+        let [one, other] =
+            [1, 2].map(|id| nodes.read(BackendId::nth(id), body(), (now(), 0)).unwrap().1);
         assert!(Arc::ptr_eq(&one, &other));
         assert_eq!(nodes.classes.load().len(), 2);
     }
@@ -287,7 +292,7 @@ mod tests {
         let backend = BackendId::nth(1);
         assert!(nodes.unchanged(backend, 0, None).is_none(), "it has said nothing");
         let body = Bytes::from_static(br#"{"A":{"input":{},"output":[]}}"#);
-        assert!(nodes.read(backend, body, 3).is_some());
+        assert!(nodes.read(backend, body, (now(), 3)).is_some());
         assert!(nodes.unchanged(backend, 3, None).is_some());
         assert!(nodes.unchanged(backend, 4, None).is_none(), "it may have another file");
         assert!(nodes.unchanged(backend, 3, Some(now())).is_none(), "it may have other nodes");
@@ -295,5 +300,7 @@ mod tests {
         assert!(nodes.fresh(backend, 4, None).is_none(), "it may have another file");
         assert!(nodes.fresh(backend, 3, Some(now())).is_none(), "it may have other nodes");
         assert!(nodes.last(backend).is_some());
+        assert_eq!(nodes.current(|_| None).len(), 1);
+        assert_eq!(nodes.current(|_| Some(now())).len(), 0, "another process may have other nodes");
     }
 }

@@ -2,8 +2,9 @@
 //! models with their sizes, and their memory.
 //!
 //! A backend is asked when it has come up, and again after it has refused a prompt because it lacks
-//! a part of it. One is asked at a time: their answers are large. Until they are there, and if they
-//! never come, all backends may be asked for everything.
+//! a part that it should have, and while it has nothing to do and is passed over because of what it
+//! said. One is asked at a time: their answers are large. Until they are there, and if they never
+//! come, all backends may be asked for everything.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -15,6 +16,7 @@ use tracing::debug;
 use super::asking::answer_of;
 use super::cache::{Infos, KNOWN_FOR};
 use crate::comfy::model_files;
+use crate::comfy::object_info::NodeInfo;
 use crate::fleet::api::encode_segment;
 use crate::fleet::backend::Backend;
 use crate::front::Front;
@@ -24,24 +26,41 @@ use crate::routing::ids::BackendId;
 /// How often it is looked whether a backend has come up, or has told its memory.
 const LOOK_EACH: Duration = Duration::from_secs(1);
 
-/// How long one backend may take until the others have their turn. What it answers later is known
-/// later.
+/// How long one backend may take for everything until the others have their turn. What it answers
+/// later is known later.
 const ANSWER_MAX: Duration = Duration::from_secs(30);
 
-/// So many times a backend that does not answer is given twice the rest: half an hour.
+/// How old the answer of a backend may be that is passed over because of it.
+const OLD: Duration = Duration::from_secs(60);
+
+/// So many times a backend that does not answer, or says the same again, is given twice the rest:
+/// half an hour, or an hour.
 const RESTS_MAX: u32 = 6;
+
+/// Of so many files of one backend sizes are read, or of a few more.
+const FILES_MAX: usize = 65_536;
 
 /// What is known of one backend.
 #[derive(Debug, Default)]
 struct Learned {
-    /// How often it had changed between up and down when it was asked.
-    times: Option<u64>,
+    /// What its process was when it was asked.
+    process: Option<Process>,
     /// The prompts that it had refused because it lacks a part, when it was asked.
     refused: u64,
     failed: u32,
+    /// How often it has said the same as before.
+    same: u32,
     asked: Option<Instant>,
-    /// Of the answer for which sizes were asked.
+    /// Of the last answer, and of the one for which sizes were asked.
     hash: Option<u64>,
+    sized: Option<u64>,
+}
+
+/// How often a backend had changed between up and down, and when another process may have come.
+type Process = (u64, Option<Instant>);
+
+fn process_of(backend: &Backend) -> Process {
+    (backend.up_state().times, backend.replaced())
 }
 
 /// Asks what is to be known, until the process stops.
@@ -56,7 +75,7 @@ pub(in crate::front) async fn run(front: Arc<Front>) {
 
 async fn learn(front: &Arc<Front>) {
     let mut all: HashMap<BackendId, Learned> = HashMap::new();
-    let mut told: Option<Arc<Infos>> = None;
+    let mut told = Infos::new();
     loop {
         let mut asked = std::pin::pin!(front.nodes.asked_anew.notified());
         asked.as_mut().enable();
@@ -65,17 +84,29 @@ async fn learn(front: &Arc<Front>) {
             let learned = all.entry(backend.id).or_default();
             if learned.is_to_ask(front, &backend) {
                 ask(front, &backend, learned).await;
-                told = front.nodes.tell_if_new(&front.sessions, told.as_ref());
+                tell(front, &mut told).await;
             }
         }
         front.nodes.keep(|backend| front.shared.fleet.has(backend));
         // Pages ask as well.
-        told = front.nodes.tell_if_new(&front.sessions, told.as_ref());
+        tell(front, &mut told).await;
         tokio::select! {
             biased;
             () = asked => {}
             () = sleep(LOOK_EACH) => {}
         }
+    }
+}
+
+/// Tells what the backends have said, if that is not what was told last.
+async fn tell(front: &Front, told: &mut Infos) {
+    let infos = front.nodes.current(|backend| front.shared.fleet.get(backend).replaced());
+    let same = |(one, other): (&(BackendId, Arc<NodeInfo>), &(BackendId, _))| {
+        one.0 == other.0 && Arc::ptr_eq(&one.1, &other.1)
+    };
+    if told.len() != infos.len() || !told.iter().zip(&infos).all(same) {
+        front.sessions.waiting.knows(infos.to_vec()).await;
+        *told = infos;
     }
 }
 
@@ -101,45 +132,70 @@ async fn notice(front: &Front) {
 
 impl Learned {
     fn is_to_ask(&self, front: &Front, backend: &Backend) -> bool {
-        let since = |at: Instant| now().saturating_duration_since(at);
-        let rest = KNOWN_FOR.saturating_mul(1 << self.failed.min(RESTS_MAX));
-        let has_rested = self.asked.is_none_or(|at| rest <= since(at));
-        let is_new = self.times != Some(backend.up_state().times);
+        let since = self.asked.map(|at| now().saturating_duration_since(at));
+        let has_rested = |rest: Duration, times: u32| {
+            let rest = rest.saturating_mul(1 << times.min(RESTS_MAX));
+            since.is_none_or(|since| rest <= since)
+        };
+        if !backend.is_up() {
+            return false;
+        }
+        if self.process != Some(process_of(backend)) {
+            return has_rested(LOOK_EACH, 0);
+        }
+        if 0 < self.failed {
+            return has_rested(KNOWN_FOR, self.failed);
+        }
         let has_refused = self.refused != front.nodes.refused_by(backend.id);
-        backend.is_up() && has_rested && (is_new || has_refused || 0 < self.failed)
+        (has_refused && has_rested(KNOWN_FOR, self.same))
+            || (has_rested(OLD, self.same) && front.sessions.waiting.passes_over(backend.id))
     }
 }
 
 async fn ask(front: &Arc<Front>, backend: &Arc<Backend>, learned: &mut Learned) {
-    learned.times = Some(backend.up_state().times);
+    let process = process_of(backend);
+    if learned.process.replace(process) != Some(process) {
+        (learned.failed, learned.same) = (0, 0);
+    }
     learned.refused = front.nodes.refused_by(backend.id);
+    let until = now() + ANSWER_MAX;
     let said = timeout(ANSWER_MAX, answer_of(front, backend)).await.ok().flatten();
     learned.asked = Some(now());
-    learned.failed = if said.is_some() { 0 } else { learned.failed.saturating_add(1) };
-    if said.is_none() {
+    let Some((_, _, hash)) = said else {
+        learned.failed = learned.failed.saturating_add(1);
         debug!(backend = %backend.name(), "A backend does not say which nodes it has.");
         return;
-    }
+    };
+    learned.failed = 0;
+    let is_same = learned.hash.replace(hash) == Some(hash);
+    learned.same = if is_same { learned.same.saturating_add(1) } else { 0 };
     // It walks through its folders for them, so only if it has other nodes or models than before.
-    let hash = said.map(|(_, _, hash)| hash);
-    if learned.hash != hash
-        && let Ok(sizes) = timeout(ANSWER_MAX, sizes_on(front, backend)).await
+    let left = until.saturating_duration_since(now());
+    if learned.sized != Some(hash)
+        && let Ok(Some(sizes)) = timeout(left, sizes_on(front, backend)).await
     {
-        learned.hash = hash;
-        front.sessions.waiting.knows_sizes(sizes);
+        learned.sized = Some(hash);
+        front.sessions.waiting.knows_sizes(&sizes);
     }
 }
 
-/// The files of models that the backend has; none if it does not say how large they are.
-async fn sizes_on(front: &Front, backend: &Backend) -> Vec<(String, u64)> {
+/// The files of models that the backend has; none if it does not say how large they are, and `None`
+/// if it does not answer.
+async fn sizes_on(front: &Front, backend: &Backend) -> Option<Vec<(String, u64)>> {
     let limit = front.shared.config().fleet.list_timeout;
-    let Ok(folders) = backend.get_ok("/experiment/models", limit).await else { return Vec::new() };
+    let (status, folders) = backend.get("/experiment/models", limit).await.ok()?;
     let mut sizes = Vec::new();
+    if status != 200 {
+        return Some(sizes);
+    }
     for folder in model_files::folders(&folders) {
         let path = format!("/experiment/models/{}", encode_segment(&folder));
         if let Ok(files) = backend.get_ok(&path, limit).await {
             sizes.extend(model_files::sizes(&files));
         }
+        if FILES_MAX <= sizes.len() {
+            break;
+        }
     }
-    sizes
+    Some(sizes)
 }

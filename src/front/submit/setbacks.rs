@@ -55,6 +55,15 @@ impl Sending {
         views.iter().any(|view| view.serves_new() && is_other(view.id))
     }
 
+    /// This backend refuses it because it lacks a part. If that is news, its list is old.
+    pub(super) fn says_that_it_lacks(&self, refusal: &Refusal) {
+        let (waiting, here) = (&self.front.sessions.waiting, self.backend().id);
+        waiting.refuses(&self.prompt, here, refused::message(&refusal.body).into());
+        if refused::read(&refusal.body).a_part() && waiting.is_news(&self.prompt, here) {
+            self.front.nodes.lacks(here);
+        }
+    }
+
     /// This backend lacks a part of it: another may have that. If none may, and while something
     /// else of its client is here, a caller who still waits is told, as without a queue.
     pub(super) async fn lacks_a_part(self, refusal: Refusal) {
@@ -62,11 +71,8 @@ impl Sending {
             // This attempt is over: the prompt waits, and may run elsewhere.
             return;
         }
-        let (waiting, here) = (&self.front.sessions.waiting, self.backend().id);
-        waiting.refuses(&self.prompt, here, refused::message(&refusal.body).into());
-        if refused::read(&refusal.body).a_part() {
-            self.front.nodes.lacks(here);
-        }
+        self.says_that_it_lacks(&refusal);
+        let waiting = &self.front.sessions.waiting;
         if all_refuse(&waiting.refused_by(&self.prompt), &may_run(&self.front)) {
             return self.refuse(refusal).await;
         }

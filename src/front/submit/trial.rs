@@ -249,11 +249,7 @@ impl Sending {
             }
             Shown::Nothing => self.asks_another(),
             Shown::Lacks(refusal) => {
-                let (why, here) = (refused::message(&refusal.body).into(), self.backend().id);
-                self.front.sessions.waiting.refuses(&self.prompt, here, why);
-                if refused::read(&refusal.body).a_part() {
-                    self.front.nodes.lacks(here);
-                }
+                self.says_that_it_lacks(&refusal);
                 refused.get_or_insert_with(|| (self.target.clone(), refusal));
                 self.asks_another()
             }

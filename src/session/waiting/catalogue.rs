@@ -1,5 +1,6 @@
 //! What backends have, as they have said last, and what one prompt needs of it.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use smallvec::SmallVec;
@@ -8,20 +9,23 @@ use crate::comfy::needs::{Known, Lists, Needs};
 use crate::comfy::object_info::NodeInfo;
 use crate::routing::ids::BackendId;
 
-/// Backends that lack something.
+/// Backends that lack something, in the order of their slots.
 pub(super) type Lacking = SmallVec<[BackendId; 4]>;
 
 /// The last `/object_info` of each backend.
 #[derive(Debug, Default)]
 pub(super) struct Catalogue {
-    pub(super) backends: Vec<(BackendId, Arc<NodeInfo>)>,
+    /// In the order of their slots, each with the place of its answer.
+    backends: Vec<(BackendId, usize)>,
+    /// Each answer once: backends with equal ones share it.
+    answers: Vec<Arc<NodeInfo>>,
     pub(super) version: u64,
 }
 
 impl Lists for Catalogue {
     fn of(&self, class: &str, input: &str, value: &str) -> Known {
         let mut known = Known::Nothing;
-        for info in self.copies() {
+        for info in &self.answers {
             match Known::by(info.has(class, input, value)) {
                 Known::Listed => return Known::Listed,
                 Known::Upload => known = Known::Upload,
@@ -33,26 +37,30 @@ impl Lists for Catalogue {
 }
 
 impl Catalogue {
-    /// Each answer once: backends with equal ones share it.
-    fn copies(&self) -> impl Iterator<Item = &NodeInfo> {
-        let is_first = |at: usize, info: &Arc<NodeInfo>| {
-            self.backends.iter().take(at).all(|(_, other)| !Arc::ptr_eq(other, info))
-        };
-        let all = self.backends.iter().enumerate();
-        all.filter(move |(at, (_, info))| is_first(*at, info)).map(|(_, (_, info))| info.as_ref())
+    pub(super) fn new(said: Vec<(BackendId, Arc<NodeInfo>)>, version: u64) -> Self {
+        let mut places: HashMap<*const NodeInfo, usize> = HashMap::new();
+        let mut answers = Vec::new();
+        let mut backends = Vec::with_capacity(said.len());
+        for (backend, info) in said {
+            let place = *places.entry(Arc::as_ptr(&info)).or_insert_with(|| {
+                answers.push(info);
+                answers.len() - 1
+            });
+            backends.push((backend, place));
+        }
+        backends.sort_unstable_by_key(|(backend, _)| backend.slot());
+        Self { backends, answers, version }
+    }
+
+    pub(super) fn backends(&self) -> impl ExactSizeIterator<Item = BackendId> + '_ {
+        self.backends.iter().map(|(backend, _)| *backend)
     }
 
     fn lacking(&self, needs: &Needs) -> Lacking {
-        let mut found: SmallVec<[(&Arc<NodeInfo>, bool); 4]> = SmallVec::new();
-        let mut lacks = |info| match found.iter().find(|(known, _)| Arc::ptr_eq(known, info)) {
-            Some((_, lacks)) => *lacks,
-            None => {
-                let lacks = needs.lacking(info).is_some();
-                found.push((info, lacks));
-                lacks
-            }
-        };
-        let lacking = self.backends.iter().filter(|(_, info)| lacks(info));
+        let lacks: SmallVec<[bool; 8]> =
+            self.answers.iter().map(|info| needs.lacking(info).is_some()).collect();
+        let lacks = |place: usize| lacks.get(place).is_some_and(|lacks| *lacks);
+        let lacking = self.backends.iter().filter(|(_, place)| lacks(*place));
         lacking.map(|(backend, _)| *backend).collect()
     }
 
@@ -65,8 +73,15 @@ impl Catalogue {
     }
 
     pub(super) fn get(&self, backend: BackendId) -> Option<&NodeInfo> {
-        self.backends.iter().find(|(id, _)| *id == backend).map(|(_, info)| info.as_ref())
+        let (_, place) = self.backends.iter().find(|(id, _)| *id == backend)?;
+        self.answers.get(*place).map(AsRef::as_ref)
     }
+}
+
+/// True if the backend is among those that lack something.
+pub(super) fn is_among(lacking: &[BackendId], backend: BackendId) -> bool {
+    let place = lacking.binary_search_by_key(&backend.slot(), |it| it.slot());
+    place.is_ok_and(|place| lacking[place] == backend)
 }
 
 /// What one prompt needs, and who lacks something of it.
@@ -84,8 +99,13 @@ pub struct Wants {
 
 impl Wants {
     pub(super) fn of(needs: Arc<Needs>, catalogue: &Catalogue) -> Self {
-        let (lacks, listed) = (catalogue.lacking(&needs), catalogue.listed(&needs));
         let (family, classes) = (needs.family(), needs.of_classes());
-        Self { needs, family, classes, lacks, listed, version: catalogue.version }
+        Self { needs, family, classes, ..Self::default() }.by(catalogue)
+    }
+
+    /// The same, by what backends have now.
+    pub(super) fn by(self, catalogue: &Catalogue) -> Self {
+        let (lacks, listed) = (catalogue.lacking(&self.needs), catalogue.listed(&self.needs));
+        Self { lacks, listed, version: catalogue.version, ..self }
     }
 }

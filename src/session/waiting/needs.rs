@@ -6,18 +6,19 @@
 //! had it.
 
 use std::cmp::Reverse;
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
 use smallvec::SmallVec;
+use tokio::task::yield_now;
 
-use super::catalogue::{Catalogue, Lacking, Wants};
+use super::catalogue::{Catalogue, Lacking, Wants, is_among};
 use super::{Index, PromptKey, Waiting};
 use crate::comfy::needs::Needs;
 use crate::comfy::object_info::NodeInfo;
 use crate::net::now;
-use crate::queue::Standing;
+use crate::queue::fleet::Serving;
 use crate::queue::ids::{ModelKey, ShapeId};
 use crate::queue::shapes::{Lacks, ShapeFacts};
 use crate::routing::ids::{BackendId, PromptId};
@@ -25,23 +26,17 @@ use crate::routing::ids::{BackendId, PromptId};
 /// So many sizes of models are kept.
 const SIZES_MAX: usize = 65_536;
 
+/// So many are told at once.
+const SIZES_AT_ONCE: usize = 1_024;
+
+/// Of so many shapes it is looked at once who lacks something.
+const SHAPES_AT_ONCE: usize = 16;
+
 /// The part of a backend's memory that models get, in tenths.
 const TENTHS_FOR_MODELS: u64 = 9;
 
 /// What sets the shape of a prompt apart for which nothing counts as lacking.
 const DOUBTED: u64 = 0x5bd1_e995_9d1c_0a5d;
-
-/// What one backend is to a prompt that waits, for operators.
-#[derive(Clone, Debug)]
-pub struct Place {
-    pub backend: BackendId,
-    /// `warm`, `cold` or `lacks`.
-    pub is: &'static str,
-    /// How long its models are expected to load there.
-    pub load: Option<Duration>,
-    /// What is missing there.
-    pub lacks: Option<String>,
-}
 
 /// What the index knows of models and of what prompts of a shape need.
 #[derive(Debug, Default)]
@@ -55,7 +50,7 @@ pub(super) struct Knowledge {
     pub(super) memories: HashMap<BackendId, u64>,
     may_run: SmallVec<[BackendId; 8]>,
     /// The backends of which it is known what they have.
-    known: Vec<BackendId>,
+    known: HashSet<BackendId>,
     /// The changes of the fleet that the queue was told of.
     fleet_changes: u64,
 }
@@ -64,9 +59,39 @@ pub(super) struct Knowledge {
 struct Shaped {
     needs: Arc<Needs>,
     family: u64,
+    classes: u64,
     lacks: Lacking,
     /// How many models are known of it.
     models: usize,
+}
+
+impl Shaped {
+    fn wants(&self) -> Wants {
+        let (needs, family, classes) = (Arc::clone(&self.needs), self.family, self.classes);
+        Wants { needs, family, classes, ..Wants::default() }
+    }
+}
+
+impl Knowledge {
+    /// Who lacks something that prompts of this shape need, and who does not.
+    fn lacks(
+        &self,
+        shape: ShapeId,
+        fleet: &HashMap<BackendId, Serving>,
+    ) -> impl Iterator<Item = (ShapeId, BackendId, Lacks)> {
+        let lacks = self.shapes.get(&shape).map(|it| &it.lacks);
+        let lacks_it = move |id: &BackendId| lacks.is_some_and(|lacks| is_among(lacks, *id));
+        // Of one that has said nothing it is not known that it has all.
+        let has_all = |id: &BackendId| self.known.contains(id) && !lacks_it(id);
+        let is_one_capable = lacks.is_some() && self.may_run.iter().any(has_all);
+        fleet.keys().filter(move |_| lacks.is_some()).map(move |backend| {
+            let lacks = match is_one_capable && lacks_it(backend) {
+                true => Lacks::Something,
+                false => Lacks::Nothing,
+            };
+            (shape, *backend, lacks)
+        })
+    }
 }
 
 impl Waiting {
@@ -78,22 +103,25 @@ impl Waiting {
     }
 
     /// What backends have, anew.
-    pub fn knows(&self, backends: Vec<(BackendId, Arc<NodeInfo>)>) {
+    pub async fn knows(&self, said: Vec<(BackendId, Arc<NodeInfo>)>) {
         let version = self.catalogue.load().version + 1;
-        let catalogue = Arc::new(Catalogue { backends, version });
+        let catalogue = Arc::new(Catalogue::new(said, version));
         self.catalogue.store(Arc::clone(&catalogue));
-        let shapes: Vec<(ShapeId, Arc<Needs>)> = {
+        let shapes: Vec<(ShapeId, Wants)> = {
             let mut index = self.index();
             index.knowledge.version = catalogue.version;
-            index.knowledge.known = catalogue.backends.iter().map(|(id, _)| *id).collect();
+            index.knowledge.known = catalogue.backends().collect();
             let shapes = index.knowledge.shapes.iter();
-            shapes.map(|(shape, it)| (*shape, Arc::clone(&it.needs))).collect()
+            shapes.map(|(shape, it)| (*shape, it.wants())).collect()
         };
         // Lists are long: nobody waits for this.
-        let found: HashMap<ShapeId, Wants> = shapes
-            .into_iter()
-            .map(|(shape, needs)| (shape, Wants::of(needs, &catalogue)))
-            .collect();
+        let mut found = HashMap::with_capacity(shapes.len());
+        for (nth, (shape, wants)) in shapes.into_iter().enumerate() {
+            if nth % SHAPES_AT_ONCE == SHAPES_AT_ONCE - 1 {
+                yield_now().await;
+            }
+            found.insert(shape, wants.by(&catalogue));
+        }
         let at = self.at(now());
         let mut index = self.index();
         index.known_anew(found, at);
@@ -102,16 +130,40 @@ impl Waiting {
         self.wake();
     }
 
+    /// True if it is news that this backend lacks a part of the prompt.
+    #[must_use]
+    pub fn is_news(&self, prompt: &PromptId, backend: BackendId) -> bool {
+        let needs = self.index().prompts.get(prompt).map(|it| Arc::clone(&it.needs));
+        let (needs, catalogue) = (needs.unwrap_or_default(), self.catalogue.load());
+        catalogue.get(backend).is_none_or(|info| needs.lacking(info).is_none())
+    }
+
+    /// True if this backend has nothing to do, and is passed over because it is known to lack parts
+    /// of what waits.
+    #[must_use]
+    pub fn passes_over(&self, backend: BackendId) -> bool {
+        let index = self.index();
+        let lacks = |(shape, it): (&ShapeId, &Shaped)| {
+            is_among(&it.lacks, backend) && index.queue.has_shape(*shape)
+        };
+        index.queue.there(backend) == 0 && index.knowledge.shapes.iter().any(lacks)
+    }
+
     /// How large models are.
-    pub fn knows_sizes(&self, sizes: Vec<(String, u64)>) {
-        let mut index = self.index();
-        for (name, bytes) in sizes {
+    pub fn knows_sizes(&self, sizes: &[(String, u64)]) {
+        // Lists are long: others have their turns in between.
+        for some in sizes.chunks(SIZES_AT_ONCE) {
+            let mut index = self.index();
             let Index { queue, knowledge, .. } = &mut *index;
-            if let Some(key) = knowledge.models.get(&*name) {
-                queue.weighs(*key, bytes);
-            }
-            if knowledge.sizes.len() < SIZES_MAX || knowledge.sizes.contains_key(&*name) {
-                knowledge.sizes.insert(name.into(), bytes);
+            for (name, bytes) in some {
+                if let Some(key) = knowledge.models.get(&**name) {
+                    queue.weighs(*key, *bytes);
+                }
+                if let Some(known) = knowledge.sizes.get_mut(&**name) {
+                    *known = *bytes;
+                } else if knowledge.sizes.len() < SIZES_MAX {
+                    knowledge.sizes.insert(name.as_str().into(), *bytes);
+                }
             }
         }
     }
@@ -134,7 +186,7 @@ impl Waiting {
     /// Of how many backends it is known what they have.
     #[must_use]
     pub fn known_backends(&self) -> usize {
-        self.catalogue.load().backends.len()
+        self.catalogue.load().backends().len()
     }
 
     /// The backends that are known to lack something of this prompt, while others are not.
@@ -145,47 +197,11 @@ impl Waiting {
         let all = index.fleet.keys().copied();
         all.filter(|id| index.is_lacking(key, *id)).collect()
     }
-
-    /// What each backend is to a prompt that waits, in the order of their slots.
-    #[must_use]
-    pub fn places(&self, prompt: &PromptId) -> Vec<Place> {
-        if !self.has_waiting(prompt) {
-            return Vec::new();
-        }
-        let (needs, standings) = {
-            let index = self.index();
-            let Some(entry) = index.prompts.get(prompt) else { return Vec::new() };
-            let standing = |id: &BackendId| Some((*id, index.queue.standing(entry.key, *id)?));
-            let standings: Vec<_> = index.fleet.keys().filter_map(standing).collect();
-            (Arc::clone(&entry.needs), standings)
-        };
-        let catalogue = self.catalogue.load();
-        let place = |(backend, standing)| {
-            let (is, load) = match standing {
-                Standing::Warm => ("warm", None),
-                Standing::Cold(load) => ("cold", Some(load)),
-                Standing::Lacks => ("lacks", None),
-            };
-            let lacks = catalogue.get(backend).and_then(|info| needs.lacking(info));
-            Place { backend, is, load, lacks: lacks.map(str::to_owned) }
-        };
-        let mut places: Vec<Place> = standings.into_iter().map(place).collect();
-        places.sort_by_key(|it| it.backend.slot());
-        places
-    }
-
-    /// How long a prompt has taken, as a part of what was expected.
-    #[must_use]
-    pub fn prediction(&self, prompt: &PromptId) -> Option<f64> {
-        let at = self.at(now());
-        let index = self.index();
-        index.queue.prediction(index.prompts.get(prompt)?.key, at)
-    }
 }
 
 impl Index {
     fn is_lacking(&self, key: PromptKey, backend: BackendId) -> bool {
-        self.queue.standing(key, backend) == Some(Standing::Lacks)
+        self.queue.is_known_to_lack(key, backend)
     }
 
     /// Where prompts may run now: while one of these has all that a prompt needs, the others are
@@ -243,8 +259,8 @@ impl Index {
     }
 
     fn tell_all(&mut self, at: Duration) {
-        let shapes: Vec<ShapeId> = self.knowledge.shapes.keys().copied().collect();
-        shapes.into_iter().for_each(|shape| self.tell_lacks(shape, at));
+        let Self { queue, knowledge, fleet, .. } = self;
+        queue.lacks(knowledge.shapes.keys().flat_map(|shape| knowledge.lacks(*shape, fleet)), at);
     }
 
     /// The shape of a prompt, for the queue.
@@ -264,15 +280,17 @@ impl Index {
         let shape = self.queue.shape(ShapeFacts { models, family, classes, size });
         // The id may have been that of another shape.
         let known = self.knowledge.shapes.get(&shape).filter(|it| it.family == family);
-        let needs = match known {
+        let needs = match known.filter(|_| self.queue.has_shape(shape)) {
             Some(known) => Arc::clone(&known.needs),
+            None if shape == ShapeId::SHARED => needs,
             None => {
-                let shaped = Shaped { needs: Arc::clone(&needs), family, lacks, models: count };
+                let here = Arc::clone(&needs);
+                let shaped = Shaped { needs: here, family, classes, lacks, models: count };
                 self.knowledge.shapes.insert(shape, shaped);
+                self.tell_lacks(shape, at);
                 needs
             }
         };
-        self.tell_lacks(shape, at);
         // Those of a batch share one.
         if let Some(entry) = self.prompts.get_mut(prompt) {
             entry.needs = needs;
@@ -322,22 +340,12 @@ impl Index {
             return wants;
         }
         // Something was learned since it was read.
-        Wants::of(wants.needs, catalogue)
+        wants.by(catalogue)
     }
 
     fn tell_lacks(&mut self, shape: ShapeId, at: Duration) {
         let Self { queue, knowledge, fleet, .. } = self;
-        let Some(Shaped { lacks, .. }) = knowledge.shapes.get(&shape) else { return };
-        // Of one that has said nothing it is not known that it has all.
-        let has_all = |id: &BackendId| knowledge.known.contains(id) && !lacks.contains(id);
-        let is_one_capable = knowledge.may_run.iter().any(has_all);
-        for backend in fleet.keys() {
-            let lacks = match is_one_capable && lacks.contains(backend) {
-                true => Lacks::Something,
-                false => Lacks::Nothing,
-            };
-            queue.lacks(shape, *backend, lacks, at);
-        }
+        queue.lacks(knowledge.lacks(shape, fleet), at);
     }
 
     /// A backend has refused the prompt because it lacks a part. If all have that should have had
@@ -364,3 +372,6 @@ impl Index {
         before.into_iter().for_each(|before| self.forgets_shape(before));
     }
 }
+
+#[cfg(test)]
+mod tests;

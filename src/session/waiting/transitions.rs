@@ -168,6 +168,7 @@ impl Waiting {
         index.counts_body_no_more(prompt);
         let Some(entry) = index.prompts.get_mut(prompt) else { return false };
         let (key, kept) = (entry.key, entry.kept.take());
+        entry.needs = Arc::default();
         index.queue.began(key, at);
         drop(index);
         self.wake();
