@@ -211,6 +211,33 @@ async fn what_a_process_has_said_that_is_gone_is_not_believed() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_restarts_is_waited_for_by_what_only_it_can_run() {
+    let sims = sims(3).await;
+    for (sim, model) in sims.iter().zip(["x.ckpt", "y.ckpt", "y.ckpt"]) {
+        has(sim, &[model], Duration::from_millis(20));
+    }
+    sims[2].crash().await;
+    let world = World::over(sims, waits).await;
+    let waiting = &world.gateway.sessions.waiting;
+    until("it is known what two have", || waiting.known_backends() == 2).await;
+    world.sim("a").crash().await;
+    world.is_down("a").await;
+    // Another one comes: what is known is told again, with what it says.
+    world.sim("c").restart().await.unwrap();
+    let asked = |sim: &Sim| sim.requests().iter().any(|it| it.target == "/experiment/models");
+    until("the third is asked", || asked(world.sim("c"))).await;
+    let mut socket = world.socket("ada").await;
+    let prompt = world.submit("ada", &needs("x.ckpt", 0.01, 0)).await.prompt_id();
+    world.sim("a").restart().await.unwrap();
+    socket.until_end(&prompt).await;
+    for name in ["b", "c"] {
+        let requests = world.sim(name).requests();
+        let sent = requests.iter().filter(|it| it.method == "POST" && it.target == "/prompt");
+        assert_eq!(sent.count(), 0, "{name} is not asked for what it lacks");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn nothing_is_asked_where_nothing_waits() {
     // Where prompts wait, one is asked within a second or so.
     let asking = world([&["x.ckpt"], &["x.ckpt"]], waits).await;

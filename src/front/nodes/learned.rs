@@ -37,14 +37,19 @@ const OLD: Duration = Duration::from_secs(60);
 /// half an hour, or an hour.
 const RESTS_MAX: u32 = 6;
 
+/// The same after it has refused a prompt: four minutes. What it lacks may be missing since then.
+const RESTS_MAX_REFUSED: u32 = 3;
+
 /// Of so many files of one backend sizes are read, or of a few more.
 const FILES_MAX: usize = 65_536;
 
 /// What is known of one backend.
 #[derive(Debug, Default)]
 struct Learned {
-    /// What its process was when it was asked.
-    process: Option<Process>,
+    /// When another process may have come, as it was when it was asked.
+    replaced: Option<Option<Instant>>,
+    /// How often it had changed between up and down.
+    times: u64,
     /// The prompts that it had refused because it lacks a part, when it was asked.
     refused: u64,
     failed: u32,
@@ -54,13 +59,6 @@ struct Learned {
     /// Of the last answer, and of the one for which sizes were asked.
     hash: Option<u64>,
     sized: Option<u64>,
-}
-
-/// How often a backend had changed between up and down, and when another process may have come.
-type Process = (u64, Option<Instant>);
-
-fn process_of(backend: &Backend) -> Process {
-    (backend.up_state().times, backend.replaced())
 }
 
 /// Asks what is to be known, until the process stops.
@@ -81,15 +79,14 @@ async fn learn(front: &Arc<Front>) {
         asked.as_mut().enable();
         all.retain(|backend, _| front.shared.fleet.has(*backend));
         for backend in front.shared.fleet.iter() {
-            let learned = all.entry(backend.id).or_default();
-            if learned.is_to_ask(front, &backend) {
-                ask(front, &backend, learned).await;
-                tell(front, &mut told).await;
+            if all.entry(backend.id).or_default().is_to_ask(front, &backend) {
+                ask(front, &backend, all.entry(backend.id).or_default()).await;
+                tell(front, &all, &mut told).await;
             }
         }
         front.nodes.keep(|backend| front.shared.fleet.has(backend));
         // Pages ask as well.
-        tell(front, &mut told).await;
+        tell(front, &all, &mut told).await;
         tokio::select! {
             biased;
             () = asked => {}
@@ -98,9 +95,15 @@ async fn learn(front: &Arc<Front>) {
     }
 }
 
-/// Tells what the backends have said, if that is not what was told last.
-async fn tell(front: &Front, told: &mut Infos) {
-    let infos = front.nodes.current(|backend| front.shared.fleet.get(backend).replaced());
+/// Tells what the backends have said, if that is not what was told last. What a process has said that
+/// is gone counts until the next one was asked: a backend that restarts should have what it had, so
+/// nobody else is asked for that meanwhile.
+async fn tell(front: &Front, all: &HashMap<BackendId, Learned>, told: &mut Infos) {
+    let infos = front.nodes.current(|backend| {
+        let replaced = front.shared.fleet.get(backend).replaced();
+        let is_asked = all.get(&backend).is_some_and(|it| it.replaced == Some(replaced));
+        replaced.filter(|_| is_asked)
+    });
     let same = |(one, other): (&(BackendId, Arc<NodeInfo>), &(BackendId, _))| {
         one.0 == other.0 && Arc::ptr_eq(&one.1, &other.1)
     };
@@ -140,23 +143,30 @@ impl Learned {
         if !backend.is_up() {
             return false;
         }
-        if self.process != Some(process_of(backend)) {
-            return has_rested(LOOK_EACH, 0);
+        // It may be what ends the process, so one after the other is given more time.
+        if self.replaced != Some(backend.replaced()) {
+            return has_rested(LOOK_EACH, self.failed);
         }
         if 0 < self.failed {
             return has_rested(KNOWN_FOR, self.failed);
         }
+        // To answer may take so long that a backend counts as down meanwhile.
+        if self.times != backend.up_state().times {
+            return has_rested(KNOWN_FOR, self.same);
+        }
         let has_refused = self.refused != front.nodes.refused_by(backend.id);
-        (has_refused && has_rested(KNOWN_FOR, self.same))
+        (has_refused && has_rested(KNOWN_FOR, self.same.min(RESTS_MAX_REFUSED)))
             || (has_rested(OLD, self.same) && front.sessions.waiting.passes_over(backend.id))
     }
 }
 
 async fn ask(front: &Arc<Front>, backend: &Arc<Backend>, learned: &mut Learned) {
-    let process = process_of(backend);
-    if learned.process.replace(process) != Some(process) {
-        (learned.failed, learned.same) = (0, 0);
+    let replaced = backend.replaced();
+    if learned.replaced.replace(replaced) != Some(replaced) {
+        // Another process may do better, or not.
+        (learned.failed, learned.same) = (learned.failed / 2, 0);
     }
+    learned.times = backend.up_state().times;
     learned.refused = front.nodes.refused_by(backend.id);
     let until = now() + ANSWER_MAX;
     let said = timeout(ANSWER_MAX, answer_of(front, backend)).await.ok().flatten();
