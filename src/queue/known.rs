@@ -108,13 +108,13 @@ const ODD: f64 = 3.0;
 
 #[cfg(test)]
 mod tests {
-    use super::super::Submission;
     use super::super::fleet::BackendFacts;
     use super::super::ids::{Class, ClientKey, MemberKey, ModelKey, SharerKey};
     use super::super::learned::Alike;
     use super::super::schedule::Why;
     use super::super::settings::Settings;
     use super::super::shapes::Lacks;
+    use super::super::{Aside, Submission};
     use super::*;
 
     const GB: u64 = 1_000_000_000;
@@ -209,6 +209,11 @@ mod tests {
         assert_eq!(warm(&queue), [false, true, true], "the oldest is gone");
         queue.remembers(at, Some(GB));
         assert_eq!(warm(&queue), [false, false, true], "what was used last is there");
+        let of_none = ShapeFacts { models: Vec::new(), ..facts(0) };
+        submit(&mut queue, 20, ShapeFacts { family: 20, ..of_none });
+        prompts.iter().for_each(|it| queue.sets_aside(*it, Aside::Yes, secs(399)));
+        run(&mut queue, 400, 1, 9);
+        assert_eq!(warm(&queue), [false, false, true], "one that loads nothing pushes nothing out");
     }
 
     #[test]

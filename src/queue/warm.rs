@@ -86,6 +86,9 @@ impl Models {
             memory.set(*model);
             self.note(*model, slot);
         }
+        if models.is_empty() {
+            return;
+        }
         let max = memory.bytes.unwrap_or(MODELS_KEPT);
         let mut all = memory.kept.iter().map(|(_, bytes)| *bytes).sum::<u64>();
         // What is used now stays, also if it is more than there should be room for.
