@@ -8,7 +8,7 @@ use super::ids::{Class, ClientKey, MemberKey, ModelKey, Number, PromptKey, Shape
 use super::order::Listed;
 
 /// A prompt that is here, waiting or at a backend.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Prompt {
     pub(super) client: ClientKey,
     pub(super) sharer: SharerKey,
@@ -31,7 +31,7 @@ pub(super) struct Prompt {
 pub(super) const NOWHERE: u16 = u16::MAX;
 
 /// Where a prompt is that was handed over.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct At {
     pub(super) slot: u16,
     /// What it is expected to take, as its sharer counts it.

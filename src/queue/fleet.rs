@@ -29,7 +29,7 @@ pub struct BackendFacts {
     pub model_bytes: Option<u64>,
 }
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Backend {
     pub(super) id: BackendId,
     pub(super) slot: u16,
@@ -59,7 +59,7 @@ pub(super) struct There {
 }
 
 impl There {
-    fn left(&self, now: f64) -> f64 {
+    pub(super) fn left(&self, now: f64) -> f64 {
         let Some(begun) = self.begun else { return self.expected };
         let rest = self.due.unwrap_or(begun + self.expected) - now;
         // What is overdue may take as long again as it is overdue: nobody waits long for it.
@@ -119,7 +119,7 @@ impl Backend {
 }
 
 /// All backends, by slot.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(super) struct Fleet {
     slots: Vec<Option<Backend>>,
     up: u32,

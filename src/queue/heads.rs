@@ -23,7 +23,7 @@ impl Queue {
             let same = since.filter(|(prompt, _)| *prompt == own.prompt);
             let since = same.map_or(now, |(_, since)| since);
             if same.is_none() && own.class.rank() != 0 {
-                let at = Number(now + self.ageing());
+                let at = Number(now + self.ageing_seconds());
                 self.ageing.push(Reverse((at, key, own.prompt)));
             }
             let prompt = &self.clients.prompts[&own.prompt];
@@ -99,7 +99,7 @@ impl Queue {
     }
 
     /// A prompt that no backend that is up can run steps aside for the next of its client.
-    fn runs_somewhere(&self, key: PromptKey) -> bool {
+    pub(super) fn runs_somewhere(&self, key: PromptKey) -> bool {
         let prompt = &self.clients.prompts[&key];
         if self.fleet.up() == 0
             || (prompt.not.is_empty() && !self.shapes.get(prompt.shape).is_picky())
@@ -122,19 +122,19 @@ impl Queue {
             let head = self.clients.clients.get(&client).and_then(|it| it.head.as_ref());
             let Some(head) = head.filter(|head| head.own.prompt == prompt) else { continue };
             if self.class_now(head.own.class.rank(), now - head.since) != 0 {
-                self.ageing.push(Reverse((Number(at.0 + self.ageing()), client, prompt)));
+                self.ageing.push(Reverse((Number(at.0 + self.ageing_seconds()), client, prompt)));
             }
             self.relist(client, now);
         }
     }
 
-    fn ageing(&self) -> f64 {
+    pub(super) fn ageing_seconds(&self) -> f64 {
         self.settings.ageing.as_secs_f64().max(1.0)
     }
 
     fn class_now(&self, class: u8, waited: f64) -> u8 {
         // A hair more, because the sum of the heap and this difference are rounded differently.
-        class.saturating_sub(((waited + 1e-6) / self.ageing()) as u8)
+        class.saturating_sub(((waited + 1e-6) / self.ageing_seconds()) as u8)
     }
 
     /// The clients whose first prompt, or where that may go, depends on this backend. To be asked

@@ -63,7 +63,7 @@ impl Queue {
             Spent::Ran { load } => return Some(Loading::Seen(load.as_secs_f64())),
             Spent::Seen { first_step: Some(first_step) } => first_step.as_secs_f64().max(LEAST),
         };
-        let ShapeFacts { family, size, .. } = self.shapes.get(shape).facts;
+        let ShapeFacts { family, size, .. } = *self.shapes.get(shape).facts;
         let key = Beginning { family, size, slot: place.slot };
         let usual = self.beginnings.seconds(key);
         if place.cold.is_empty() {

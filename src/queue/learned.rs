@@ -23,7 +23,7 @@ struct LogMean {
 
 /// Means by key, at most so many: when they are too many, the half that was not changed for the
 /// longest time is forgotten.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Means<K> {
     means: HashMap<K, LogMean>,
     changes: u64,
@@ -114,7 +114,7 @@ enum RunKey {
 }
 
 /// Seconds that prompts take on a backend of speed 1, without loading.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct RunTimes(Means<RunKey>);
 
 impl RunTimes {
@@ -139,6 +139,11 @@ impl RunTimes {
             .or_else(|| by_size(family, RunKey::OfFamily(it.family)))
             .or_else(|| by_size(classes, RunKey::OfClasses(it.classes)))
             .or_else(|| self.0.get(RunKey::All, 2))
+    }
+
+    /// True if something is known of how long prompts take.
+    pub(super) fn knows(&self) -> bool {
+        self.0.get(RunKey::All, 2).is_some()
     }
 
     /// What is expected of a prompt of which nothing is known.

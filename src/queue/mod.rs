@@ -17,6 +17,7 @@ mod backends;
 mod clients;
 mod events;
 pub mod fleet;
+pub mod forecast;
 mod heads;
 pub mod ids;
 mod known;
@@ -26,6 +27,7 @@ pub mod schedule;
 pub mod settings;
 pub mod shapes;
 mod shares;
+pub mod snapshot;
 #[cfg(test)]
 mod tests;
 mod turns;

@@ -90,6 +90,11 @@ impl Order {
         shapes.filter_map(|(shape, entries)| Some((*shape, *entries.first()?)))
     }
 
+    /// How many heads a decision may read.
+    pub(super) fn listed(&self) -> usize {
+        self.scopes.values().map(BTreeMap::len).sum()
+    }
+
     pub(super) fn insert(&mut self, head: &Listed, fair: f64) {
         let new = || Heads { fair: Number(fair), all: BTreeSet::new(), by: BTreeMap::new() };
         let mut heads = self.sharers.remove(&head.sharer).unwrap_or_else(new);

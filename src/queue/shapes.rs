@@ -2,6 +2,9 @@
 //! alike.
 
 use std::collections::HashMap;
+use std::sync::Arc;
+
+use smallvec::SmallVec;
 
 use super::ids::{ModelKey, ShapeId};
 use super::learned::Alike;
@@ -19,11 +22,11 @@ pub struct ShapeFacts {
     pub size: u64,
 }
 
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(super) struct Shape {
-    pub(super) facts: ShapeFacts,
+    pub(super) facts: Arc<ShapeFacts>,
     /// The slots of backends that are known to lack something of it, one bit each.
-    lacks: Vec<u64>,
+    lacks: SmallVec<[u64; 2]>,
     /// Prompts of it that are here.
     pub(super) prompts: u32,
     /// When it was last asked for, in shapes.
@@ -41,14 +44,14 @@ impl Shape {
     }
 
     pub(super) fn alike(&self) -> Alike {
-        let ShapeFacts { family, classes, size, .. } = self.facts;
+        let ShapeFacts { family, classes, size, .. } = *self.facts;
         Alike { family, classes, size }
     }
 }
 
 #[derive(Debug)]
 pub(super) struct Shapes {
-    ids: HashMap<ShapeFacts, ShapeId>,
+    ids: HashMap<Arc<ShapeFacts>, ShapeId>,
     shapes: Vec<Shape>,
     asked: u64,
 }
@@ -59,6 +62,11 @@ impl Shapes {
     pub(super) fn new() -> Self {
         // The first is what those share for whom there is no room: one without models.
         Self { ids: HashMap::new(), shapes: vec![Shape::default()], asked: 0 }
+    }
+
+    /// The same shapes, of which none is asked for by what it is.
+    pub(super) fn nameless(&self) -> Self {
+        Self { ids: HashMap::new(), shapes: self.shapes.clone(), asked: self.asked }
     }
 
     pub(super) fn get(&self, shape: ShapeId) -> &Shape {
@@ -80,7 +88,8 @@ impl Shapes {
         }
         let Some(slot) = self.free_slot() else { return ShapeId(0) };
         let id = ShapeId(u16::try_from(slot).unwrap_or(0));
-        let shape = Shape { facts: facts.clone(), asked: self.asked, ..Shape::default() };
+        let facts = Arc::new(facts);
+        let shape = Shape { facts: Arc::clone(&facts), asked: self.asked, ..Shape::default() };
         match self.shapes.get_mut(slot) {
             None => self.shapes.push(shape),
             Some(old) => {

@@ -10,7 +10,7 @@ use std::collections::HashMap;
 use super::ids::SharerKey;
 
 /// All sharers that have work, or have had more than their share lately.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Shares {
     /// Fair time, in seconds of a GPU of speed 1.
     fair: f64,
@@ -24,7 +24,7 @@ pub(super) struct Shares {
     sharers: HashMap<SharerKey, Sharer>,
 }
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Sharer {
     weight: f64,
     /// What it has had, by its weight.
@@ -46,6 +46,11 @@ impl Shares {
 
     pub(super) fn fair(&self) -> f64 {
         self.fair
+    }
+
+    /// The latest time that was told.
+    pub(super) fn now(&self) -> f64 {
+        self.now
     }
 
     pub(super) fn weights(&self) -> f64 {

@@ -1,5 +1,7 @@
 //! The queue against a naive reading of its rules, and what must hold whatever happens.
 
+mod forecast;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 

@@ -5,12 +5,14 @@
 
 use std::collections::HashMap;
 
+use smallvec::SmallVec;
+
 use super::ids::ModelKey;
 use super::learned::Means;
 use super::settings::{DISK, LOAD_LEAST, LOAD_MOST, LOAD_UNKNOWN, MODELS_KEPT};
 
 /// What one backend is thought to have in its memory.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(super) struct Memory {
     /// The least recently used first, with its bytes.
     kept: Vec<(ModelKey, u64)>,
@@ -46,11 +48,11 @@ impl Memory {
 }
 
 /// All memories, and what is known of the models.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Models {
     bytes: HashMap<ModelKey, u64>,
     /// The backends that are warm for a model, by its number, in the order of their slots.
-    warm_on: Vec<Vec<u16>>,
+    warm_on: Vec<SmallVec<[u16; 4]>>,
     /// Seconds of a load, by model and slot.
     loads: Means<(ModelKey, u16)>,
 }
@@ -69,7 +71,7 @@ impl Models {
     }
 
     pub(super) fn warm_on(&self, model: ModelKey) -> &[u16] {
-        self.warm_on.get(model.index()).map_or(&[], Vec::as_slice)
+        self.warm_on.get(model.index()).map_or(&[], SmallVec::as_slice)
     }
 
     /// These are used there now, and past its bytes the oldest go.
@@ -151,7 +153,7 @@ impl Models {
 
     fn note(&mut self, model: ModelKey, slot: u16) {
         if self.warm_on.len() <= model.index() {
-            self.warm_on.resize_with(model.index() + 1, Vec::new);
+            self.warm_on.resize_with(model.index() + 1, SmallVec::new);
         }
         let slots = &mut self.warm_on[model.index()];
         if let Err(place) = slots.binary_search(&slot) {
