@@ -1,6 +1,8 @@
 //! Clients, backends and prompts as JSON: one form for the admin API, the command line and the
 //! client itself. Times are ages in milliseconds, so that no clocks have to agree.
 
+mod waits;
+
 use std::time::Instant;
 
 use serde::Serialize;
@@ -21,8 +23,9 @@ use crate::session::Client;
 use crate::session::Sessions;
 use crate::session::control::Held;
 use crate::session::link::Link;
-use crate::session::waiting::Place;
 use crate::shared::Shared;
+pub(crate) use waits::why_it_waits;
+use waits::{PlaceReport, WaitsReport};
 
 /// One backend.
 #[derive(Debug, Serialize)]
@@ -174,24 +177,12 @@ pub(crate) struct PromptReport {
     /// As of a pending prompt of its client's; else learned, or how it ended.
     pub state: &'static str,
     pub age_ms: u64,
+    /// Where it stands while it waits in the gateway.
+    #[serde(flatten)]
+    pub waits: Option<WaitsReport>,
     /// What each backend is to it while it waits in the gateway.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub places: Vec<PlaceReport>,
-}
-
-/// What one backend is to a prompt that waits.
-#[derive(Debug, Serialize)]
-pub(crate) struct PlaceReport {
-    pub backend: String,
-    /// able: it is not known to need models; warm: its models are loaded there; cold: they have to
-    /// be loaded; lacks: something is missing there.
-    pub is: &'static str,
-    /// How long the models are expected to load.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub load_ms: Option<u64>,
-    /// A node class or a value that is missing there.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub missing: Option<String>,
 }
 
 /// All backends; everybody is looked at once.
@@ -303,37 +294,34 @@ fn placement(shared: &Shared, considered: &PlacementTrace, now: Instant) -> Plac
     }
 }
 
-#[must_use]
-pub(crate) fn prompt(
+pub(crate) async fn prompt(
     sessions: &Sessions,
     prompt: &PromptId,
     record: &Record,
     now: Instant,
 ) -> PromptReport {
+    let waiting = &sessions.waiting;
+    let state = match record.state {
+        State::Pending => phase(sessions, prompt, record.by.client.as_ref()).as_str(),
+        State::Learned => "learned",
+        State::Ended(end) => end.reason(),
+    };
+    let places = waiting.places(prompt);
+    let mut rows = Vec::new();
+    if !places.is_empty() {
+        rows = waiting.in_line_of(&*waiting.forecast().await, std::slice::from_ref(prompt));
+    }
+    let name = |id| sessions.shared.fleet.get(id).name().to_string();
     PromptReport {
         prompt_id: prompt.to_string(),
         client_id: record.by.client.as_ref().map(|client| client.name().to_owned()),
         user: record.by.user().map(str::to_owned),
-        backend: record.backend.map(|id| sessions.shared.fleet.get(id).name().to_string()),
-        state: match record.state {
-            State::Pending => phase(sessions, prompt, record.by.client.as_ref()).as_str(),
-            State::Learned => "learned",
-            State::Ended(end) => end.reason(),
-        },
+        backend: record.backend.map(name),
+        state,
         age_ms: age(record.made, now),
-        places: places(sessions, prompt),
+        waits: rows.pop().map(|it| WaitsReport::of(&it, &places, name)),
+        places: places.into_iter().map(|it| PlaceReport::of(it, name)).collect(),
     }
-}
-
-fn places(sessions: &Sessions, prompt: &PromptId) -> Vec<PlaceReport> {
-    let all = sessions.waiting.places(prompt).into_iter();
-    let report = |it: Place| PlaceReport {
-        backend: sessions.shared.fleet.get(it.backend).name().to_string(),
-        is: it.is,
-        load_ms: it.load.map(|load| u64::try_from(load.as_millis()).unwrap_or(u64::MAX)),
-        missing: it.lacks,
-    };
-    all.map(report).collect()
 }
 
 /// How far a prompt is that the ledger has as pending: what has a place and nothing else yet, or

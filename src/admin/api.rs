@@ -362,10 +362,13 @@ async fn explain(
     if record.is_none() && client.is_none() {
         return not_found("no such client and no such prompt is known");
     }
-    let prompt = record.map(|(prompt, record)| report::PromptReport {
-        client_id: record.by.client.as_ref().map(|client| may.name(client)),
-        ..report::prompt(&sessions, &prompt, &record, now)
-    });
+    let mut prompt = None;
+    if let Some((id, record)) = record {
+        prompt = Some(report::PromptReport {
+            client_id: record.by.client.as_ref().map(|client| may.name(client)),
+            ..report::prompt(&sessions, &id, &record, now).await
+        });
+    }
     let client = client.map(|client| seen(&sessions, &client, may, now));
     let body = json!({ "prompt": prompt, "client": client });
     (StatusCode::OK, Json(body))

@@ -285,7 +285,8 @@ pub fn allow(response: &mut Response<ResponseBody>, origin: &HeaderValue) {
     headers.insert(
         ACCESS_CONTROL_EXPOSE_HEADERS,
         HeaderValue::from_static(
-            "mooring-backend, mooring-placement, mooring-error, mooring-missing, mooring-home",
+            "mooring-backend, mooring-placement, mooring-verdict, mooring-queue, mooring-error, \
+             mooring-missing, mooring-home",
         ),
     );
     headers.append(VARY, HeaderValue::from_static("origin"));

@@ -26,6 +26,8 @@ pub const BACKEND: HeaderName = HeaderName::from_static("mooring-backend");
 pub const PLACEMENT: HeaderName = HeaderName::from_static("mooring-placement");
 /// Who has said that a submission that waits is valid.
 pub const VERDICT: HeaderName = HeaderName::from_static("mooring-verdict");
+/// The place in the queue of a submission that waits, and in how many seconds it should start.
+pub const QUEUE: HeaderName = HeaderName::from_static("mooring-queue");
 /// The age of a copy that replaces an answer, in seconds.
 pub const STALE: HeaderName = HeaderName::from_static("mooring-stale");
 /// The backends that are missing from a list, because they did not answer in time.

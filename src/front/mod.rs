@@ -85,6 +85,7 @@ mod on_the_way;
 pub mod operators;
 pub mod own_cookies;
 mod own_folder;
+mod own_queue;
 pub mod packs;
 pub mod page;
 pub mod page_cookie;

@@ -85,16 +85,25 @@
   // --- What is said -------------------------------------------------------------------------
 
   const jobs = (count) => (count === 1 ? "1 job" : `${count} jobs`);
+  /** A time for people: nobody needs it to the second, and it is a guess. */
+  const about = (seconds) => {
+    if (seconds < 10) return `${seconds} s`;
+    if (seconds < 95) return `${5 * Math.round(seconds / 5)} s`;
+    if (seconds < 5400) return `${Math.round(seconds / 60)} min`;
+    return `${Math.round(seconds / 3600)} h`;
+  };
   const stateOf = (name) => seen.servers.find((server) => server.name === name)?.state;
 
   /** Where this tab's first job is; empty without jobs. */
   function whereabouts() {
     const [first] = seen.jobs;
     if (!first) return "";
-    const { server, state, before } = first;
+    const { server, state, before, start } = first;
     if (!server) {
       const all = seen.waiting > 1 ? ` \u00b7 ${jobs(seen.waiting)} are waiting in all` : "";
-      return `waiting for a free server${all}`;
+      const known = typeof start === "number";
+      const when = known ? ` \u00b7 starts in about ${about(start)}` : "";
+      return `waiting for a free server${when}${all}`;
     }
     const here = seen.servers.find(({ name }) => name === server);
     if (here?.state === "away") {

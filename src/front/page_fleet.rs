@@ -24,6 +24,7 @@ use crate::routing::pending::{Pending, Phase};
 use crate::session::Client;
 use crate::session::servers::{Mark, ServerState, is_planned};
 use crate::session::synthesize::is_address;
+use crate::session::waiting::Ahead;
 
 /// How many jobs are told, the first ones. All are counted.
 const JOBS_MAX: usize = 20;
@@ -58,6 +59,12 @@ struct Job {
     state: &'static str,
     /// How many jobs that server runs before it; none if that is not known.
     before: Option<u32>,
+    /// While it waits for a server: its place among all that do, and in about how many seconds it
+    /// starts. Left out if that is not known.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    place: Option<usize>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    start: Option<u64>,
 }
 
 /// True if the page gets the extension.
@@ -100,7 +107,7 @@ pub(super) async fn fleet(front: &Front, caller: &Caller) -> Answer {
 
 /// The servers' names for people. One without a name of its own has its address for one, which
 /// tells nobody anything.
-fn names(front: &Front) -> BTreeMap<BackendId, String> {
+pub(super) fn names(front: &Front) -> BTreeMap<BackendId, String> {
     let name = |(place, backend): (usize, Arc<Backend>)| {
         let name = backend.name();
         let shown = match is_address(&name) {
@@ -129,16 +136,29 @@ async fn jobs(
             orders.insert(id, backend.queue_order(prompt.as_str(), limit).await);
         }
     }
+    let ahead = ahead(front, &pending).await;
     let before = |prompt: &PromptId, it: &Pending| {
         orders.get(&it.backend()?)?.as_ref()?.before(prompt.as_str())
     };
-    let job = |(prompt, it): &(PromptId, Pending)| Job {
+    let job = |((prompt, it), ahead): (&(PromptId, Pending), Option<Ahead>)| Job {
         id: prompt.to_string(),
         server: it.backend().and_then(|id| names.get(&id).cloned()),
         state: it.phase.as_str(),
         before: before(prompt, it).filter(|_| it.phase == Phase::Queued),
+        place: ahead.map(|it| it.place),
+        start: ahead.and_then(|it| it.start_seconds()),
     };
-    pending.iter().map(job).collect()
+    pending.iter().zip(ahead).map(job).collect()
+}
+
+/// What is expected of those that wait for a server.
+async fn ahead(front: &Front, jobs: &[(PromptId, Pending)]) -> Vec<Option<Ahead>> {
+    if !jobs.iter().any(|(_, it)| it.is_waiting()) {
+        return vec![None; jobs.len()];
+    }
+    let waiting = &front.sessions.waiting;
+    let forecast = waiting.forecast().await;
+    waiting.ahead_of(&forecast, jobs.iter().map(|(prompt, _)| prompt))
 }
 
 /// Our own types can always be serialised.

@@ -11,7 +11,7 @@ use super::Front;
 use super::caller::Caller;
 use super::commands::settled;
 use super::error::GatewayError;
-use super::{Answer, json, page_fleet, page_scripts};
+use super::{Answer, json, own_queue, page_fleet, page_scripts};
 use crate::auth::{Pass, Role};
 use crate::body::ResponseBody;
 use crate::comfy::query::parameter;
@@ -44,9 +44,10 @@ pub async fn answer(
             Ok(whoami(front, caller, request.extensions().get::<Pass>()))
         }
         (&Method::GET | &Method::HEAD, "/-/validate") => Ok(as_json(&validate(front, caller))),
-        (&Method::GET | &Method::HEAD, "/-/explain") => Ok(explain(front, caller, query)),
+        (&Method::GET | &Method::HEAD, "/-/explain") => Ok(explain(front, caller, query).await),
         (&Method::GET | &Method::HEAD, "/-/console.js") => Ok(console(&front.shared)),
         (&Method::GET | &Method::HEAD, "/-/fleet") => page_fleet::fleet(front, caller).await,
+        (&Method::GET | &Method::HEAD, "/-/queue") => Ok(own_queue::queue(front, caller).await),
         (&Method::GET | &Method::HEAD, "/-/page.js") => {
             page_scripts::script(&front.shared, &page_scripts::TAB, request)
         }
@@ -62,6 +63,7 @@ pub async fn answer(
             | "/-/explain"
             | "/-/console.js"
             | "/-/fleet"
+            | "/-/queue"
             | "/-/page.js"
             | "/-/page_extension.js",
         ) => Err(GatewayError::BadMethod { allowed: "GET, HEAD" }),
@@ -172,21 +174,24 @@ struct Explanation {
     prompt: Option<PromptReport>,
 }
 
-fn explain(front: &Front, caller: &Caller, query: &str) -> Response<ResponseBody> {
+async fn explain(front: &Front, caller: &Caller, query: &str) -> Response<ResponseBody> {
     let client = caller.asker(front).and_then(|id| front.sessions.clients.get(&id));
-    let prompt = parameter(query, "prompt").and_then(|text| PromptId::parse(&text).ok());
-    let prompt = prompt.and_then(|prompt| {
+    let asked = parameter(query, "prompt").and_then(|text| PromptId::parse(&text).ok());
+    let found = asked.and_then(|prompt| {
         let record = front.shared.records.prompt(&prompt)?;
-        // For a user, another user's prompt does not exist. The id is a secret of the client, so
-        // for prompts of others only the backend and the state are shown.
-        caller.realm.owns(&record.by).then(|| {
-            let report = report::prompt(&front.sessions, &prompt, &record, now());
-            match client.is_some() && caller.named.is_some() && caller.named == record.by.client {
-                true => report,
-                false => PromptReport { client_id: None, ..report },
-            }
-        })
+        // For a user, another user's prompt does not exist.
+        caller.realm.owns(&record.by).then_some((prompt, record))
     });
+    let mut prompt = None;
+    if let Some((id, record)) = found {
+        let report = report::prompt(&front.sessions, &id, &record, now()).await;
+        // The id is a secret of the client, so for prompts of others only the backend and the state
+        // are shown.
+        prompt = Some(match client.is_some() && caller.named.is_some() {
+            true if caller.named == record.by.client => report,
+            true | false => PromptReport { client_id: None, ..report },
+        });
+    }
     as_json(&Explanation {
         client: client.map(|client| of_asker(&front.sessions.shared, caller, &client)),
         prompt,

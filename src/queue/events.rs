@@ -8,7 +8,7 @@ use crate::routing::ids::BackendId;
 
 use super::clients::{At, Client, NOWHERE, Prompt, Round};
 use super::fleet::There;
-use super::ids::{ClientKey, Number, PromptKey, ShapeId, SharerKey};
+use super::ids::{Class, ClientKey, Number, PromptKey, ShapeId, SharerKey};
 use super::known::Loading;
 use super::{Aside, Queue, Refused, Spent, Submission};
 
@@ -116,6 +116,24 @@ impl Queue {
             client.rounds.extend(place.round);
         }
         self.relist(key, at);
+        true
+    }
+
+    /// A prompt that waits is before all others, also before those that were moved so before. False
+    /// if it does not wait here.
+    pub fn to_front(&mut self, prompt: PromptKey, now: Duration) -> bool {
+        let at = self.advance(now);
+        let waits = self.clients.prompts.get_mut(&prompt).filter(|it| it.at.is_none());
+        let Some(it) = waits else { return false };
+        self.submissions += 1;
+        let before = it.own(prompt);
+        (it.class, it.number) = (Class::High, Number(-(self.submissions as f64)));
+        let (own, client) = (it.own(prompt), it.client);
+        if let Some(client) = self.clients.clients.get_mut(&client) {
+            client.waiting.remove(&before);
+            client.waiting.insert(own);
+        }
+        self.relist(client, at);
         true
     }
 

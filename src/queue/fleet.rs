@@ -103,6 +103,24 @@ impl Backend {
         self.serving == Serving::Up && self.count() < self.depth
     }
 
+    /// About how many seconds from now it may be given one more, as far as that is known.
+    pub(super) fn has_room_in(&self, now: f64, lead: f64) -> Option<f64> {
+        if self.serving != Serving::Up {
+            return None;
+        }
+        if let Some(room_in) = self.room_in(now, lead) {
+            return Some(room_in);
+        }
+        if self.others != 0 {
+            return None;
+        }
+        // So many have to end, and what is left then must take no longer than the lead.
+        let lefts = || self.there.iter().map(|it| it.left(now));
+        let depth = usize::try_from(self.depth).unwrap_or(usize::MAX);
+        let ends: f64 = lefts().take((self.there.len() + 1).saturating_sub(depth)).sum();
+        Some(if depth == 1 { ends } else { ends.max(lefts().sum::<f64>() - lead) })
+    }
+
     /// When it may be given one more; `None` if not before something ends there.
     pub(super) fn room_in(&self, now: f64, lead: f64) -> Option<f64> {
         if !self.has_place() {

@@ -19,6 +19,8 @@ pub enum Standing {
     Cold(Duration),
     /// It lacks something of it.
     Lacks,
+    /// It did not get it, and it is not tried there before the backend turns up anew.
+    Tried,
 }
 
 impl Queue {
@@ -33,15 +35,39 @@ impl Queue {
     /// What this backend is to a prompt; `None` if one of them is not here.
     #[must_use]
     pub fn standing(&self, prompt: PromptKey, backend: BackendId) -> Option<Standing> {
-        let (shape, slot) = (self.clients.prompts.get(&prompt)?.shape, self.fleet.slot(backend)?);
+        let (it, slot) = (self.clients.prompts.get(&prompt)?, self.fleet.slot(backend)?);
+        let shape = it.shape;
         if self.shapes.get(shape).lacks(slot) {
             return Some(Standing::Lacks);
+        }
+        if it.not.contains(&slot) {
+            return Some(Standing::Tried);
         }
         Some(match self.is_warm(shape, slot) {
             true if self.shapes.get(shape).facts.models.is_empty() => Standing::Able,
             true => Standing::Warm,
             false => Standing::Cold(Duration::from_secs_f64(self.cold(shape, slot))),
         })
+    }
+
+    /// About how long it takes until this backend may be given one more, as far as that is known.
+    #[must_use]
+    pub fn has_room_in(&self, backend: BackendId, now: Duration) -> Option<Duration> {
+        let backend = self.fleet.get(self.fleet.slot(backend)?)?;
+        let lead = self.settings.lead.as_secs_f64();
+        let room_in = backend.has_room_in(now.as_secs_f64(), lead)?;
+        Duration::try_from_secs_f64(room_in.max(0.0)).ok()
+    }
+
+    /// The only backend that a prompt which waits may go to, because its client is there.
+    #[must_use]
+    pub fn keeps_to(&self, prompt: PromptKey) -> Option<BackendId> {
+        let it = self.clients.prompts.get(&prompt)?;
+        let client = self.clients.clients.get(&it.client)?;
+        let bound = client.bound.filter(|slot| client.is_at(*slot) || self.may_run(it, *slot));
+        let bound = bound.filter(|_| self.settings.spread == 1);
+        let slot = client.held.or(bound)?;
+        self.fleet.get(slot).map(|it| it.id)
     }
 
     /// How long a prompt that has begun has taken until now, as a part of what was expected when it

@@ -15,6 +15,7 @@ mod catalogue;
 mod chosen;
 mod doubts;
 mod follow;
+mod forecast;
 mod full;
 mod known;
 mod lists;
@@ -44,7 +45,7 @@ use crate::config::QueueConfig;
 use crate::journal::record::Kept;
 use crate::lock::{Guard, Lock, rank};
 use crate::net::now;
-use crate::queue::fleet::Serving;
+pub use crate::queue::fleet::Serving;
 use crate::queue::ids::{Class, PromptKey, ShapeId};
 use crate::queue::schedule::Why;
 use crate::queue::settings::Settings;
@@ -53,6 +54,8 @@ use crate::routing::ids::{BackendId, ClientId, PromptId};
 use crate::routing::owners::Person;
 use crate::routing::placement::BackendView;
 use doubts::Doubt;
+use forecast::Forecasts;
+pub use forecast::{Ahead, InLine};
 pub use full::Full;
 use known::Keys;
 pub use lists::{Shown, WaitingNow};
@@ -92,6 +95,7 @@ pub struct Waiting {
     began: Instant,
     /// What backends have.
     catalogue: ArcSwap<Catalogue>,
+    forecasts: Forecasts,
 }
 
 #[derive(Debug)]
@@ -221,6 +225,7 @@ impl Waiting {
             limits,
             began: now(),
             catalogue: ArcSwap::default(),
+            forecasts: Forecasts::default(),
         }
     }
 

@@ -49,6 +49,7 @@ mod home_away;
 mod home_saves;
 mod hosts;
 mod http2;
+mod in_line;
 mod journal;
 mod jwt;
 mod kept_files;

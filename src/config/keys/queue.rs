@@ -18,7 +18,8 @@ sections! { QUEUE_SECTIONS, QUEUE_KEYS:
         max: Count { min: 1, max: 1_000_000 } = "10000", Restart;
         /// How many prompts of one user may wait; without users of one address.
         max_per_sharer: Count { min: 1, max: 1_000_000 } = "1000", Restart;
-        /// How long a prompt may wait. It is reported as lost then. With 0 there is no limit.
+        /// How long a prompt may wait. One that should start later is refused, and one that waits
+        /// for longer all the same is reported as lost. With 0 there is no limit.
         max_wait: Span { min: 0, max: 30 * DAY } = "0s", Restart;
         /// Whom a prompt that must wait is shown to before its submission is answered: `backend` is
         /// a server, which says whether the prompt is valid; `late` is nobody.

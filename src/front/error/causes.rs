@@ -62,7 +62,7 @@ pub(super) fn fault_of(refusal: &Refusal) -> Fault {
 /// Who has to act if no more prompts may wait.
 pub(super) fn fault_of_full(full: &Full) -> Fault {
     match full {
-        Full::Queue { .. } => Fault::Gateway,
+        Full::Queue { .. } | Full::TooLong { .. } => Fault::Gateway,
         Full::Sharer { .. } | Full::BytesOfSharer { .. } | Full::TooLarge { .. } | Full::Known => {
             Fault::Client
         }
@@ -71,7 +71,7 @@ pub(super) fn fault_of_full(full: &Full) -> Fault {
 
 pub(super) fn status_of_full(full: &Full) -> StatusCode {
     match full {
-        Full::Queue { .. } => StatusCode::SERVICE_UNAVAILABLE,
+        Full::Queue { .. } | Full::TooLong { .. } => StatusCode::SERVICE_UNAVAILABLE,
         Full::Sharer { .. } | Full::BytesOfSharer { .. } => StatusCode::TOO_MANY_REQUESTS,
         Full::TooLarge { .. } => StatusCode::PAYLOAD_TOO_LARGE,
         Full::Known => StatusCode::BAD_REQUEST,

@@ -11,7 +11,6 @@ use crate::body::{ResponseBody, inflate};
 use crate::comfy::reply;
 use crate::limits::LimitReached;
 use crate::server::refusal;
-use crate::session::waiting::Full;
 
 impl GatewayError {
     /// The methods that are allowed, for an error about the method.
@@ -25,13 +24,10 @@ impl GatewayError {
         if let Self::TooManyGuesses { seconds } = self {
             return Some(u32::from(*seconds));
         }
-        if let Self::QueueFull(
-            Full::Queue { seconds, .. }
-            | Full::Sharer { seconds, .. }
-            | Full::BytesOfSharer { seconds, .. },
-        ) = self
+        if let Self::QueueFull(full) = self
+            && let Some(seconds) = full.retry_after()
         {
-            return Some(*seconds);
+            return Some(seconds);
         }
         if let Self::LimitReached(LimitReached { seconds, .. }) = self {
             return Some(*seconds);

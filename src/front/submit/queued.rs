@@ -26,9 +26,10 @@ use crate::config::{OnJournalError, QueueVerdict};
 use crate::front::caller::Caller;
 use crate::front::commands::delete_anywhere;
 use crate::front::error::GatewayError;
-use crate::front::headers::{PLACEMENT, VERDICT};
+use crate::front::headers::{PLACEMENT, QUEUE, VERDICT};
 use crate::front::shares::holder;
-use crate::front::waiting::{self, known_good::GraphHash};
+use crate::front::waiting::known_good::GraphHash;
+use crate::front::waiting::turn;
 use crate::front::{Answer, Front, json};
 use crate::journal::record::Kept;
 use crate::masked::mask;
@@ -42,10 +43,13 @@ use crate::session::completion::Completion;
 use crate::session::handing_over::NotQueued;
 use crate::session::registry::{Known, with_client};
 use crate::session::submissions::Remembered;
-use crate::session::waiting::Front as First;
+use crate::session::waiting::{Ahead, Front as First};
 
 /// The one header of a submission that ComfyUI reads (0.33, `server.py`, `post_prompt`).
 pub(super) const USAGE_SOURCE: &str = "comfy-usage-source";
+
+/// What `mooring-placement` says of a submission that waits.
+const WAITING: &str = "waiting";
 
 /// How often somebody who waits for longer than `queue.verdict_wait` looks whether the prompt has
 /// come back from a backend.
@@ -85,19 +89,31 @@ pub(super) async fn submit(front: &Arc<Front>, caller: &Caller, wanted: Wanted) 
     let prompt = wanted.prompt.clone();
     let has_files = wanted.has_files;
     let (completion, client_of) = (wanted.told.completion(), wanted.client_of);
-    let Queued { client, kept, told, asking } = enqueue(front, caller, wanted)?;
+    let waiting = &front.sessions.waiting;
+    let payer = payer_of(caller, &wanted.id);
+    let Queued { client, kept, told, asking } = match enqueue(front, caller, wanted) {
+        Ok(queued) => queued,
+        Err(GatewayError::QueueFull(full)) => {
+            return Err(GatewayError::QueueFull(waiting.full_until(full, Some(&payer)).await));
+        }
+        Err(error) => return Err(error),
+    };
     let answered = AcceptanceTee {
         front: Arc::clone(front),
         client: Arc::clone(&client),
         prompt: prompt.clone(),
     };
-    waiting::turn(front);
-    if let Some(full) = front.sessions.waiting.is_too_much(&prompt) {
-        // A backend had room, but not for this one: something else was first, or holds its client.
-        if client.withdraw_waiting(&front.sessions, &prompt) {
-            let _noted = front.sessions.settled().await;
-            return Err(GatewayError::QueueFull(full));
-        }
+    turn(front);
+    // A backend had room, but not for this one: something else was first, or holds its client.
+    let mut full = waiting.is_too_much(&prompt);
+    if full.is_none() {
+        full = waiting.is_too_long(&prompt).await;
+    }
+    if let Some(full) = full
+        && client.withdraw_waiting(&front.sessions, &prompt)
+    {
+        let _noted = front.sessions.settled().await;
+        return Err(GatewayError::QueueFull(waiting.full_until(full, Some(&payer)).await));
     }
     let waits = Waits { front, client: &client, prompt: &prompt, kept: &kept, completion };
     // Whether its files are still there, nobody knows.
@@ -110,10 +126,25 @@ pub(super) async fn submit(front: &Arc<Front>, caller: &Caller, wanted: Wanted) 
         // Otherwise the refused prompts of strangers would hold a socket each at the backends.
         client.is_over();
     }
-    answer.map(|answer| {
-        let (parts, body) = answer.into_parts();
-        Response::from_parts(parts, tee(body, Box::new(answered)))
-    })
+    let (mut parts, body) = answer?.into_parts();
+    if parts.headers.get(PLACEMENT).is_some_and(|it| it == WAITING) {
+        let ahead = front.sessions.waiting.ahead(&prompt).await;
+        parts.headers.extend(ahead.and_then(|it| Some((QUEUE, place_in_queue(it)?))));
+    }
+    Ok(Response::from_parts(parts, tee(body, Box::new(answered))))
+}
+
+/// The place in the queue, and in how many seconds it should start, as a structured field
+/// (RFC 9651 section 3.2).
+fn place_in_queue(it: Ahead) -> Option<HeaderValue> {
+    let start = it.start_seconds().map(|start| format!(", start={start}"));
+    HeaderValue::from_str(&format!("place={}{}", it.place, start.unwrap_or_default())).ok()
+}
+
+/// Whose limits a submission counts against.
+fn payer_of(caller: &Caller, id: &ClientId) -> Person {
+    let household = || Person::Address(holder(caller.address));
+    caller.person().filter(|_| id.user().is_some()).unwrap_or_else(household)
 }
 
 /// A submission that waits from here on.
@@ -153,16 +184,15 @@ fn enqueue<'a>(
     };
     // Without users a cookie costs nothing, and an address of a large network neither: share and
     // limits are those of the household, and in it the browsers take turns.
-    let household = Person::Address(holder(caller.address));
-    let sharer = caller.person().unwrap_or_else(|| household.clone());
-    let payer = Some(if id.user().is_some() { sharer.clone() } else { household });
+    let payer = payer_of(caller, &id);
+    let sharer = caller.person().unwrap_or_else(|| payer.clone());
     let usage_source = parts.headers.get(USAGE_SOURCE).and_then(|it| it.to_str().ok());
     let kept = Kept {
         body: numbered(&body, number),
         usage_source: usage_source.map(Arc::from),
         askers,
         sharer: Some(sharer),
-        payer,
+        payer: Some(payer),
         number,
     };
     // After the id is reserved: another submission with this id has a caller of its own. Before the
@@ -300,6 +330,6 @@ pub(super) fn waits_without(prompt: &PromptId, number: f64) -> Response<Response
 
 pub(super) fn mark_waiting(response: &mut Response<ResponseBody>, verdict: HeaderValue) {
     let headers = response.headers_mut();
-    headers.insert(PLACEMENT, HeaderValue::from_static("waiting"));
+    headers.insert(PLACEMENT, HeaderValue::from_static(WAITING));
     headers.insert(VERDICT, verdict);
 }

@@ -6,14 +6,21 @@ use std::time::Duration;
 use super::Waiting;
 use crate::net::now;
 use crate::queue::Standing;
+use crate::queue::fleet::Serving;
 use crate::routing::ids::{BackendId, PromptId};
 
 /// What one backend is to a prompt that waits, for operators.
 #[derive(Clone, Debug)]
 pub struct Place {
     pub backend: BackendId,
-    /// `able`, `warm`, `cold` or `lacks`.
+    /// `able`, `warm`, `cold`, `lacks` or `tried`.
     pub is: &'static str,
+    /// Whether it takes anything.
+    pub serves: Serving,
+    /// In about how long it may be given one more; `None` if that is not known.
+    pub room: Option<Duration>,
+    /// The prompt goes nowhere else while its client is there.
+    pub keeps: bool,
     /// How long its models are expected to load there.
     pub load: Option<Duration>,
     /// What is missing there.
@@ -27,23 +34,29 @@ impl Waiting {
         if !self.has_waiting(prompt) {
             return Vec::new();
         }
-        let (needs, standings) = {
+        let at = self.at(now());
+        let (needs, keeps_to, standings) = {
             let index = self.index();
             let Some(entry) = index.prompts.get(prompt) else { return Vec::new() };
-            let standing = |id: &BackendId| Some((*id, index.queue.standing(entry.key, *id)?));
-            let standings: Vec<_> = index.fleet.keys().filter_map(standing).collect();
-            (Arc::clone(&entry.needs), standings)
+            let standing = |(id, serves): (&BackendId, &Serving)| {
+                let room = index.queue.has_room_in(*id, at);
+                Some((*id, (*serves, room), index.queue.standing(entry.key, *id)?))
+            };
+            let standings: Vec<_> = index.fleet.iter().filter_map(standing).collect();
+            (Arc::clone(&entry.needs), index.queue.keeps_to(entry.key), standings)
         };
         let catalogue = self.catalogue.load();
-        let place = |(backend, standing)| {
+        let place = |(backend, (serves, room), standing)| {
             let (is, load) = match standing {
                 Standing::Able => ("able", None),
                 Standing::Warm => ("warm", None),
                 Standing::Cold(load) => ("cold", Some(load)),
                 Standing::Lacks => ("lacks", None),
+                Standing::Tried => ("tried", None),
             };
             let lacks = catalogue.get(backend).and_then(|info| needs.lacking(info));
-            Place { backend, is, load, lacks: lacks.map(str::to_owned) }
+            let (lacks, keeps) = (lacks.map(str::to_owned), keeps_to == Some(backend));
+            Place { backend, is, serves, room, keeps, load, lacks }
         };
         let mut places: Vec<Place> = standings.into_iter().map(place).collect();
         places.sort_by_key(|it| it.backend.slot());

@@ -330,7 +330,7 @@ impl Index {
     }
 }
 
-fn seconds(retry_after: Duration) -> u32 {
+pub(super) fn seconds(retry_after: Duration) -> u32 {
     let seconds = retry_after.as_millis().div_ceil(1_000).clamp(1, 3_600);
     u32::try_from(seconds).unwrap_or(3_600)
 }
