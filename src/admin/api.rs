@@ -49,7 +49,7 @@ pub(crate) fn router(sessions: Arc<Sessions>) -> Router {
         .with_state(sessions)
 }
 
-const ENDPOINTS: [&str; 17] = [
+const ENDPOINTS: [&str; 19] = [
     "GET /livez",
     "GET /readyz",
     "GET /metrics",
@@ -62,6 +62,8 @@ const ENDPOINTS: [&str; 17] = [
     "GET /api/v1/clients/{id}",
     "POST /api/v1/clients/{id}/release",
     "POST /api/v1/prompts/{id}/cancel",
+    "GET /api/v1/queue",
+    "POST /api/v1/queue/{id}/front",
     "GET /api/v1/explain",
     "POST /api/v1/explain",
     "GET /api/v1/live",

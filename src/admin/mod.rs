@@ -7,6 +7,7 @@ mod dashboard;
 mod explain_graph;
 mod gate;
 mod prompts;
+mod queue;
 mod reload;
 mod scaling;
 mod sender;
@@ -51,6 +52,7 @@ impl Admin {
             .merge(backends::router(Arc::clone(&sessions)))
             .merge(explain_graph::router(Arc::clone(front)))
             .merge(prompts::router(Arc::clone(&sessions)))
+            .merge(queue::router(Arc::clone(&sessions)))
             .merge(scaling::router(Arc::clone(&sessions)))
             .merge(reload::router(reloads));
         let lives = Lives::of(&sessions, &operators);

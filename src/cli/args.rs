@@ -1,9 +1,11 @@
 //! The verbs and flags of the command line, as typed.
 
 mod doctor;
+mod explain;
 mod fleet;
 mod generated;
 mod output;
+mod queue;
 mod users;
 
 use std::net::{IpAddr, SocketAddr};
@@ -13,11 +15,13 @@ use std::time::Duration;
 use clap::{Args, Parser, Subcommand};
 
 pub use doctor::{DoctorArgs, PageUrl};
+pub use explain::{About, ExplainArgs};
 pub use fleet::{
     AddBackendArgs, BackendState, BackendsArgs, BackendsVerb, DrainArgs, RemoveBackendArgs,
 };
 pub use generated::{CompletionsArgs, ManArgs};
 pub use output::{Form, Output};
+pub use queue::{OnePromptArgs, QueueArgs, QueueVerb};
 pub use users::{AddUserArgs, ListUsersArgs, UserArgs, UsersArgs, UsersFile, UsersVerb};
 
 use crate::config::url::{self, ServerUrl};
@@ -61,6 +65,8 @@ pub enum Verb {
     Backends(Box<BackendsArgs>),
     /// Drain a backend and wait until it is drained
     Drain(DrainArgs),
+    /// List the prompts that wait in the gateway, move one to the front or cancel one
+    Queue(QueueArgs),
     /// Explain why a client or a prompt is where it is
     Explain(ExplainArgs),
     /// Add, list and remove users, and change their keys
@@ -334,35 +340,6 @@ pub struct ReleaseArgs {
     pub force: bool,
     #[command(flatten)]
     pub admin: AdminArgs,
-}
-
-#[derive(Args, Debug)]
-#[command(
-    after_help = "Examples:\n  mooring explain --client 5f2c1f0a9d5e4c0f8a7b6c5d4e3f2a1b\n  \
-                        mooring explain --prompt 0c9d8a52-7f7e-4f0e-9a55-0d3f1f6f2f10\n  \
-                        mooring explain --graph workflow_api.json"
-)]
-pub struct ExplainArgs {
-    #[command(flatten)]
-    pub about: About,
-    #[command(flatten)]
-    pub admin: AdminArgs,
-}
-
-/// Exactly one of them is given.
-#[derive(Args, Debug)]
-#[group(required = true, multiple = false)]
-pub struct About {
-    /// The client to explain
-    #[arg(long, value_name = "ID")]
-    pub client: Option<String>,
-    /// The prompt to explain
-    #[arg(long, value_name = "ID")]
-    pub prompt: Option<String>,
-    /// Say where this graph would go now: a file as the page exports it with Export (API); - is
-    /// standard input
-    #[arg(long, value_name = "FILE")]
-    pub graph: Option<PathBuf>,
 }
 
 #[derive(Args, Debug)]

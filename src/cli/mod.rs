@@ -19,6 +19,7 @@ mod home;
 mod inventory;
 mod password;
 mod probe;
+mod queue;
 mod say;
 mod serve;
 mod status;
@@ -76,6 +77,7 @@ fn run(cli: Cli) -> ExitCode {
         Verb::Release(args) => block_on(admin::release(&args)),
         Verb::Backends(args) => block_on(admin::backends(&args)),
         Verb::Drain(args) => block_on(fleet::drain(&args)),
+        Verb::Queue(args) => block_on(queue::queue(&args)),
         Verb::Explain(args) => block_on(admin::explain(&args)),
         Verb::Users(args) => users::users(args.verb),
         Verb::Reload(args) => block_on(admin::reload(&args)),

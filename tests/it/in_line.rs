@@ -3,9 +3,12 @@
 
 use std::time::Duration;
 
+use http::Method;
+use mooring::config::Secret;
 use serde_json::{Value, json};
 
-use crate::support::{Socket, World, quick, until};
+use crate::audit::{AuditLog, said};
+use crate::support::{Socket, World, quick, send, until};
 use crate::waiting::{takes, waits_unasked};
 
 /// What `mooring-queue` says: the place, and the seconds until the start.
@@ -173,4 +176,87 @@ async fn nothing_is_told_where_nothing_waits() {
     let answer = world.submit("ada", &takes(0.05, 1)).await;
     assert_eq!((answer.status, answer.headers.get("mooring-queue")), (200, None));
     assert_eq!(own(&world, "ada").await, json!({"prompts": [], "waiting": 0}));
+    let queue = world.admin_get("/api/v1/queue").await.json();
+    assert_eq!(queue, json!({"prompts": [], "waiting": 0, "next_skip": null}));
+}
+
+fn ids(queue: &Value) -> Vec<String> {
+    let rows = queue["prompts"].as_array().unwrap().iter();
+    rows.map(|it| it["prompt_id"].as_str().unwrap().to_owned()).collect()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn operators_see_the_queue_move_a_prompt_to_its_front_and_cancel_one() {
+    let world = World::with(1, waits_unasked).await;
+    let _socket = busy(&world).await;
+    let running = world.get("/queue?clientId=ada").await.json()["queue_running"][0][1].clone();
+    let adas = submit(&world, "ada", 1..4).await;
+    let all = world.admin_get("/api/v1/queue").await.json();
+    assert_eq!((ids(&all), &all["waiting"]), (adas.clone(), &json!(3)));
+    let first = &all["prompts"][0];
+    assert_eq!((&first["client_id"], &first["place"]), (&"ada".into(), &1.into()));
+    assert!(first["waited_ms"].is_u64() && first["start_ms"].is_null(), "{first}");
+    let page = world.admin_get("/api/v1/queue?skip=1&limit=1").await.json();
+    assert_eq!((ids(&page), &page["next_skip"]), (vec![adas[1].clone()], &json!(2)));
+    let hash = first["client"].as_str().unwrap();
+    let his = world.admin_get(&format!("/api/v1/queue?client={hash}&limit=2")).await.json();
+    assert_eq!((ids(&his), &his["waiting"]), (adas[..2].to_vec(), &json!(3)));
+    let nobodys = world.admin_get("/api/v1/queue?user=eve").await.json();
+    assert_eq!(nobodys["waiting"], 0);
+    for (path, status) in [
+        ("/api/v1/queue?client=nobody", 404),
+        ("/api/v1/queue?client=%00%ff", 404),
+        ("/api/v1/queue?limit=-1", 400),
+        ("/api/v1/queue?sort=age", 400),
+        ("/api/v1/queue?limit=0&skip=18446744073709551615", 200),
+    ] {
+        assert_eq!(world.admin_get(path).await.status, status, "{path}");
+    }
+
+    let log = AuditLog::of(&world);
+    let front = |prompt: &str| format!("/api/v1/queue/{prompt}/front");
+    let moved = world.admin_post(&front(&adas[2]), "").await;
+    assert_eq!((moved.status, moved.json()), (200, json!({"moved": true, "place": 1})));
+    let all = world.admin_get("/api/v1/queue").await.json();
+    assert_eq!(ids(&all), [&adas[2], &adas[0], &adas[1]].map(String::clone));
+    let running = running.as_str().unwrap();
+    assert_eq!(world.admin_post(&front(running), "").await.status, 409);
+    assert_eq!(world.admin_post(&front("unknown"), "").await.status, 404);
+    assert_eq!(world.admin_post(&front("%00%22"), "").await.status, 404);
+    assert_eq!(world.admin_post(&front("%ff"), "").await.status, 400);
+    let cancelled = format!("/api/v1/prompts/{}/cancel", adas[0]);
+    assert_eq!(world.admin_post(&cancelled, "").await.status, 200);
+    let all = world.admin_get("/api/v1/queue").await.json();
+    assert_eq!(ids(&all), [&adas[2], &adas[1]].map(String::clone));
+    let lines = log.lines(3).await;
+    assert_eq!(said(&lines[0]), ("prompt.front", "done"));
+    assert_eq!(said(&lines[1]), ("prompt.front", "refused: 409 Conflict"));
+    assert_eq!(lines[0]["on"], json!(adas[2]));
+    assert!(!log.end().await.contains("\"ada\""));
+
+    assert_eq!(world.post("/interrupt?clientId=ada", "{}").await.status, 200);
+    until("all are done", || world.finished() == 3).await;
+    let ledger = world.sim("a").ledger();
+    assert_eq!(ledger.enqueued[1..], [&adas[2], &adas[1]].map(String::clone));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_may_only_look_sees_no_ids_and_moves_nothing() {
+    let world = World::with(1, |config| {
+        waits_unasked(config);
+        config.admin.token = Some(Secret::parse("token-of-the-listener").unwrap());
+        config.admin.read_token = Some(Secret::parse("token-that-may-only-look").unwrap());
+    })
+    .await;
+    let _socket = busy(&world).await;
+    let adas = submit(&world, "ada", 1..2).await;
+    let looks = [("authorization", "Bearer token-that-may-only-look")];
+    let seen = send(world.admin, Method::GET, "/api/v1/queue", &looks, "").await;
+    assert_eq!((seen.status, &seen.json()["waiting"]), (200, &json!(1)));
+    assert!(!seen.text().contains(&adas[0]) && !seen.text().contains("\"ada\""), "{}", seen.text());
+    let path = format!("/api/v1/queue/{}/front", adas[0]);
+    assert_eq!(send(world.admin, Method::POST, &path, &looks, "").await.status, 403);
+    assert_eq!(world.admin_get("/api/v1/queue").await.status, 401);
+    let page = [("authorization", "Bearer token-of-the-listener"), ("origin", "http://evil.test")];
+    assert_eq!(send(world.admin, Method::POST, &path, &page, "").await.status, 403);
 }
