@@ -122,19 +122,16 @@ async fn to_front(
     };
     let before = json!({ "client": record.by.client.map(|client| mask(&client).to_string()) });
     let asked = Asked { sender, what: "prompt.front", on: json!(prompt.to_string()), before };
-    let (status, body) = match sessions.waiting.to_front(&prompt) {
-        true => {
-            info!(%prompt, "An operator has put a prompt to the front.");
-            let ahead = sessions.waiting.ahead(&prompt).await;
-            // It may have been handed over since.
-            let place = ahead.map(|it| it.place);
-            (StatusCode::OK, json!({ "moved": true, "place": place }))
-        }
-        false => {
-            let error = "it does not wait in the gateway: it is at a backend, or has ended";
-            (StatusCode::CONFLICT, json!({ "error": error }))
-        }
-    };
-    asked.note(&sessions, status, body.clone());
-    (status, Json(body))
+    // It is noted before anything is waited for: whoever asked may leave.
+    if !sessions.waiting.to_front(&prompt) {
+        let error = "it does not wait in the gateway: it is at a backend, or has ended";
+        let body = json!({ "error": error });
+        asked.note(&sessions, StatusCode::CONFLICT, body.clone());
+        return (StatusCode::CONFLICT, Json(body));
+    }
+    asked.note(&sessions, StatusCode::OK, json!({ "moved": true }));
+    info!(%prompt, "An operator has put a prompt to the front.");
+    // It may have been handed over since.
+    let place = sessions.waiting.ahead(&prompt).await.map(|it| it.place);
+    (StatusCode::OK, Json(json!({ "moved": true, "place": place })))
 }

@@ -102,7 +102,7 @@
     if (!server) {
       const all = seen.waiting > 1 ? ` \u00b7 ${jobs(seen.waiting)} are waiting in all` : "";
       const known = typeof start === "number";
-      const when = known ? ` \u00b7 starts in about ${about(start)}` : "";
+      const when = known ? ` \u00b7 ${start < 1 ? "starts now" : `starts in about ${about(start)}`}` : "";
       return `waiting for a free server${when}${all}`;
     }
     const here = seen.servers.find(({ name }) => name === server);

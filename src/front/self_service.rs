@@ -189,7 +189,7 @@ async fn explain(front: &Front, caller: &Caller, query: &str) -> Response<Respon
         // are shown.
         prompt = Some(match client.is_some() && caller.named.is_some() {
             true if caller.named == record.by.client => report,
-            true | false => PromptReport { client_id: None, ..report },
+            true | false => PromptReport { client_id: None, waits: None, ..report },
         });
     }
     as_json(&Explanation {

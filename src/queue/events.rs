@@ -119,15 +119,15 @@ impl Queue {
         true
     }
 
-    /// A prompt that waits is before all others, also before those that were moved so before. False
-    /// if it does not wait here.
+    /// A prompt that waits is before all others of all, and of its client also before those that
+    /// were moved so before. False if it does not wait here.
     pub fn to_front(&mut self, prompt: PromptKey, now: Duration) -> bool {
         let at = self.advance(now);
         let waits = self.clients.prompts.get_mut(&prompt).filter(|it| it.at.is_none());
         let Some(it) = waits else { return false };
         self.submissions += 1;
         let before = it.own(prompt);
-        (it.class, it.number) = (Class::High, Number(-(self.submissions as f64)));
+        (it.class, it.number) = (Class::Front, Number(-(self.submissions as f64)));
         let (own, client) = (it.own(prompt), it.client);
         if let Some(client) = self.clients.clients.get_mut(&client) {
             client.waiting.remove(&before);

@@ -2,15 +2,17 @@
 //! took as long as is expected of it and nothing new came.
 //!
 //! It is a guess and no promise. If nothing was learned of how long prompts take, no time is told.
-//! The work is bounded: what would be handed over after [`HAND_OVERS_MAX`] others, or after
+//! The play is bounded: what would be handed over after [`HAND_OVERS_MAX`] others, or after
 //! [`STEPS_MAX`] steps, is expected to go on at the pace of those before.
 
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, HashMap};
 use std::time::Duration;
 
+use super::clients::Client;
 use super::fleet::Serving;
 use super::ids::{Number, PromptKey, SharerKey};
+use super::order::Scope;
 use super::schedule::HandOver;
 use super::snapshot::Snapshot;
 use super::{Queue, Spent};
@@ -48,6 +50,8 @@ pub struct Forecast {
     sharers: HashMap<SharerKey, OfSharer>,
     /// When it was made.
     made: Duration,
+    /// Between two hand-overs, on average.
+    pace: Option<Duration>,
     steps: usize,
 }
 
@@ -117,13 +121,11 @@ impl Forecast {
             let (leaves, starts) = there.map_or((None, None), |it| (it.leaves, it.starts));
             return Expected { place, leaves, starts };
         };
-        let more = waiting.saturating_sub(own.prompts).max(1);
-        let after = |it: Option<Duration>| {
-            let each = it?.saturating_sub(self.made) / u32::try_from(own.prompts.max(1)).ok()?;
-            Some(it? + each * u32::try_from(more).ok()?)
-        };
+        let more = waiting.saturating_sub(own.prompts).max(1).saturating_mul(sharers);
+        let passed = |pace: Duration| pace.saturating_mul(u32::try_from(more).unwrap_or(u32::MAX));
+        let after = |it: Option<Duration>| Some(it?.saturating_add(passed(self.pace?)));
         Expected {
-            place: own.last.place + more * sharers,
+            place: own.last.place.saturating_add(more),
             leaves: after(own.last.leaves),
             starts: after(own.last.starts),
         }
@@ -160,7 +162,11 @@ pub struct Play {
     of: HashMap<PromptKey, Expected>,
     /// Whose those are that wait.
     whose: HashMap<PromptKey, SharerKey>,
+    /// So many are handed over at once, and say nothing about the pace of those that follow.
+    burst: usize,
     steps: usize,
+    /// What making the copy was worth.
+    copied: usize,
     is_over: bool,
     /// Something is known of how long prompts take.
     knows: bool,
@@ -169,8 +175,9 @@ pub struct Play {
 impl Play {
     #[must_use]
     pub fn new(snapshot: Snapshot, now: Duration) -> Self {
+        let copied = 2 * snapshot.rows();
         let queue = snapshot.into_queue();
-        let (count, knows) = (queue.clients.prompts.len(), queue.runs.knows());
+        let knows = queue.runs.knows();
         let waiting = queue.clients.prompts.iter().filter(|(_, it)| it.at.is_none());
         let whose = waiting.map(|(key, it)| (*key, it.sharer)).collect();
         let slots: Vec<u16> = queue.fleet.all().map(|it| it.slot).collect();
@@ -184,12 +191,15 @@ impl Play {
             order: Vec::new(),
             of: HashMap::new(),
             whose,
-            steps: 2 * count,
+            burst: 0,
+            steps: 0,
+            copied,
             is_over: false,
             knows,
         };
         slots.into_iter().for_each(|slot| play.starts_next(slot));
         play.decides();
+        play.burst = play.order.len();
         play
     }
 
@@ -199,8 +209,7 @@ impl Play {
         while !self.is_over {
             let next = self.ends.peek().map(|Reverse((at, _))| *at);
             let next = next.into_iter().chain(self.wake).min();
-            let is_enough = HAND_OVERS_MAX <= self.order.len() || STEPS_MAX <= self.steps;
-            let Some(next) = next.filter(|_| !is_enough) else {
+            let Some(next) = next.filter(|_| !self.is_enough()) else {
                 self.is_over = true;
                 break;
             };
@@ -218,6 +227,10 @@ impl Play {
             self.decides();
         }
         Goes::Over
+    }
+
+    fn is_enough(&self) -> bool {
+        HAND_OVERS_MAX <= self.order.len() - self.burst || STEPS_MAX <= self.steps
     }
 
     fn ends_at(&mut self, slot: u16) {
@@ -267,14 +280,15 @@ impl Play {
             let each = STEPS_OF_EACH + self.queue.order.listed() + self.queue.fleet.len();
             self.steps += (turn.hand_over.len() + 1) * each;
             self.wake = turn.look_again;
-            if turn.hand_over.is_empty() {
-                return;
-            }
+            let is_over = turn.hand_over.is_empty() || self.is_enough();
             for HandOver { prompt, backend, .. } in turn.hand_over {
                 self.order.push(prompt);
                 let (place, leaves) = (self.order.len(), Some(self.now));
                 self.of.insert(prompt, Expected { place, leaves, starts: None });
                 self.starts_next(backend.slot());
+            }
+            if is_over {
+                return;
             }
         }
     }
@@ -285,8 +299,10 @@ impl Play {
     pub fn into_forecast(mut self) -> Forecast {
         let has_moved = self.ends.peek().is_some() || self.wake.is_some();
         let passed = self.now.saturating_sub(self.began);
-        let pace = u32::try_from(self.order.len()).ok().filter(|count| *count != 0 && has_moved);
-        let pace = pace.map(|count| passed / count);
+        // Nothing is said about those behind before something has moved.
+        let count = u32::try_from(self.order.len() - self.burst).ok().filter(|it| *it != 0);
+        let average = count.map(|count| passed / count).filter(|pace| !pace.is_zero());
+        let pace = average.filter(|_| has_moved);
         let mut at = self.now;
         // What was handed over and did not start any more.
         for it in self.of.values_mut() {
@@ -306,15 +322,16 @@ impl Play {
             self.of.values_mut().for_each(unknown);
         }
         let sharers = self.sharers();
-        let Self { order, of, began, steps, .. } = self;
-        Forecast { order, of, sharers, made: began, steps }
+        let Self { order, of, began, steps, copied, .. } = self;
+        let steps = steps + copied;
+        Forecast { order, of, sharers, made: began, pace: average, steps }
     }
 
     /// Those who wait still: of each sharer the first, then the second, and so on.
     fn rest(&self) -> Vec<(PromptKey, CanRun)> {
         let clients = &self.queue.clients;
         let mut listed: HashMap<PromptKey, u64> = HashMap::new();
-        for client in clients.clients.values() {
+        for client in clients.clients.values().filter(|client| self.moves(client)) {
             let turns = client.waiting.iter().zip(&client.rounds);
             listed.extend(turns.map(|(own, round)| (own.prompt, round.0)));
         }
@@ -341,6 +358,17 @@ impl Play {
             .collect();
         turns.sort_unstable();
         turns.into_iter().map(|(can_run, .., key)| (key, can_run)).collect()
+    }
+
+    /// True if the first prompt of the client may go to a backend that is up.
+    fn moves(&self, client: &Client) -> bool {
+        let fleet = &self.queue.fleet;
+        let is_up = |scope: &Scope| match scope {
+            Scope::Any => 0 < fleet.up(),
+            Scope::At(slot) => fleet.is_up(*slot),
+        };
+        let listed = client.head.as_ref().and_then(|head| head.listed.as_ref());
+        listed.is_some_and(|listed| listed.scopes.iter().any(is_up))
     }
 
     fn sharers(&self) -> HashMap<SharerKey, OfSharer> {

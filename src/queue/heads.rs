@@ -4,7 +4,7 @@ use std::cmp::Reverse;
 
 use super::Queue;
 use super::clients::{Client, Head, NOWHERE, Prompt};
-use super::ids::{ClientKey, Number, PromptKey};
+use super::ids::{Class, ClientKey, Number, PromptKey};
 use super::order::{Listed, Rank, Scope};
 
 impl Queue {
@@ -22,13 +22,13 @@ impl Queue {
         client.head = first.map(|own| {
             let same = since.filter(|(prompt, _)| *prompt == own.prompt);
             let since = same.map_or(now, |(_, since)| since);
-            if same.is_none() && own.class.rank() != 0 {
+            if same.is_none() && 1 < own.class.rank() {
                 let at = Number(now + self.ageing_seconds());
                 self.ageing.push(Reverse((at, key, own.prompt)));
             }
             let prompt = &self.clients.prompts[&own.prompt];
             let scopes = self.scopes(&client, prompt);
-            let class = self.class_now(own.class.rank(), now - since);
+            let class = self.class_now(own.class, now - since);
             let round = client.rounds.first().map_or(0, |round| round.0);
             let rank = Rank { class, round, order: own.order, client: key };
             let listed = Listed { sharer: prompt.sharer, rank, shape: prompt.shape, scopes };
@@ -121,7 +121,7 @@ impl Queue {
             self.ageing.pop();
             let head = self.clients.clients.get(&client).and_then(|it| it.head.as_ref());
             let Some(head) = head.filter(|head| head.own.prompt == prompt) else { continue };
-            if self.class_now(head.own.class.rank(), now - head.since) != 0 {
+            if 1 < self.class_now(head.own.class, now - head.since) {
                 self.ageing.push(Reverse((Number(at.0 + self.ageing_seconds()), client, prompt)));
             }
             self.relist(client, now);
@@ -132,9 +132,9 @@ impl Queue {
         self.settings.ageing.as_secs_f64().max(1.0)
     }
 
-    fn class_now(&self, class: u8, waited: f64) -> u8 {
+    fn class_now(&self, class: Class, waited: f64) -> u8 {
         // A hair more, because the sum of the heap and this difference are rounded differently.
-        class.saturating_sub(((waited + 1e-6) / self.ageing_seconds()) as u8)
+        class.raised(((waited + 1e-6) / self.ageing_seconds()) as u8)
     }
 
     /// The clients whose first prompt, or where that may go, depends on this backend. To be asked

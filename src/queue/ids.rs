@@ -45,19 +45,30 @@ impl ShapeId {
 /// How urgent a prompt is said to be. Waiting raises it (`Settings::ageing`).
 #[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
 pub enum Class {
+    /// An operator has moved it before all others.
+    Front,
     High,
     Normal,
     Low,
 }
 
 impl Class {
-    pub const ALL: [Self; 3] = [Self::High, Self::Normal, Self::Low];
+    pub const ALL: [Self; 4] = [Self::Front, Self::High, Self::Normal, Self::Low];
 
     pub(super) fn rank(self) -> u8 {
         match self {
-            Self::High => 0,
-            Self::Normal => 1,
-            Self::Low => 2,
+            Self::Front => 0,
+            Self::High => 1,
+            Self::Normal => 2,
+            Self::Low => 3,
+        }
+    }
+
+    /// The rank after it was raised so often. Waiting makes nobody the first of all.
+    pub(super) fn raised(self, times: u8) -> u8 {
+        match self {
+            Self::Front => self.rank(),
+            Self::High | Self::Normal | Self::Low => self.rank().saturating_sub(times).max(1),
         }
     }
 }

@@ -59,6 +59,13 @@ impl Queue {
         Duration::try_from_secs_f64(room_in.max(0.0)).ok()
     }
 
+    /// The prompt of the same client that is handed over before this one, or this one.
+    #[must_use]
+    pub fn first_of_client(&self, prompt: PromptKey) -> Option<PromptKey> {
+        let client = self.clients.prompts.get(&prompt)?.client;
+        Some(self.clients.clients.get(&client)?.head.as_ref()?.own.prompt)
+    }
+
     /// The only backend that a prompt which waits may go to, because its client is there.
     #[must_use]
     pub fn keeps_to(&self, prompt: PromptKey) -> Option<BackendId> {

@@ -35,6 +35,10 @@ impl<K: Copy + Eq + Hash> Means<K> {
         Self { means: HashMap::new(), changes: 0, max }
     }
 
+    pub(super) fn len(&self) -> usize {
+        self.means.len()
+    }
+
     fn learn(&mut self, key: K, log: f64) {
         self.changes += 1;
         let at = self.changes;
@@ -139,6 +143,10 @@ impl RunTimes {
             .or_else(|| by_size(family, RunKey::OfFamily(it.family)))
             .or_else(|| by_size(classes, RunKey::OfClasses(it.classes)))
             .or_else(|| self.0.get(RunKey::All, 2))
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.0.len()
     }
 
     /// True if something is known of how long prompts take.

@@ -69,6 +69,10 @@ impl Shapes {
         Self { ids: HashMap::new(), shapes: self.shapes.clone(), asked: self.asked }
     }
 
+    pub(super) fn len(&self) -> usize {
+        self.shapes.len()
+    }
+
     pub(super) fn get(&self, shape: ShapeId) -> &Shape {
         &self.shapes[usize::from(shape.0)]
     }

@@ -91,6 +91,12 @@ impl Snapshot {
         self.waiting
     }
 
+    /// About how many rows were copied.
+    pub(super) fn rows(&self) -> usize {
+        let known = self.shapes.len() + self.models.len() + self.runs.len();
+        self.prompts.len() + self.clients.len() + known
+    }
+
     /// A queue that decides as the copied one would if nothing new came. What it was set aside or
     /// paused for is over in a moment, so nothing is; and what can run nowhere does not wait in it.
     pub(super) fn into_queue(self) -> Queue {
@@ -153,7 +159,7 @@ impl Queue {
             let head = self.clients.clients.get(&key).and_then(|it| it.head.as_ref());
             let Some(head) = head else { continue };
             let (prompt, since) = (head.own.prompt, head.since);
-            if head.own.class.rank() != 0 {
+            if 1 < head.own.class.rank() {
                 self.ages_at(since, now, key, prompt);
             }
         }

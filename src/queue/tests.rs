@@ -82,7 +82,7 @@ impl Naive<'_> {
         let since = of_client.head.as_ref().map_or(self.now, |head| head.since);
         let raised = ((self.now - since + 1e-6) / queue.settings.ageing.as_secs_f64()) as u8;
         let entry = Entry {
-            class: prompt.class.rank().saturating_sub(raised),
+            class: prompt.class.raised(raised),
             fair: Number(queue.shares.key(prompt.sharer)),
             round: of_client.rounds.first().unwrap().0,
             order: prompt.order,

@@ -64,6 +64,11 @@ impl Models {
         Self { bytes: HashMap::new(), warm_on: Vec::new(), loads: Means::new(Self::LOADS_MAX) }
     }
 
+    /// How much is known.
+    pub(super) fn len(&self) -> usize {
+        self.bytes.len() + self.warm_on.len() + self.loads.len()
+    }
+
     pub(super) fn weighs(&mut self, model: ModelKey, bytes: u64) {
         if model.0 < ModelKey::MAX {
             self.bytes.insert(model, bytes);

@@ -74,7 +74,7 @@ pub(crate) fn why_it_waits(
         return "no backend is up".to_owned();
     }
     if let Some(it) = places.iter().find(|it| it.keeps) {
-        let why = one_of(it, name(it.backend));
+        let why = one_of(it, &name(it.backend));
         return format!("{why}; it is where its client's prompts are");
     }
     let mut places: Vec<&Place> = places.iter().collect();
@@ -83,7 +83,7 @@ pub(crate) fn why_it_waits(
         let may = it.serves == Serving::Up && matches!(it.is, "able" | "warm" | "cold");
         (!may, it.room.unwrap_or(Duration::MAX))
     });
-    let named = places.iter().take(NAMED_MAX).map(|it| one_of(it, name(it.backend)));
+    let named = places.iter().take(NAMED_MAX).map(|it| one_of(it, &name(it.backend)));
     let mut why = named.collect::<Vec<_>>().join("; ");
     if let Some(more) = places.len().checked_sub(NAMED_MAX).filter(|more| *more != 0) {
         why += &format!("; and {more} more");
@@ -91,7 +91,7 @@ pub(crate) fn why_it_waits(
     why
 }
 
-fn one_of(it: &Place, name: String) -> String {
+fn one_of(it: &Place, name: &str) -> String {
     match (it.serves, it.is) {
         (Serving::Down, _) => return format!("{name} is away"),
         (Serving::Draining, _) => return format!("{name} takes no new work"),

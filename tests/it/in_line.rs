@@ -144,7 +144,7 @@ async fn while_no_backend_is_up_that_is_why_and_no_start_is_told() {
 async fn what_is_expected_to_wait_for_too_long_is_refused_at_the_door() {
     let world = World::with(1, |config| {
         waits_unasked(config);
-        config.queue.max_wait = Duration::from_secs(1);
+        config.queue.max_wait = Duration::from_secs(2);
         config.queue.lead = Duration::ZERO;
         config.queue.depth = 1;
     })
@@ -158,7 +158,7 @@ async fn what_is_expected_to_wait_for_too_long_is_refused_at_the_door() {
             break answer;
         }
         accepted += 1;
-        assert!(accepted < 9, "somebody waits for longer than a second");
+        assert!(accepted < 9, "somebody waits for longer than two seconds");
     };
     assert!(1 <= accepted, "what starts in time is accepted");
     assert_eq!((refused.status, refused.header("mooring-error")), (503, "waits_too_long"));

@@ -233,3 +233,47 @@ fn a_newcomer_is_behind_its_own_or_takes_its_turn() {
     let none = Forecast::default().of_newcomer(SharerKey(77), 1);
     assert_eq!((none.place, none.starts), (1, None));
 }
+
+#[test]
+fn what_an_operator_moves_is_before_all_however_much_was_used_and_long_was_waited() {
+    let mut model = busy();
+    // Those of client 0 have had much; another's first has waited until it counts as urgent.
+    model.queue.shares.charge(SharerKey(0), 10_000.0);
+    let [poor, other] = [4, 6].map(|client| submit(&mut model, client, 5, 0));
+    model.now += Duration::from_secs(3_000);
+    let _decided = model.queue.schedule(model.now);
+    let [own, moved] = [0, 1].map(|number| submit(&mut model, 0, 5, number));
+    assert!(model.queue.to_front(moved, model.now));
+    let it = forecast(&model);
+    assert_eq!(it.order()[0], moved);
+    assert!(model.queue.to_front(other, model.now));
+    let it = forecast(&model);
+    assert_eq!(BTreeSet::from([it.order()[0], it.order()[1]]), BTreeSet::from([moved, other]));
+    assert!([poor, own].iter().all(|key| 3 <= it.get(*key).unwrap().place));
+    assert!(!model.queue.to_front(PromptKey(9_999), model.now));
+}
+
+#[test]
+fn behind_what_is_played_no_start_is_told_to_those_whose_backend_is_away() {
+    let mut model = Model::new(settings(1));
+    learned(&mut model);
+    // Client 0 runs at one backend, which goes away.
+    submit(&mut model, 0, 5, 0);
+    let turn = model.queue.schedule(model.now);
+    let at = turn.hand_over[0].backend;
+    model.queue.began(turn.hand_over[0].prompt, model.now);
+    let stuck = submit(&mut model, 0, 5, 1);
+    model.queue.serves(at, Serving::Down, model.now);
+    for nth in 0..3_000_u32 {
+        let shape = model.queue.shape(shape(5));
+        let (prompt, client) = (PromptKey(100_000 + u64::from(nth)), ClientKey(1_000 + nth % 40));
+        let (sharer, member) = (SharerKey(9), MemberKey(9));
+        let (class, number, last, weight) = (Class::Normal, f64::from(nth), None, 1.0);
+        let it = Submission { prompt, client, sharer, member, weight, shape, class, number, last };
+        model.queue.restored(it, model.now);
+    }
+    let it = forecast(&model);
+    assert_eq!(it.get(stuck).unwrap().starts, None);
+    let last = it.get(PromptKey(100_000 + 2_999)).unwrap();
+    assert!(2_000 < last.place && last.starts.is_some(), "{last:?}");
+}

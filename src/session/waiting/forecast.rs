@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use arc_swap::ArcSwapOption;
 use tokio::sync::Semaphore;
 use tokio::task::{spawn_blocking, yield_now};
+use tracing::error;
 
 use super::transitions::seconds;
 use super::{Entry, Full, Index, Waiting};
@@ -20,14 +21,14 @@ use crate::routing::owners::Person;
 /// The forecast that was made last.
 #[derive(Debug)]
 pub(super) struct Forecasts {
-    last: ArcSwapOption<Forecast>,
-    /// One is made at a time.
-    place: Semaphore,
+    last: Arc<ArcSwapOption<Forecast>>,
+    /// One is made at a time, also if whoever asked for it has left.
+    place: Arc<Semaphore>,
 }
 
 impl Default for Forecasts {
     fn default() -> Self {
-        Self { last: ArcSwapOption::default(), place: Semaphore::new(1) }
+        Self { last: Arc::default(), place: Arc::new(Semaphore::new(1)) }
     }
 }
 
@@ -88,19 +89,29 @@ impl Waiting {
             return kept;
         }
         // It is never closed.
-        let _place = self.forecasts.place.acquire().await;
+        let place = Arc::clone(&self.forecasts.place).acquire_owned().await;
         if let Some(kept) = self.kept_forecast() {
             return kept;
         }
         let at = self.at(now());
         let snapshot = self.index().queue.snapshot();
-        let made = match snapshot.waiting() <= FEW {
-            true => in_pieces(snapshot, at).await,
-            false => spawn_blocking(move || Forecast::of(snapshot, at)).await.unwrap_or_default(),
-        };
-        let made = Arc::new(made);
-        self.forecasts.last.store(Some(Arc::clone(&made)));
-        made
+        if snapshot.waiting() <= FEW {
+            let made = Arc::new(in_pieces(snapshot, at).await);
+            self.forecasts.last.store(Some(Arc::clone(&made)));
+            return made;
+        }
+        let last = Arc::clone(&self.forecasts.last);
+        // Nothing stops this, so it keeps its place and what it makes.
+        let making = spawn_blocking(move || {
+            let _place = place;
+            let made = Arc::new(Forecast::of(snapshot, at));
+            last.store(Some(Arc::clone(&made)));
+            made
+        });
+        making.await.unwrap_or_else(|failed| {
+            error!(%failed, "A forecast of the queue has failed.");
+            Arc::default()
+        })
     }
 
     fn kept_forecast(&self) -> Option<Arc<Forecast>> {
@@ -198,7 +209,15 @@ impl Waiting {
         if max.is_zero() {
             return None;
         }
-        let start = self.ahead(prompt).await?.start?;
+        let forecast = self.forecast().await;
+        let start = {
+            let at = self.at(now());
+            let index = self.index();
+            let entry = index.prompts.get(prompt)?;
+            // Nobody is refused for what is only roughly known.
+            forecast.get(entry.key)?;
+            index.ahead(&forecast, entry, at)?.start?
+        };
         let over = start.checked_sub(max).filter(|over| !over.is_zero())?;
         Some(Full::TooLong { start: whole_seconds(start), max, seconds: seconds(over) })
     }
@@ -227,8 +246,11 @@ impl Index {
             let sharer = SharerKey(self.sharers.get(&entry.payer).unwrap_or_default());
             forecast.of_newcomer(sharer, self.queue.waiting_of(sharer))
         });
-        // One that could not be sent is tried again, and nobody knows if that succeeds.
-        let start = expected.starts.filter(|_| !entry.rests);
+        // One that could not be sent is tried again, and nobody knows if that succeeds; those of
+        // its client that come after it wait with it.
+        let first = self.queue.first_of_client(entry.key).and_then(|key| self.ids.get(&key));
+        let first_rests = first.and_then(|it| self.prompts.get(it)).is_some_and(|it| it.rests);
+        let start = expected.starts.filter(|_| !entry.rests && !first_rests);
         Some(Ahead {
             place: expected.place.clamp(1, self.queue.waiting().max(1)),
             start: start.map(|start| start.saturating_sub(at)),

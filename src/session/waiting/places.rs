@@ -54,7 +54,8 @@ impl Waiting {
                 Standing::Lacks => ("lacks", None),
                 Standing::Tried => ("tried", None),
             };
-            let lacks = catalogue.get(backend).and_then(|info| needs.lacking(info));
+            let info = catalogue.get(backend).filter(|_| standing == Standing::Lacks);
+            let lacks = info.and_then(|info| needs.lacking(info));
             let (lacks, keeps) = (lacks.map(str::to_owned), keeps_to == Some(backend));
             Place { backend, is, serves, room, keeps, load, lacks }
         };
