@@ -9,6 +9,7 @@ mod bounds;
 mod cases;
 mod chance;
 mod figures;
+mod guesses;
 mod ideal;
 mod ours;
 mod plot;
@@ -40,7 +41,7 @@ fn main() -> ExitCode {
         Column::run(Who::Many, 0.6, &Which::ALL),
     ];
     let (held, cases) = (bounds::held(&columns), cases::all());
-    let page = report::page(&columns, &held, &cases);
+    let page = report::page(&columns, &held, &cases, &guesses::Row::all());
     if let Err(error) = write(&folder, &page, &picture(&columns)) {
         println!("placement: {} cannot be written: {error}", folder.display());
         return ExitCode::FAILURE;

@@ -10,6 +10,7 @@ use mooring::queue::settings::Settings;
 use mooring::queue::{Queue, Spent, Submission};
 use mooring::routing::ids::BackendId;
 
+use crate::guesses::Guesses;
 use crate::world::{Event, Gap, Rule, World};
 
 /// What becomes of a prompt that runs on a backend that crashes.
@@ -25,6 +26,8 @@ pub(crate) struct Ours {
     /// When it is to be woken, so that it is not woken twice for the same.
     wake: f64,
     there: HashSet<usize>,
+    /// What was forecast, if that is asked for.
+    guesses: Option<Guesses>,
 }
 
 impl Ours {
@@ -44,7 +47,16 @@ impl Ours {
             };
             queue.joined(facts, Duration::ZERO);
         }
-        Self { queue, on_lost, wake: f64::INFINITY, there: HashSet::new() }
+        Self { queue, on_lost, wake: f64::INFINITY, there: HashSet::new(), guesses: None }
+    }
+
+    /// The same, and what is forecast is compared with what happens.
+    pub(crate) fn guessing(self) -> Self {
+        Self { guesses: Some(Guesses::default()), ..self }
+    }
+
+    pub(crate) fn guesses(self) -> Guesses {
+        self.guesses.unwrap_or_default()
     }
 
     fn decide(&mut self, world: &mut World<'_>) {
@@ -93,10 +105,16 @@ impl Rule for Ours {
         };
         self.queue.submitted(submission, time(world)).expect("there is no limit");
         self.decide(world);
+        if let Some(guesses) = &mut self.guesses {
+            guesses.ask(&self.queue, key(job), time(world));
+        }
     }
 
     fn began(&mut self, world: &mut World<'_>, job: usize) {
         self.queue.began(key(job), time(world));
+        if let Some(guesses) = &mut self.guesses {
+            guesses.began(key(job), time(world));
+        }
     }
 
     fn ended(&mut self, world: &mut World<'_>, _at: usize, job: usize) {

@@ -4,6 +4,7 @@ use std::fmt::Write;
 
 use crate::bounds::{Figure, Held};
 use crate::cases::Case;
+use crate::guesses::Row;
 use crate::runs::{Column, Which, Who};
 
 const HEAD: &str = "# Placement
@@ -41,7 +42,12 @@ person: 1 if all are served equally well.
 ";
 
 /// Only the figures; the plot is a file of its own beside it.
-pub(crate) fn page(columns: &[Column; 4], held: &[Held], cases: &[Case]) -> String {
+pub(crate) fn page(
+    columns: &[Column; 4],
+    held: &[Held],
+    cases: &[Case],
+    guesses: &[Row],
+) -> String {
     let mut out = HEAD.to_owned();
     out.push_str("\n![Mean time to picture against load](placement.svg)\n");
     for column in columns {
@@ -49,15 +55,20 @@ pub(crate) fn page(columns: &[Column; 4], held: &[Held], cases: &[Case]) -> Stri
     }
     goals(&mut out, columns, held);
     small(&mut out, cases);
+    forecast(&mut out, guesses);
     out
 }
 
 fn title(column: &Column) -> String {
-    let who = match column.who {
+    title_of(column.who, column.load)
+}
+
+fn title_of(who: Who, load: f64) -> String {
+    let who = match who {
         Who::Team => "team",
         Who::Many => "many",
     };
-    format!("{who}, load {}", column.load)
+    format!("{who}, load {load}")
 }
 
 fn table(out: &mut String, column: &Column) {
@@ -122,6 +133,43 @@ fn small(out: &mut String, cases: &[Case]) {
     for Case { what, today, ours, goal, is_met } in cases {
         let mark = if *is_met { "" } else { " **missed**" };
         let _ = writeln!(out, "| {what} | {today} | {ours}{mark} | {goal} |");
+    }
+}
+
+const FORECAST: &str = "
+## The forecast
+
+What the queue tells a prompt that has to wait: in how many seconds it should start
+([queue.md](queue.md#where-a-prompt-stands)). It was asked for every tenth prompt when that was
+submitted, and compared with what happened. What came later and passed it, and prompts that took
+longer or shorter than expected, are all in it. *Off* is the difference between the two in seconds.
+The ratio is the real wait as a part of the expected one, both of at least a second: 1 is exact, 2
+is twice as long as was told.
+
+| | prompts | not told | real wait p50 | off p50 | off p90 | ratio p10 | p50 | p90 |
+|---|---|---|---|---|---|---|---|---|
+";
+
+fn forecast(out: &mut String, rows: &[Row]) {
+    out.push_str(FORECAST);
+    for it in rows {
+        let spread = match it.spread {
+            0 => "no limit".to_owned(),
+            spread => format!("spread {spread}"),
+        };
+        let _ = writeln!(
+            out,
+            "| {}, {spread} | {} | {} | {:.0} | {:.0} | {:.0} | {:.2} | {:.2} | {:.2} |",
+            title_of(it.who, it.load),
+            it.asked,
+            it.untold,
+            it.wait_p50,
+            it.off_p50,
+            it.off_p90,
+            it.ratio_p10,
+            it.ratio_p50,
+            it.ratio_p90,
+        );
     }
 }
 

@@ -78,6 +78,16 @@ pub(crate) enum Who {
     Many,
 }
 
+impl Who {
+    pub(crate) fn workload(self, fleet: &[Machine], load: f64, seed: u64) -> Workload {
+        let speed = fleet.iter().map(|it| it.speed).sum();
+        match self {
+            Self::Team => team(fleet.len(), speed, load, seed),
+            Self::Many => many(speed, load, seed),
+        }
+    }
+}
+
 /// The means of four seeds.
 #[derive(Debug)]
 pub(crate) struct Column {
@@ -93,11 +103,7 @@ impl Column {
     pub(crate) fn run(who: Who, load: f64, rules: &[Which]) -> Self {
         let one = |seed: u64| {
             let fleet = eight();
-            let speed = fleet.iter().map(|it| it.speed).sum();
-            let workload = match who {
-                Who::Team => team(fleet.len(), speed, load, seed),
-                Who::Many => many(speed, load, seed),
-            };
+            let workload = who.workload(&fleet, load, seed);
             let figures = rules.iter().map(|it| it.run(&workload, &fleet)).collect::<Vec<_>>();
             (workload.jobs.len(), ideal::mean(&workload, &fleet), figures)
         };
