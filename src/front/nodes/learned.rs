@@ -95,9 +95,9 @@ async fn learn(front: &Arc<Front>) {
     }
 }
 
-/// Tells what the backends have said, if that is not what was told last. What a process has said that
-/// is gone counts until the next one was asked: a backend that restarts should have what it had, so
-/// nobody else is asked for that meanwhile.
+/// Tells what the backends have said, if that is not what was told last. What a process has said
+/// that is gone counts until the next one was asked: a backend that restarts should have what it
+/// had, so nobody else is asked for that meanwhile.
 async fn tell(front: &Front, all: &HashMap<BackendId, Learned>, told: &mut Infos) {
     let infos = front.nodes.current(|backend| {
         let replaced = front.shared.fleet.get(backend).replaced();

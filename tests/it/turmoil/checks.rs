@@ -100,10 +100,31 @@ impl Checks {
         for client in waits {
             let since = *self.in_vain.entry(client.clone()).or_insert(elapsed);
             if WAITS_AT_MOST <= elapsed - since {
-                return Err(format!("{client} waits, and {idle:?} do nothing"));
+                let told = self.why_it_waits(gateway, &client);
+                return Err(format!("{client} waits, and {idle:?} do nothing: {told}"));
             }
         }
         Ok(())
+    }
+
+    /// What the queue says of a client's prompts that wait.
+    fn why_it_waits(&self, gateway: &Front, client: &str) -> String {
+        let clients = gateway.sessions.clients.all();
+        let client = clients.iter().find(|it| it.id.to_string() == client).unwrap();
+        let (bound, held, waits) = client.inspect(|core, _| {
+            let waits: Vec<PromptId> = core
+                .pending()
+                .iter()
+                .filter(|(_, pending)| pending.phase == Phase::Waiting)
+                .map(|(id, _)| id.clone())
+                .collect();
+            (core.bound(), core.held_at(), waits)
+        });
+        let places: Vec<_> = waits
+            .iter()
+            .map(|id| format!("{id}: {:?}", gateway.sessions.waiting.places(id)))
+            .collect();
+        format!("bound {bound:?}, held {held:?}, {places:#?}")
     }
 
     /// At most one link for each client and backend (invariant 6).
