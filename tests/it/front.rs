@@ -275,7 +275,7 @@ async fn a_slow_reader_holds_the_backend_back() {
     let mut head = [0; 1024];
     soon("the head", stream.read(&mut head)).await.unwrap();
     // Nobody reads on: what the backend may give is what fits into the buffers on the way. The
-    // system's would take some 3 MB each if nobody limited them.
+    // system makes those of four sockets as large as it sees fit, up to tens of megabytes.
     let given = || world.sim("a").blob_bytes();
     let mut last = u64::MAX;
     soon("the flow stops", async {
@@ -285,7 +285,7 @@ async fn a_slow_reader_holds_the_backend_back() {
         }
     })
     .await;
-    assert!(given() < 3 << 20, "{} bytes went nowhere", given());
+    assert!(given() < 64 << 20, "{} bytes went nowhere", given());
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
