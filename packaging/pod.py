@@ -20,11 +20,12 @@ from contextlib import ExitStack
 from pathlib import Path
 
 import helm_python as helm
-import yaml
 
 from one_prompt import Run, prompt
 
-CHART = Path(__file__).resolve().parents[1] / "deploy/helm/mooring"
+sys.path.append(str(Path(__file__).resolve().parents[1] / "tests/deploy"))
+from chart import CHART, render
+
 NOBODY = 65532
 
 
@@ -32,10 +33,7 @@ def rendered(server):
     """The chart's documents by kind and name, with this server as the only backend."""
     values = {"backends": {"a": {"url": server}}, "discovery": {"enabled": False}}
     with helm.Chart.load(CHART) as chart:
-        files = chart.render(values, name="mooring", namespace="comfyui")
-    texts = [text for path, text in files.items() if path.endswith(".yaml")]
-    found = [it for text in texts for it in yaml.safe_load_all(text) if it]
-    return {(it["kind"], it["metadata"]["name"]): it for it in found}
+        return render(chart, values)
 
 
 def files_of(documents, volume, folder):
