@@ -448,7 +448,7 @@ async fn a_drain_until_a_restart_ends_with_the_process_and_a_persons_does_not() 
     assert_eq!(row(&world, "a").await["said"]["why"], Value::Null);
     for name in ["a", "b"] {
         world.sim(name).crash().await;
-        world.is_down(name).await;
+        world.is_gone(name).await;
         world.sim(name).restart().await.unwrap();
     }
     world.all_up().await;

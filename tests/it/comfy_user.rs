@@ -282,7 +282,7 @@ async fn after_a_server_was_down_it_is_asked_again() {
     let before = users_of(sim).await["ada"].clone();
     sim.forget_users();
     sim.crash().await;
-    world.is_down("a").await;
+    world.is_gone("a").await;
     sim.restart().await.unwrap();
     world.all_up().await;
     get(&world, "key-of-ada", "/mark/after").await;

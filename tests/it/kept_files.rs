@@ -273,7 +273,7 @@ async fn after_an_outage_a_file_is_looked_for_at_once() {
     let world = World::over(sims, |_| {}).await;
     world.all_up().await;
     world.sim("b").crash().await;
-    world.is_down("b").await;
+    world.is_gone("b").await;
     assert_eq!(world.get(HASHED).await.status, 404);
     world.sim("b").restart().await.unwrap();
     world.all_up().await;

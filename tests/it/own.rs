@@ -119,7 +119,7 @@ async fn what_a_backend_forgot_is_left_out_and_does_not_take_the_place_of_anothe
         .history_cache
         .forget(&mooring::routing::ids::PromptId::parse(&made[1].0).unwrap());
     world.sim(&made[1].1).crash().await;
-    world.is_down(&made[1].1).await;
+    world.is_gone(&made[1].1).await;
     world.sim(&made[1].1).restart().await.unwrap();
     world.all_up().await;
     let newest = world.get("/history?max_items=1&clientId=ada").await;

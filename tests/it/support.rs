@@ -259,6 +259,15 @@ impl World {
         let backend = self.gateway.shared.fleet.by_name(name).unwrap();
         until("the backend is seen to be down", || !backend.is_up()).await;
     }
+
+    /// Waits until a backend that was crashed is seen to have no process. It is down before that,
+    /// when its link breaks, and one that comes back in between counts as the same process.
+    pub(crate) async fn is_gone(&self, name: &str) {
+        let backend = self.gateway.shared.fleet.by_name(name).unwrap();
+        let called = mooring::net::now();
+        let is_gone = || !backend.is_up() && backend.restarted().is_some_and(|at| called < at);
+        until("the backend is seen to be gone", is_gone).await;
+    }
 }
 
 pub(crate) async fn sims(count: usize) -> Vec<Sim> {

@@ -64,7 +64,7 @@ async fn a_worker_that_dies_at_a_start_is_found_and_given_back_by_a_restart() {
     }
     world.sim(&home).set_faults(|faults| faults.worker_dies = WorkerDies::Never);
     world.sim(&home).crash().await;
-    world.is_down(&home).await;
+    world.is_gone(&home).await;
     world.sim(&home).restart().await.unwrap();
     world.all_up().await;
     until("it is given back", || condition(&world, &home) == Condition::Well).await;
