@@ -10,7 +10,7 @@ use super::clients::{At, Client, NOWHERE, Prompt, Round};
 use super::fleet::There;
 use super::ids::{Class, ClientKey, Number, PromptKey, ShapeId, SharerKey};
 use super::known::Loading;
-use super::{Aside, Queue, Refused, Spent, Submission};
+use super::{Aside, BoundAt, Queue, Refused, Spent, Submission};
 
 impl Queue {
     /// A prompt is to wait; `schedule` says when it is to be handed over, which may be at once.
@@ -180,16 +180,26 @@ impl Queue {
         }
     }
 
-    /// Something that the queue does not know holds the client at this backend, or nothing does.
-    pub fn holds(&mut self, client: ClientKey, held: Option<BackendId>, now: Duration) {
-        let at = self.advance(now);
+    /// Where the client is bound, and where something that the queue does not know holds it. What
+    /// of it waits is not kept for a backend that it is not bound to any more and has nothing at: a
+    /// prompt that was shown elsewhere has moved it.
+    pub fn holds(&mut self, client: ClientKey, at: BoundAt, now: Duration) {
+        let time = self.advance(now);
+        let Some(it) = self.clients.clients.get(&client) else { return };
         // A backend that the queue does not know holds it as well: it may go nowhere then.
-        let slot = held.map(|held| self.fleet.slot(held).unwrap_or(NOWHERE));
-        let Some(it) = self.clients.clients.get_mut(&client).filter(|it| it.held != slot) else {
+        let slot = at.held.map(|held| self.fleet.slot(held).unwrap_or(NOWHERE));
+        let bound = at.bound.and_then(|bound| self.fleet.slot(bound));
+        let has_moved = it.bound.is_some_and(|slot| bound != Some(slot) && !it.is_at(slot));
+        if it.held == slot && !has_moved {
             return;
-        };
+        }
+        let Some(mut it) = self.clients.clients.remove(&client) else { return };
         it.held = slot;
-        self.relist(client, at);
+        if has_moved {
+            self.bind(&mut it, None);
+        }
+        self.clients.clients.insert(client, it);
+        self.relist(client, time);
     }
 
     /// A prompt that waits was shown to this backend and stays there: it counts there as one that

@@ -109,6 +109,14 @@ pub enum Aside {
     No,
 }
 
+/// Where a client is bound, as its own state says.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub struct BoundAt {
+    pub bound: Option<BackendId>,
+    /// The same backend, if something else than what waits keeps the client there.
+    pub held: Option<BackendId>,
+}
+
 /// What a run that ended took, but for the time from its start to its end.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Spent {

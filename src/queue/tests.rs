@@ -15,7 +15,7 @@ use super::order::{Entry, Rank};
 use super::schedule::{Choice, HandOver, Room, Why};
 use super::settings::{COLD_WEIGHT, LOOK, Settings, WARM_LOOK};
 use super::shapes::{Lacks, ShapeFacts};
-use super::{Aside, Queue, Refused, Spent, Submission};
+use super::{Aside, BoundAt, Queue, Refused, Spent, Submission};
 use crate::routing::ids::BackendId;
 
 /// All that waits and what it could do, from the prompts alone: no list that is kept up to date.
@@ -216,6 +216,7 @@ enum Happens {
     Break(u8),
     Return { nth: u8, not_there: bool },
     Delete(u8),
+    Bind(u8, u8),
     Serve(u8, Serving),
     Empty(u8),
     Others(u8, u8),
@@ -247,6 +248,7 @@ fn happens() -> impl Strategy<Value = Happens> {
         1 => any::<u8>().prop_map(Happens::Break),
         1 => any::<(u8, bool)>().prop_map(|(nth, not_there)| Happens::Return { nth, not_there }),
         1 => any::<u8>().prop_map(Happens::Delete),
+        1 => (0..8_u8, 0..4_u8).prop_map(|(client, at)| Happens::Bind(client, at)),
         1 => (0..4_u8, serving).prop_map(|(at, serving)| Happens::Serve(at, serving)),
         1 => (0..4_u8).prop_map(Happens::Empty),
         1 => (0..4_u8, 0..2_u8).prop_map(|(at, count)| Happens::Others(at, count)),
@@ -361,6 +363,14 @@ impl Model {
                     assert!(!self.queue.gone(prompt, now), "it left once");
                     self.waiting.remove(&prompt);
                     assert!(self.ended.insert(prompt));
+                }
+            }
+            Happens::Bind(client, at) => {
+                let (client, bound) = (ClientKey(client.into()), self.id(at));
+                self.queue.holds(client, BoundAt { bound: Some(bound), held: None }, now);
+                if let Some(it) = self.queue.clients.clients.get(&client) {
+                    let is_there = |slot: u16| slot == bound.slot() || it.is_at(slot);
+                    assert!(it.bound.is_none_or(is_there), "{it:?}");
                 }
             }
             Happens::Serve(at, serving) => self.queue.serves(self.id(at), serving, now),
@@ -606,6 +616,27 @@ fn what_stays_where_it_was_shown_counts_there_and_its_sharer_pays() {
     let [shower, waiter] = [0, 1].map(|it| model.queue.shares.used(SharerKey(it)).unwrap());
     assert!(waiter + 7.0 < shower, "{shower} {waiter}");
     assert_eq!(model.queue.schedule(model.now).hand_over[0].prompt, other);
+}
+
+#[test]
+fn what_waits_is_not_kept_for_a_backend_that_its_client_is_not_bound_to_any_more() {
+    let mut model = Model::new(Settings { depth: 1, ..settings(1) });
+    // They load no models, so nobody waits for a warm backend.
+    let [first, second] = [0, 0].map(|number| submit(&mut model, 0, 5, number));
+    let turn = model.queue.schedule(model.now);
+    let [it] = turn.hand_over[..] else { panic!("{turn:?}") };
+    assert_eq!(it.prompt, first);
+    let there = BoundAt { bound: Some(it.backend), held: None };
+    model.queue.began(first, model.now);
+    // Somebody else has the backend when it ends.
+    model.queue.others(it.backend, 1);
+    assert!(model.queue.ended(first, Spent::Broke, model.now));
+    model.queue.holds(it.client, there, model.now);
+    assert_eq!(model.queue.schedule(model.now).hand_over, [], "it stays where its client is");
+    let other = (0..4).map(|at| model.id(at)).find(|id| *id != it.backend);
+    model.queue.holds(it.client, BoundAt { bound: other, held: None }, model.now);
+    let turn = model.queue.schedule(model.now);
+    assert_eq!(turn.hand_over.iter().map(|it| it.prompt).collect::<Vec<_>>(), [second]);
 }
 
 #[test]

@@ -23,7 +23,7 @@ use crate::lock::{Guard, rank};
 use crate::masked::mask;
 use crate::metrics::EndedPrompt;
 use crate::net::now;
-use crate::queue::Spent;
+use crate::queue::{BoundAt, Spent};
 use crate::routing::client as core;
 use crate::routing::decision::Reason;
 use crate::routing::effects::{Effects, QueueNews, Rebound, Step, Submission, Waits};
@@ -199,7 +199,9 @@ impl<'a> Turn<'a> {
             }
             Some(QueueNews::Began(prompt)) => sessions.began(&prompt),
         }
-        sessions.waiting.holds(&self.later.client.id, self.state.core.held_at());
+        let bound = self.state.core.bound().map(|(backend, _)| backend);
+        let bound = BoundAt { bound, held: self.state.core.held_at() };
+        sessions.waiting.holds(&self.later.client.id, bound);
     }
 
     /// Applies the change of a binding, if there is one, and the reason of the routing, if there is

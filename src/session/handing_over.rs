@@ -12,7 +12,7 @@ use crate::comfy::lists::waiting::Parts;
 use crate::journal::NotDurable;
 use crate::journal::record::Kept;
 use crate::net::now;
-use crate::queue::Spent;
+use crate::queue::{BoundAt, Spent};
 use crate::routing::client::NotNow;
 use crate::routing::decision::Refusal;
 use crate::routing::ids::{BackendId, PromptId};
@@ -235,7 +235,10 @@ fn not_now(turn: &Turn<'_>, prompt: &PromptId, why: NotNow) {
     match why {
         NotNow::NotWaiting if turn.core.pending().contains_key(prompt) => {}
         NotNow::NotWaiting => drop(sessions.waiting.over(prompt, Spent::Broke)),
-        NotNow::HeldAt(backend) => sessions.waiting.holds(&client.id, Some(backend)),
+        NotNow::HeldAt(backend) => {
+            let bound = BoundAt { bound: Some(backend), held: Some(backend) };
+            sessions.waiting.holds(&client.id, bound);
+        }
         NotNow::NoRoom => {}
     }
 }

@@ -10,8 +10,8 @@ use super::bytes::{NoRoom, share};
 use super::{Aside, Class, Entry, Full, Index, Kept, PromptKey, Spent, Submission, Waiting, Wants};
 use crate::comfy::lists::waiting::Parts;
 use crate::net::now;
-use crate::queue::Refused;
 use crate::queue::ids::{ClientKey, MemberKey, SharerKey};
+use crate::queue::{BoundAt, Refused};
 use crate::routing::ids::{BackendId, ClientId, PromptId};
 use crate::routing::pending::{Course, Pending};
 
@@ -190,12 +190,12 @@ impl Waiting {
         kept
     }
 
-    /// Where something holds this client, or that nothing does.
-    pub(in crate::session) fn holds(&self, client: &ClientId, held: Option<BackendId>) {
+    /// Where this client is bound, and whether something holds it there.
+    pub(in crate::session) fn holds(&self, client: &ClientId, bound: BoundAt) {
         let at = self.at(now());
         let mut index = self.index();
         if let Some(key) = index.clients.get(client) {
-            index.queue.holds(ClientKey(key), held, at);
+            index.queue.holds(ClientKey(key), bound, at);
         }
     }
 
