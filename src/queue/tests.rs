@@ -365,14 +365,7 @@ impl Model {
                     assert!(self.ended.insert(prompt));
                 }
             }
-            Happens::Bind(client, at) => {
-                let (client, bound) = (ClientKey(client.into()), self.id(at));
-                self.queue.holds(client, BoundAt { bound: Some(bound), held: None }, now);
-                if let Some(it) = self.queue.clients.clients.get(&client) {
-                    let is_there = |slot: u16| slot == bound.slot() || it.is_at(slot);
-                    assert!(it.bound.is_none_or(is_there), "{it:?}");
-                }
-            }
+            Happens::Bind(client, at) => self.bind(ClientKey(client.into()), self.id(at)),
             Happens::Serve(at, serving) => self.queue.serves(self.id(at), serving, now),
             Happens::Empty(at) => self.queue.emptied(self.id(at)),
             Happens::Others(at, count) => self.queue.others(self.id(at), u32::from(count)),
@@ -397,6 +390,15 @@ impl Model {
         assert!(!self.queue.ended(prompt, spent, self.now), "it ended once");
         self.there.remove(&prompt);
         assert!(self.ended.insert(prompt));
+    }
+
+    /// The client is bound to a backend by something that the queue did not decide.
+    fn bind(&mut self, client: ClientKey, bound: BackendId) {
+        self.queue.holds(client, BoundAt { bound: Some(bound), held: None }, self.now);
+        if let Some(it) = self.queue.clients.clients.get(&client) {
+            let is_there = |slot: u16| slot == bound.slot() || it.is_at(slot);
+            assert!(it.bound.is_none_or(is_there), "{it:?}");
+        }
     }
 
     /// Another backend in the slot: what was there waits again.
