@@ -21,11 +21,12 @@ use tracing::{info, warn};
 pub use signals::Signals;
 
 use crate::admin;
-use crate::config::{Config, ServerConfig, StateDir};
+use crate::config::{Config, SealKey, ServerConfig, StateDir};
 use crate::discovery::{Discoveries, Pod};
 use crate::front::{Annex, Front, FrontService};
 use crate::journal::disk::Disk;
 use crate::journal::record::Saved;
+use crate::journal::seal::Seal;
 use crate::journal::{COMMIT_WITHIN, Journal, JournalError, Store};
 use crate::lines::Sink;
 use crate::lock;
@@ -212,6 +213,13 @@ async fn open_journal(
         return Ok((Journal::in_memory(), Saved::default()));
     };
     let mut saved = home.load().map_err(io::Error::other)?;
+    let seal = Seal::new(config.state.seal_keys.iter().map(SealKey::bytes));
+    let anew = Seal::opens(seal.as_ref(), &mut saved).map_err(io::Error::other)?;
+    if !anew.is_empty() {
+        let bodies = anew.bodies.len();
+        home.commit(Arc::new(anew)).await.map_err(io::Error::other)?;
+        info!(bodies, "Sealed the bodies of prompts that wait with the new key.");
+    }
     if let Some(user) = config.auth.adopter() {
         let batch = Arc::new(saved.adoption(user.shared()));
         if !batch.is_empty() {
@@ -222,7 +230,7 @@ async fn open_journal(
             saved = saved.after(&batch);
         }
     }
-    Ok((Journal::open(home, writers), saved))
+    Ok((Journal::open(home, writers).sealed(seal), saved))
 }
 
 /// The journal's folder, if there is one. What nobody named may be missing, but not silently.
@@ -247,7 +255,9 @@ fn disk(dir: &StateDir) -> io::Result<Option<Box<dyn Store>>> {
                 error @ (JournalError::InUse { .. }
                 | JournalError::Damaged { .. }
                 | JournalError::Newer { .. }
-                | JournalError::Write { .. }),
+                | JournalError::Write { .. }
+                | JournalError::Sealed { .. }
+                | JournalError::Changed { .. }),
             ) => Err(io::Error::other(error)),
         },
         StateDir::Unset => {

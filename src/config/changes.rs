@@ -108,6 +108,16 @@ mod tests {
         &FILE
     }
 
+    /// A file with a key that seals.
+    fn seal_key() -> &'static tempfile::NamedTempFile {
+        static FILE: LazyLock<tempfile::NamedTempFile> = LazyLock::new(|| {
+            let file = tempfile::NamedTempFile::new().unwrap();
+            std::fs::write(file.path(), format!("{}=", "A".repeat(43))).unwrap();
+            file
+        });
+        &FILE
+    }
+
     /// True for the key that makes a discovery.
     fn makes(key: &str) -> bool {
         [".dns", ".srv", ".kubernetes"].iter().any(|end| key.ends_with(end))
@@ -133,6 +143,7 @@ mod tests {
             "admin.read_token" => "another-s3cret",
             "auth.mode" => "keys",
             "auth.users_file" | "auth.session_key_file" => "/elsewhere",
+            "state.seal_key_file" => seal_key().path().to_str().unwrap(),
             "auth.session_lifetime" => "13h",
             "auth.header" | "auth.groups_header" => "X-Other",
             "auth.group_roles" => "staff=viewer",
@@ -206,7 +217,7 @@ mod tests {
         let ledgers = ["prompts.ledger_prompts", "prompts.ledger_age", "files.tag", "files.ledger"];
         let expected = ["server.workers", "auth.adopt"].iter().chain(&ledgers);
         let expected = expected.chain(&["files.ledger_age", "files.share_unknown", "files.assets"]);
-        let expected = expected.chain(&["state.dir"]);
+        let expected = expected.chain(&["state.dir", "state.seal_key_file"]);
         let expected = expected.chain(&["log.format", "log.audit", "log.access"]);
         let expected = expected.chain(&["log.access_format"]).map(|it| (*it).to_owned());
         let of_queue = KEYS.iter().filter(|key| key.section == "queue").map(Key::full_name);

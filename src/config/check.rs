@@ -14,6 +14,7 @@ use super::keys::{
 };
 use super::problems::Notes;
 use super::raw::RawConfig;
+use super::seal_keys;
 use super::secret;
 use super::tls::check_listener;
 use super::{
@@ -310,9 +311,19 @@ fn isolation(raw: RawIsolation, notes: &mut Notes) -> IsolationConfig {
 }
 
 fn state(raw: RawState, notes: &mut Notes) -> StateConfig {
-    let RawState { dir, on_error, copies } = raw;
+    let RawState { dir, on_error, copies, seal_key_file } = raw;
     let dir = dir.check(notes).map_or(StateDir::Unset, StateDir::Written);
-    StateConfig { dir, on_error: on_error.check(notes), copies: copies.check(notes) }
+    let (on_error, copies) = (on_error.check(notes), copies.check(notes));
+    let key = seal_key_file.key.clone();
+    let seal_key_file = seal_key_file.check(notes);
+    let seal_keys = seal_key_file.as_ref().map_or(Ok(Vec::new()), |path| {
+        seal_keys::read(path).map_err(|what| format!("`{}` {what}", path.display()))
+    });
+    let seal_keys = seal_keys.unwrap_or_else(|what| {
+        notes.report(&key, what);
+        Vec::new()
+    });
+    StateConfig { dir, on_error, copies, seal_key_file, seal_keys }
 }
 
 fn log(raw: RawLog, notes: &mut Notes) -> LogConfig {

@@ -13,6 +13,8 @@ impl Config {
     pub fn keep_until_restart(&mut self, before: &Self) {
         self.server.workers = before.server.workers;
         self.state.dir.clone_from(&before.state.dir);
+        self.state.seal_key_file.clone_from(&before.state.seal_key_file);
+        self.state.seal_keys.clone_from(&before.state.seal_keys);
         self.auth.adopt.clone_from(&before.auth.adopt);
         self.log.format = before.log.format;
         self.log.audit.clone_from(&before.log.audit);

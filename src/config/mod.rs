@@ -49,6 +49,7 @@ mod queue;
 mod raw;
 mod rules;
 mod schema;
+mod seal_keys;
 mod secret;
 mod show;
 mod shown;
@@ -93,6 +94,7 @@ pub use one::{BackendSecrets, SecretFiles, kept_backend, one_backend, unread_bac
 pub use problems::{Origin, Problem, Problems};
 pub use queue::{QueueConfig, QueueVerdict};
 pub use schema::schema;
+pub use seal_keys::SealKey;
 pub use show::Effective;
 pub use template::template;
 pub use tls::{BackendTls, ListenerTls, PemFile};
@@ -384,6 +386,9 @@ pub struct StateConfig {
     /// Bytes of copies of user data in that folder; 0 keeps none. The effective value is
     /// [`Config::copies_on_disk`].
     pub copies: u64,
+    pub seal_key_file: Option<PathBuf>,
+    /// From that file. If it is empty, bodies are written as they are.
+    pub seal_keys: Vec<SealKey>,
 }
 
 /// The folder for what survives a restart.

@@ -52,7 +52,8 @@ mod tests {
             "" => StateDir::Unset,
             path => StateDir::Written(path.into()),
         };
-        let mut state = StateConfig { dir, on_error: OnJournalError::Serve, copies: 0 };
+        let (on_error, copies, seal_keys) = (OnJournalError::Serve, 0, Vec::new());
+        let mut state = StateConfig { dir, on_error, copies, seal_key_file: None, seal_keys };
         let env: Vec<_> = env.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect();
         fill_in(&mut state, port, &env);
         assert_eq!(&state.dir, expected);

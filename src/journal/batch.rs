@@ -75,6 +75,17 @@ impl Batch {
     }
 }
 
+/// The parts of bodies, by prompt and number.
+pub(super) fn by_prompt(
+    parts: Vec<(PartKey, PartRecord)>,
+) -> HashMap<PromptId, BTreeMap<u32, PartRecord>> {
+    let mut all: HashMap<PromptId, BTreeMap<u32, PartRecord>> = HashMap::new();
+    for (PartKey { prompt, part }, record) in parts {
+        all.entry(prompt).or_default().insert(part, record);
+    }
+    all
+}
+
 fn under<K: Clone + Eq + Hash, R: Clone>(later: &mut Changes<K, R>, earlier: &Changes<K, R>) {
     for (key, record) in earlier {
         later.entry(key.clone()).or_insert_with(|| record.clone());
@@ -112,10 +123,7 @@ impl Saved {
     /// Puts bodies together that were written in parts. A kill may have left parts of one that is
     /// not whole: that one is dropped. Returns how many parts there are of each.
     pub fn join_parts(&mut self) -> HashMap<PromptId, u32> {
-        let mut parts: HashMap<PromptId, BTreeMap<u32, PartRecord>> = HashMap::new();
-        for (PartKey { prompt, part }, record) in std::mem::take(&mut self.parts) {
-            parts.entry(prompt).or_default().insert(part, record);
-        }
+        let parts = by_prompt(std::mem::take(&mut self.parts));
         let none = BTreeMap::new();
         let bodies = std::mem::take(&mut self.bodies).into_iter();
         let whole = bodies.filter_map(|(prompt, record)| {

@@ -7,10 +7,11 @@
 //! a new binding before its head is sent.
 //!
 //! Bodies of prompts can carry API keys. Only those of prompts that wait in the gateway are stored,
-//! until a backend has accepted them or they have ended.
+//! until they have begun or ended, and sealed if there is a key ([`seal`]).
 //!
 //! - [`record`]: records of clients, prompts and files; `people`: records of their owners
-//! - `large`: bodies that are written in parts
+//! - `large`: bodies that are written in parts; [`seal`]: how bodies are encrypted, and what has to
+//!   fit at a start
 //! - `batch`: changes that are written together, and the state that results
 //! - [`leftovers`]: which servers are still waited for after a restart (pure)
 //! - [`disk`]: the store on a disk; [`peek`] looks into it
@@ -41,6 +42,7 @@ pub mod quarantine;
 pub mod record;
 pub mod renamed;
 pub mod restore;
+pub mod seal;
 mod writer;
 
 use std::fmt;
@@ -62,6 +64,7 @@ use crate::tasks::Tasks;
 use large::Large;
 use note::Note;
 use record::{Batch, Saved};
+use seal::Seal;
 use writer::Writer;
 
 /// How long a commit is awaited. A disk that takes longer counts as failing.
@@ -119,6 +122,17 @@ pub enum JournalError {
     Newer { path: PathBuf, what: String, found: u64, known: u64 },
     #[error("writing to {path} failed: {what}", path = path.display())]
     Write { path: PathBuf, what: String },
+    #[error(
+        "the bodies of {count} prompts that wait are sealed in the journal, and \
+         `state.seal_key_file` {lacks}: put the key back (its id is {id}), or move the journal \
+         away to start without what it holds"
+    )]
+    Sealed { count: usize, lacks: &'static str, id: String },
+    #[error(
+        "the body of prompt {prompt} in the journal is not what was sealed there: it was changed; \
+         move the journal away to start without what it holds"
+    )]
+    Changed { prompt: PromptId },
 }
 
 /// The notes are not durable: the store fails or is too slow.
@@ -132,6 +146,8 @@ pub struct NotDurable;
 #[derive(Clone, Debug, Default)]
 pub struct Journal {
     kept: Option<Arc<Kept>>,
+    /// With what bodies are sealed.
+    seal: Option<Arc<Seal>>,
 }
 
 #[derive(Debug)]
@@ -195,7 +211,7 @@ impl Journal {
     /// A journal in memory, which ends with the process.
     #[must_use]
     pub fn in_memory() -> Self {
-        Self { kept: None }
+        Self::default()
     }
 
     /// A journal in `store`, with its writer. The writer is not one of the gateway's supervised
@@ -216,7 +232,13 @@ impl Journal {
         });
         let writer = Writer { kept: Arc::clone(&kept), store };
         writers.spawn_critical("journal", writer.run(writers.clone()));
-        Self { kept: Some(kept) }
+        Self { kept: Some(kept), seal: None }
+    }
+
+    /// The same journal, which seals bodies from now on.
+    #[must_use]
+    pub fn sealed(self, seal: Option<Seal>) -> Self {
+        Self { seal: seal.map(Arc::new), ..self }
     }
 
     /// False if nothing is kept; callers then need not make records.

@@ -23,7 +23,13 @@ impl Journal {
 
     /// Notes the body of a prompt that waits.
     pub fn note_body(&self, prompt: &PromptId, record: impl FnOnce() -> BodyRecord) {
-        self.note(|| Note::Body(prompt.clone(), Some(Box::new(record()))));
+        self.note(|| {
+            let record = match &self.seal {
+                Some(seal) => record().sealed(prompt, seal),
+                None => record(),
+            };
+            Note::Body(prompt.clone(), Some(Box::new(record)))
+        });
     }
 
     /// An earlier process has written so many parts of the body of a prompt.

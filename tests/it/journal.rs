@@ -176,7 +176,9 @@ async fn a_record_that_is_not_readable_is_named_and_a_newer_one_is_told_apart() 
                 JournalError::Newer { .. }
                 | JournalError::Io { .. }
                 | JournalError::InUse { .. }
-                | JournalError::Write { .. } => (false, ""),
+                | JournalError::Write { .. }
+                | JournalError::Sealed { .. }
+                | JournalError::Changed { .. } => (false, ""),
             };
             let text = error.to_string();
             assert!(is_told && text.contains(said) && text.contains("away"), "{text}");

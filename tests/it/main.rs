@@ -96,6 +96,7 @@ mod reload;
 mod restart;
 mod rooms;
 mod schemas;
+mod sealed;
 mod secrets;
 mod service_manager;
 mod shared;

@@ -5,6 +5,7 @@ use super::super::key::{Applied, Key};
 use super::super::kinds::{FilePath, Kind, Size};
 use super::super::log_to::LogTarget;
 use super::super::raw::{Section, Setting};
+use super::super::secret::SecretFile;
 use super::super::units::GIB;
 use super::super::values::LogLevel;
 
@@ -32,6 +33,10 @@ sections! { KEPT_SECTIONS, KEPT_KEYS:
         /// Disk space in that folder for copies of settings and saved workflows, which are used
         /// while the home is away. With 0 there are none, and also if `server.stale_cache` is 0.
         copies: Size { min: 0, max: 64 * GIB } = "64MiB", Live;
+        /// A file with 32 bytes in base64, a line for each key. They seal the bodies of prompts
+        /// that wait (`queue.depth`) in the journal: the first key seals, and all of them open. If
+        /// it is empty, the bodies are written as they are.
+        seal_key_file: SecretFile = "", Restart;
     }
     /// The log, on standard error.
     ["log"] RawLog log {

@@ -7,8 +7,9 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
 use super::super::people::{MakerRecord, PersonRecord, made_by, makers_of};
+use super::super::seal::{Seal, Unopened};
 use super::VERSION;
-use super::versions::IN_PARTS;
+use super::versions::{IN_PARTS, SEALED};
 use crate::routing::files::Maker;
 use crate::routing::ids::PromptId;
 use crate::routing::owners::Person;
@@ -48,6 +49,9 @@ pub struct BodyRecord {
     /// In how many parts the body was written; 0 if it is here.
     #[serde(default, skip_serializing_if = "is_zero")]
     parts: u32,
+    /// The id of the key that has sealed the body; `None` if it is as it will be sent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    sealed: Option<String>,
 }
 
 /// Identifies a part of a large body.
@@ -106,7 +110,32 @@ impl BodyRecord {
             // A body that was read is JSON, and so UTF-8.
             body: String::from_utf8_lossy(body).into_owned(),
             parts: 0,
+            sealed: None,
         }
+    }
+
+    /// The same record, with its body sealed.
+    #[must_use]
+    pub(in crate::journal) fn sealed(self, prompt: &PromptId, seal: &Seal) -> Self {
+        let (body, sealed) = (seal.seal(prompt, &self.body), Some(seal.id().to_owned()));
+        Self { v: SEALED, body, sealed, ..self }
+    }
+
+    /// The id of the key that has sealed it.
+    #[must_use]
+    pub(in crate::journal) fn key(&self) -> Option<&str> {
+        self.sealed.as_deref()
+    }
+
+    /// The same record, as it was before it was sealed.
+    pub(in crate::journal) fn opened(
+        self,
+        prompt: &PromptId,
+        seal: &Seal,
+    ) -> Result<Self, Unopened> {
+        let Some(id) = &self.sealed else { return Ok(self) };
+        let body = seal.open(prompt, id, &self.body)?;
+        Ok(Self { v: VERSION, body, sealed: None, ..self })
     }
 
     #[must_use]
@@ -118,7 +147,7 @@ impl BodyRecord {
     /// it for an empty one.
     #[must_use]
     pub(in crate::journal) fn in_parts(self, parts: u32) -> Self {
-        Self { v: IN_PARTS, body: String::new(), parts, ..self }
+        Self { v: self.v.max(IN_PARTS), body: String::new(), parts, ..self }
     }
 
     /// The same record with its body, if all parts are there.
@@ -129,7 +158,8 @@ impl BodyRecord {
         }
         let texts = (0..self.parts).map(|part| parts.get(&part).map(|part| part.text.as_str()));
         let body = texts.collect::<Option<String>>()?;
-        Some(Self { v: VERSION, parts: 0, body, ..self })
+        let v = if self.sealed.is_some() { SEALED } else { VERSION };
+        Some(Self { v, parts: 0, body, ..self })
     }
 
     #[cfg(test)]

@@ -23,6 +23,10 @@ pub(super) const TAKEN: u32 = 3;
 /// take such a body for an empty one.
 pub(super) const IN_PARTS: u32 = 3;
 
+/// The version of records of bodies that are sealed. A Mooring that does not know that would send
+/// what is not a graph.
+pub(super) const SEALED: u32 = 4;
+
 /// A kind of record.
 pub trait Versioned {
     /// The newest version of this kind that is read.
@@ -34,7 +38,7 @@ impl Versioned for PromptRecord {
 }
 
 impl Versioned for BodyRecord {
-    const NEWEST: u32 = IN_PARTS;
+    const NEWEST: u32 = SEALED;
 }
 
 impl Versioned for BindingRecord {}
