@@ -118,14 +118,13 @@ fn rows() -> Vec<Row> {
             "mean / 0.1's, spread 1",
             |it| by_today(it, Which::Ours(1), |it| it.mean),
             most([0.95, 0.60, 0.78, 0.16]),
-        )
-        .instead([None, None, None, at_most(0.17)]),
+        ),
         row(
             "p95 of single prompts / 0.1's, spread 1",
             |it| by_today(it, Which::Ours(1), |it| it.single_p95),
             most([0.60, 0.50, 0.65, 0.16]),
         )
-        .instead([None, None, None, at_most(0.33)]),
+        .instead([None, None, None, at_most(0.30)]),
         row(
             "cold starts of 100, no limit",
             |it| it.of(NO_LIMIT).cold,

@@ -84,12 +84,6 @@ impl Order {
         shapes.filter_map(|(shape, entries)| Some((*shape, *entries.first()?)))
     }
 
-    /// The first of each shape and scope.
-    pub(super) fn all_heads(&self) -> impl Iterator<Item = (ShapeId, Entry)> + '_ {
-        let shapes = self.scopes.values().flatten();
-        shapes.filter_map(|(shape, entries)| Some((*shape, *entries.first()?)))
-    }
-
     /// How many heads a decision may read.
     pub(super) fn listed(&self) -> usize {
         self.scopes.values().map(BTreeMap::len).sum()

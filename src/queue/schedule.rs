@@ -146,20 +146,30 @@ impl Queue {
         self.choose_warm(rooms, first).or_else(|| self.choose_first(rooms, now, wake))
     }
 
-    /// The least key of all that wait, with room or not; but one that no backend with room could
-    /// run is not passed over by others there.
+    /// The least key of those that could go somewhere with room. Of others nobody takes a place
+    /// there: they are bound or held elsewhere, or lack something.
     fn first(&self, rooms: &[Room]) -> Option<Entry> {
-        let is_passed = |shape: ShapeId| {
-            let shape = self.shapes.get(shape);
-            !shape.is_picky() || rooms.iter().any(|room| !shape.lacks(room.slot))
-        };
         let first = self.order.first()?;
         let of_first = self.clients.clients.get(&first.client).and_then(|it| it.head.as_ref());
-        let listed = of_first.and_then(|head| head.listed.as_ref());
-        if listed.is_none_or(|listed| is_passed(listed.shape)) {
-            return Some(first);
+        let shape = of_first.and_then(|head| head.listed.as_ref()).map(|it| it.shape);
+        let could = |shape: ShapeId| rooms.iter().any(|room| self.may_go(shape, first, room.slot));
+        match shape.is_some_and(could) {
+            true => Some(first),
+            false => self.heads(rooms).map(|(_, entry)| entry).min(),
         }
-        self.order.all_heads().filter(|(shape, _)| is_passed(*shape)).map(|(_, it)| it).min()
+    }
+
+    /// Of each shape those that may go somewhere with room, by scope.
+    fn heads(&self, rooms: &[Room]) -> impl Iterator<Item = (ShapeId, Entry)> {
+        let any = self.order.heads(Scope::Any).filter(|(shape, _)| {
+            let shape = self.shapes.get(*shape);
+            !shape.is_picky() || rooms.iter().any(|room| !shape.lacks(room.slot))
+        });
+        let own = rooms.iter().flat_map(|room| {
+            let heads = self.order.heads(Scope::At(room.slot));
+            heads.filter(|(shape, _)| !self.shapes.get(*shape).lacks(room.slot))
+        });
+        any.chain(own)
     }
 
     /// Among heads that are warm somewhere and not too far behind the first: for an idle backend
@@ -238,15 +248,7 @@ impl Queue {
 
     /// Of each shape the first that may go somewhere with room, and of those the least few.
     fn least_heads(&self, rooms: &[Room]) -> Vec<(ShapeId, Entry)> {
-        let any = self.order.heads(Scope::Any).filter(|(shape, _)| {
-            let shape = self.shapes.get(*shape);
-            !shape.is_picky() || rooms.iter().any(|room| !shape.lacks(room.slot))
-        });
-        let own = rooms.iter().flat_map(|room| {
-            let heads = self.order.heads(Scope::At(room.slot));
-            heads.filter(|(shape, _)| !self.shapes.get(*shape).lacks(room.slot))
-        });
-        let mut heads: Vec<(ShapeId, Entry)> = any.chain(own).collect();
+        let mut heads: Vec<(ShapeId, Entry)> = self.heads(rooms).collect();
         heads.sort_unstable_by_key(|(shape, entry)| (*shape, *entry));
         heads.dedup_by_key(|(shape, _)| *shape);
         if LOOK < heads.len() {

@@ -101,10 +101,7 @@ impl Naive<'_> {
         let mut wake = f64::INFINITY;
         let rooms = self.queue.rooms(self.now, &mut wake);
         let firsts = self.firsts();
-        let could = |it: &&First| {
-            let shape = self.queue.shapes.get(it.shape);
-            rooms.iter().any(|room| !shape.lacks(room.slot)) || !shape.is_picky()
-        };
+        let could = |it: &&First| rooms.iter().any(|room| self.may_go(it, room.slot));
         let least = firsts.iter().filter(could).map(|it| it.entry).min();
         let Some(least) = least else { return self.choose_cold(firsts, &rooms) };
         let window = self.queue.settings.window.as_secs_f64() * f64::from(self.queue.fleet.up());
@@ -639,6 +636,29 @@ fn what_waits_is_not_kept_for_a_backend_that_its_client_is_not_bound_to_any_more
     model.queue.holds(it.client, BoundAt { bound: other, held: None }, model.now);
     let turn = model.queue.schedule(model.now);
     assert_eq!(turn.hand_over.iter().map(|it| it.prompt).collect::<Vec<_>>(), [second]);
+}
+
+#[test]
+fn who_is_bound_to_a_full_backend_does_not_turn_warm_first_off_at_others() {
+    let mut model = Model::new(Settings { depth: 1, ..settings(1) });
+    for id in [2, 3].map(|at| model.id(at)) {
+        model.queue.left(id, Duration::ZERO);
+    }
+    let first = submit(&mut model, 6, 1, 0);
+    let warm = model.queue.schedule(model.now).hand_over[0].backend;
+    model.queue.began(first, model.now);
+    assert!(model.queue.ended(first, Spent::Ran { load: Duration::ZERO }, model.now));
+    // Somebody else has it, so a client goes to the other one, and waits there with a second one.
+    model.queue.others(warm, 1);
+    let runs = submit(&mut model, 0, 5, 0);
+    assert_ne!(model.queue.schedule(model.now).hand_over[0].backend, warm);
+    model.queue.began(runs, model.now);
+    model.go(Happens::Submit { client: 0, shape: 5, class: Class::High, number: 0 });
+    let [_cold, is_warm] = [(2, 3), (4, 1)].map(|(client, of)| submit(&mut model, client, of, 0));
+    assert_eq!(model.queue.schedule(model.now).hand_over, []);
+    model.queue.others(warm, 0);
+    let next = model.queue.schedule(model.now).hand_over[0];
+    assert_eq!((next.prompt, next.backend, next.why), (is_warm, warm, Why::Warm));
 }
 
 #[test]
