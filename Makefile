@@ -2,7 +2,7 @@
 
 CARGO ?= cargo
 
-.PHONY: demo test build-tests fmt lint doc unit instructions clients browser pictures soak fuzz bench \
+.PHONY: demo test build-tests fmt lint doc unit postgres instructions clients browser pictures soak fuzz bench \
 	bench-placement floods deploy-check dist dist-check site
 
 # Three simulated backends and the gateway: http://127.0.0.1:8180
@@ -18,7 +18,7 @@ timed = start=$$(date +%s); $(MAKE) --no-print-directory $(1) || exit 1; \
 	echo "== $(1): $$(($$(date +%s) - start)) s"
 
 test:
-	@for step in fmt lint doc build-tests unit; do $(call timed,$$step); done
+	@for step in fmt lint doc build-tests unit postgres; do $(call timed,$$step); done
 	@(renice -n 19 $$(sh -c 'echo $$PPID') >/dev/null; \
 	$(call timed,instructions)) >target/beside.log 2>&1 & \
 	beside=$$!; \
@@ -46,6 +46,10 @@ doc:
 
 unit:
 	$(CARGO) test --locked --lib --bins
+
+# PostgreSQL for the integration tests, if there is none: the programs of Debian's package.
+postgres:
+	@tests/postgres/install
 
 # Real clients from their registries, and a real browser, against the gateway.
 clients browser:

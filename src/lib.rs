@@ -20,6 +20,7 @@ mod records;
 mod report;
 pub mod session;
 pub mod shared;
+pub mod store;
 pub mod tunnels;
 
 mod admin;

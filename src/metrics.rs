@@ -26,6 +26,7 @@ mod process;
 mod prompts;
 mod queue;
 mod requests;
+mod store;
 mod times;
 
 use crate::comfy::endpoint::RequestClass;
@@ -47,6 +48,7 @@ use prompts::BackendMetrics;
 pub use prompts::EndedPrompt;
 use queue::QueueMetrics;
 use requests::RequestMetrics;
+pub use store::{StoreMetrics, StoreOperation};
 use times::Times;
 
 /// How many frames were dropped on their way to a browser.
@@ -99,6 +101,7 @@ pub struct Metrics {
     pub certificates: CertificateMetrics,
     pub log_bytes: Gauge,
     pub journal_failing: Gauge,
+    pub store: StoreMetrics,
     pub config_last_reload_success: Gauge,
     pub config_last_reload_success_timestamp_seconds: Gauge<f64, AtomicU64>,
     /// Records that broke the recovery.
@@ -152,6 +155,7 @@ impl Default for Metrics {
             certificates: CertificateMetrics::default(),
             log_bytes: Gauge::default(),
             journal_failing: Gauge::default(),
+            store: StoreMetrics::default(),
             config_last_reload_success: Gauge::default(),
             config_last_reload_success_timestamp_seconds: Gauge::default(),
             journal_set_aside: Counter::default(),
@@ -175,6 +179,7 @@ impl Default for Metrics {
         metrics.guests.register(&mut metrics.registry);
         metrics.limits.register(&mut metrics.registry);
         metrics.queue.register(&mut metrics.registry);
+        metrics.store.register(&mut metrics.registry);
         metrics.certificates.register(&mut metrics.registry);
         metrics.discoveries.register(&mut metrics.registry);
         metrics

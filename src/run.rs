@@ -4,14 +4,16 @@
 //! the listeners open only after each backend was asked once, so that a restart causes no outage.
 
 mod drain;
+mod in_store;
 mod listening;
 mod managed;
+mod opening;
 mod signals;
 
 use std::fmt;
+use std::future::pending;
 use std::io;
 use std::net::SocketAddr;
-use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -21,27 +23,28 @@ use tracing::{info, warn};
 pub use signals::Signals;
 
 use crate::admin;
-use crate::config::{Config, SealKey, ServerConfig, StateDir};
+use crate::config::{Config, ServerConfig};
 use crate::discovery::{Discoveries, Pod};
 use crate::front::{Annex, Front, FrontService};
-use crate::journal::disk::Disk;
-use crate::journal::record::Saved;
-use crate::journal::seal::Seal;
-use crate::journal::{COMMIT_WITHIN, Journal, JournalError, Store};
+use crate::journal::{COMMIT_WITHIN, Store};
 use crate::lines::Sink;
 use crate::lock;
+use crate::metrics::Metrics;
 use crate::net::service_manager::{ServiceManager, State};
-use crate::net::{Network, descriptors};
+use crate::net::{Listener, Network, descriptors};
 use crate::reload::watch::Watched;
 use crate::reload::{By, Level, Means, Reloader, Reloads, Reread, certificates, users};
 use crate::server::accept;
 use crate::server::door::Door;
 use crate::session::Sessions;
 use crate::shared::Shared;
+use crate::store::keeping::Life;
 use crate::tasks::Tasks;
 use crate::tasks::heartbeat;
 use drain::drain;
+use in_store::Opened;
 use listening::{bind, terms_of};
+use opening::open_journal;
 
 /// How long the listeners wait for the first word of each backend.
 const FIRST_PROBES: Duration = Duration::from_secs(2);
@@ -78,6 +81,10 @@ pub struct Parts {
     pub annex: Option<Arc<dyn Annex>>,
     /// Where the journal is kept. `None` is where the configuration says.
     pub home: Option<Box<dyn Store>>,
+    /// The admin listener, if it is open already.
+    pub admin: Option<Arc<dyn Listener>>,
+    /// What is counted; there may be something already.
+    pub metrics: Arc<Metrics>,
     /// Reads the configuration again. `None` where there is nothing to be read.
     pub source: Option<Reread>,
     /// The files of the configuration, if they are to be watched.
@@ -96,7 +103,7 @@ pub struct Parts {
 
 impl fmt::Debug for Parts {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { annex, home, source, watched, level, pod, audit, access, manager } = self;
+        let Self { annex, home, source, watched, level, pod, audit, access, manager, .. } = self;
         f.debug_struct("Parts")
             .field("annex", annex)
             .field("home", home)
@@ -107,7 +114,7 @@ impl fmt::Debug for Parts {
             .field("audit", audit)
             .field("access", access)
             .field("manager", manager)
-            .finish()
+            .finish_non_exhaustive()
     }
 }
 
@@ -125,11 +132,12 @@ pub async fn start(
     let writers = tasks.apart();
     let (journal, saved) = open_journal(&config, parts.home, &writers).await?;
     let listener = bind(&network, config.server.listen).await?;
-    let admin = match config.admin.listen {
-        Some(address) => Some(bind(&network, address).await?),
-        None => None,
+    let admin = match (parts.admin, config.admin.listen) {
+        (Some(listener), _) => Some(listener),
+        (None, Some(address)) => Some(bind(&network, address).await?),
+        (None, None) => None,
     };
-    let shared = Shared::new(config, network, tasks.clone(), journal);
+    let shared = Shared::with(config, network, tasks.clone(), journal, parts.metrics);
     if let Some(sink) = parts.audit {
         shared.audit.start(sink, &writers);
     }
@@ -192,85 +200,6 @@ async fn until_stopped(task: impl Future<Output = ()>, tasks: Tasks) {
     }
 }
 
-/// Opens the journal and reads it whole, before anything else is begun. What is nobody's is given
-/// to the user who adopts it.
-async fn open_journal(
-    config: &Config,
-    home: Option<Box<dyn Store>>,
-    writers: &Tasks,
-) -> io::Result<(Journal, Saved)> {
-    let home = match home {
-        Some(home) => Some(home),
-        None => disk(&config.state.dir)?,
-    };
-    let Some(mut home) = home else {
-        if config.queue.is_used() {
-            warn!(
-                "Prompts wait in Mooring (`queue.depth`), and there is no journal: a restart \
-                   forgets them, and their clients are not told."
-            );
-        }
-        return Ok((Journal::in_memory(), Saved::default()));
-    };
-    let mut saved = home.load().map_err(io::Error::other)?;
-    let seal = Seal::new(config.state.seal_keys.iter().map(SealKey::bytes));
-    let anew = Seal::opens(seal.as_ref(), &mut saved).map_err(io::Error::other)?;
-    if !anew.is_empty() {
-        let bodies = anew.bodies.len();
-        home.commit(Arc::new(anew)).await.map_err(io::Error::other)?;
-        info!(bodies, "Sealed the bodies of prompts that wait with the new key.");
-    }
-    if let Some(user) = config.auth.adopter() {
-        let batch = Arc::new(saved.adoption(user.shared()));
-        if !batch.is_empty() {
-            home.commit(Arc::clone(&batch)).await.map_err(io::Error::other)?;
-            let clients = batch.clients.values().flatten().count();
-            info!(%user, clients, prompts = batch.prompts.len(),
-                "Gave to this user what belonged to nobody.");
-            saved = saved.after(&batch);
-        }
-    }
-    Ok((Journal::open(home, writers).sealed(seal), saved))
-}
-
-/// The journal's folder, if there is one. What nobody named may be missing, but not silently.
-fn disk(dir: &StateDir) -> io::Result<Option<Box<dyn Store>>> {
-    const FORGETS: &str = "There is no journal: a restart forgets who works where, and which \
-                           prompts are pending. `state.dir` names a folder for it; `none` is \
-                           for who wants none.";
-    let open = |path: &Path| Disk::open(path).map(|disk| Box::new(disk) as Box<dyn Store>);
-    match dir {
-        StateDir::Written(path) => open(path).map(Some).map_err(io::Error::other),
-        StateDir::Default(path) => match open(path) {
-            Ok(disk) => {
-                info!(dir = %path.display(), "The journal is kept here.");
-                Ok(Some(disk))
-            }
-            Err(error @ JournalError::Io { .. }) => {
-                warn!(dir = %path.display(), %error, "{FORGETS}");
-                Ok(None)
-            }
-            // What is there and cannot be used holds prompts: they are not forgotten unasked.
-            Err(
-                error @ (JournalError::InUse { .. }
-                | JournalError::Damaged { .. }
-                | JournalError::Newer { .. }
-                | JournalError::Write { .. }
-                | JournalError::Sealed { .. }
-                | JournalError::Changed { .. }),
-            ) => Err(io::Error::other(error)),
-        },
-        StateDir::Unset => {
-            warn!("{FORGETS}");
-            Ok(None)
-        }
-        StateDir::Nowhere => {
-            info!("There is no journal, as configured: a restart forgets everything.");
-            Ok(None)
-        }
-    }
-}
-
 /// Waits until each backend has answered or failed once, and those that are up have said what they
 /// have, where nobody remembers that; but not for long. Those that are to be discovered are found
 /// first.
@@ -298,11 +227,24 @@ pub async fn run(
     config: Config,
     network: Arc<dyn Network>,
     tasks: Tasks,
-    parts: Parts,
+    mut parts: Parts,
 ) -> io::Result<()> {
     let mut signals = Signals::install()?;
     let manager = parts.manager.clone();
-    let running = Box::pin(start(config, network, &tasks, parts)).await?;
+    let life = match Box::pin(in_store::open(&config, &network, &tasks, (&mut parts, &mut signals)))
+        .await?
+    {
+        Opened::None => None,
+        Opened::InStore(life) => Some(life),
+        Opened::Stopped => return Ok(()),
+    };
+    let running = match Box::pin(start(config, network, &tasks, parts)).await {
+        Ok(running) => running,
+        Err(error) => {
+            leave(life).await;
+            return Err(error);
+        }
+    };
     let backends = running.front.shared.fleet.len();
     let admin = running.admin_address.map(|admin| admin.to_string()).unwrap_or_default();
     let open = listening::opened(&running.front.shared.config(), running.front_address);
@@ -314,9 +256,10 @@ pub async fn run(
         // What comes of it is in the log.
         tasks.spawn(async move { drop(reloads.reload(By::Signal).await) });
     };
-    let ended = tokio::select! {
+    let mut ended = tokio::select! {
         signal = signals.next(reload) => Ok(signal),
         what = broken(&running, &tasks) => Err(what),
+        why = lost(life.as_ref()) => Err(why),
     };
     tell_of_the_end(&manager, &running, &ended);
     if let Ok(signal) = ended {
@@ -325,12 +268,31 @@ pub async fn run(
         tokio::select! {
             () = drain(&running.front.sessions, &tasks) => {}
             signal = signals.next(too_late) => warn!(signal, "Stopping at once."),
+            why = lost(life.as_ref()) => ended = Err(why),
         }
     }
-    if running.writers.drain(COMMIT_WITHIN).await != 0 {
-        warn!("The journal could not be written to its end in time.");
+    // Another process may act already: the sooner this one is gone, the better.
+    if life.as_ref().is_none_or(|life| !life.is_over()) {
+        if running.writers.drain(COMMIT_WITHIN).await != 0 {
+            warn!("The journal could not be written to its end in time.");
+        }
+        leave(life).await;
     }
-    ended.map(|_signal| ()).map_err(|what| io::Error::other(format!("{what}: a fault of ours")))
+    ended.map(|_signal| ()).map_err(io::Error::other)
+}
+
+/// Waits until the life of this process is over in its store; says why.
+async fn lost(life: Option<&Life>) -> String {
+    match life {
+        Some(life) => format!("the life of this process is over: {}", life.ended().await),
+        None => pending().await,
+    }
+}
+
+async fn leave(life: Option<Life>) {
+    if let Some(life) = life {
+        life.leave().await;
+    }
 }
 
 /// Tells the service manager that the stop begins, before anything else of it.
@@ -343,6 +305,10 @@ fn tell_of_the_end<T>(manager: &ServiceManager, running: &Running, ended: &Resul
         Err(what) => format!("Ending: {what}."),
     };
     manager.tell(State::Stopping, &line);
+}
+
+fn too_early() {
+    info!("A reload was asked for, but the gateway is waiting for its store.");
 }
 
 fn too_late() {
@@ -371,9 +337,9 @@ fn fit_descriptors(config: &mut Config) {
 /// then: the sooner the next process takes over from the journal, the less is missed.
 async fn broken(running: &Running, tasks: &Tasks) -> String {
     tokio::select! {
-        name = tasks.failed() => format!("the task {name:?} ended"),
-        name = running.writers.failed() => format!("the task {name:?} ended"),
-        name = lock::broken() => format!("a panic left {name} half changed"),
+        name = tasks.failed() => format!("the task {name:?} ended: a fault of ours"),
+        name = running.writers.failed() => format!("the task {name:?} ended: a fault of ours"),
+        name = lock::broken() => format!("a panic left {name} half changed: a fault of ours"),
     }
 }
 
@@ -388,6 +354,7 @@ mod tests {
 
     use super::drain::work_is_done;
     use super::*;
+    use crate::journal::Journal;
     use crate::net::sleep;
     use crate::net::{Boxed, Listener, Stream, now};
     use crate::routing::ids::{ClientId, PromptId};
@@ -400,11 +367,11 @@ mod tests {
 
     impl Network for Silent {
         fn connect<'a>(&'a self, _: &'a str, _: u16) -> Boxed<'a, io::Result<Stream>> {
-            Box::pin(std::future::pending())
+            Box::pin(pending())
         }
 
         fn listen(&self, _: SocketAddr) -> Boxed<'_, io::Result<Box<dyn Listener>>> {
-            Box::pin(std::future::pending())
+            Box::pin(pending())
         }
     }
 
@@ -419,17 +386,6 @@ mod tests {
         let backend = sessions.shared.fleet.by_name(name).unwrap();
         (0..sessions.shared.config().fleet.rise.get()).for_each(|_| backend.passed());
         assert!(backend.is_up());
-    }
-
-    #[tokio::test]
-    async fn a_place_that_nobody_named_may_be_missing_but_not_damaged() {
-        let folder = tempfile::tempdir().unwrap();
-        let file = folder.path().join("file");
-        std::fs::write(&file, "not a folder").unwrap();
-        assert!(disk(&StateDir::Default(file.join("state"))).unwrap().is_none());
-        std::fs::write(folder.path().join(crate::journal::disk::FILE), "no journal").unwrap();
-        let error = disk(&StateDir::Default(folder.path().to_owned())).unwrap_err().to_string();
-        assert!(error.contains("is damaged") && error.contains("move it away"), "{error}");
     }
 
     /// Time stands still unless all wait for it, so whoever looks from time to time is late.

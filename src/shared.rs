@@ -45,9 +45,20 @@ impl Shared {
         tasks: Tasks,
         journal: Journal,
     ) -> Arc<Self> {
+        Self::with(config, network, tasks, journal, Arc::default())
+    }
+
+    /// The same with counters that may have counted already.
+    #[must_use]
+    pub fn with(
+        config: Config,
+        network: Arc<dyn Network>,
+        tasks: Tasks,
+        journal: Journal,
+        metrics: Arc<Metrics>,
+    ) -> Arc<Self> {
         let live = LiveConfig::new(config);
         let fleet = Arc::new(Fleet::new(&live, &network, &tasks));
-        let metrics = Arc::new(Metrics::default());
         metrics.process.started(unix_millis());
         let records = Records::new(&live.get(), journal, Arc::clone(&fleet), Arc::clone(&metrics));
         let audit = Audit::new(metrics.audit_lost.clone());

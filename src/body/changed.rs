@@ -84,7 +84,11 @@ impl RequestBody {
             Self::Streamed { body, fault, look: _ } => {
                 Some(Self::Changed(Box::new(Changed::new(body, fault, change))))
             }
-            Self::Empty | Self::Whole(_) | Self::Wrapped(_) | Self::Changed(_) => None,
+            Self::Empty
+            | Self::Whole(_)
+            | Self::Wrapped(_)
+            | Self::Changed(_)
+            | Self::Guarded(_) => None,
         }
     }
 }

@@ -35,7 +35,11 @@ impl RequestBody {
             Self::Streamed { body, fault, look: _ } => {
                 Self::Streamed { body, fault, look: Some(look) }
             }
-            Self::Empty | Self::Whole(_) | Self::Wrapped(_) | Self::Changed(_) => self,
+            Self::Empty
+            | Self::Whole(_)
+            | Self::Wrapped(_)
+            | Self::Changed(_)
+            | Self::Guarded(_) => self,
         }
     }
 
@@ -45,7 +49,11 @@ impl RequestBody {
     pub fn counted_by(mut self, counts: Look) -> Self {
         match &mut self {
             Self::Streamed { body, .. } => body.counts = Some(counts),
-            Self::Empty | Self::Whole(_) | Self::Wrapped(_) | Self::Changed(_) => {}
+            Self::Empty
+            | Self::Whole(_)
+            | Self::Wrapped(_)
+            | Self::Changed(_)
+            | Self::Guarded(_) => {}
         }
         self
     }

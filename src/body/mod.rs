@@ -8,6 +8,7 @@ mod changed;
 pub(crate) mod charset;
 mod collect;
 pub(crate) mod cut;
+pub(crate) mod guarded;
 pub(crate) mod inflate;
 mod look;
 mod streamed;
@@ -29,6 +30,7 @@ use tokio::sync::mpsc;
 use changed::Changed;
 pub(crate) use collect::{CollectError, CollectLimits, collect, collect_counted};
 use cut::CutBody;
+use guarded::Guarded;
 pub(crate) use look::Look;
 pub(crate) use streamed::Streamed;
 use tee::TeeBody;
@@ -47,6 +49,8 @@ pub enum BodyError {
     OverLimit,
     #[error("the client may no longer read the body")]
     Unwanted,
+    #[error("it may not be sent any more")]
+    NotAllowed,
     #[error(transparent)]
     Broken(#[from] hyper::Error),
 }
@@ -86,6 +90,8 @@ pub enum RequestBody {
     Wrapped(Box<Wrapped>),
     /// Written anew as the client sends it.
     Changed(Box<Changed>),
+    /// Sent only if that is allowed when its turn comes.
+    Guarded(Box<Guarded>),
 }
 
 impl RequestBody {
@@ -132,6 +138,7 @@ impl Body for RequestBody {
             }
             Self::Wrapped(wrapped) => wrapped.poll_frame(cx),
             Self::Changed(changed) => changed.poll_frame(cx),
+            Self::Guarded(guarded) => guarded.poll_frame(),
         }
     }
 
@@ -142,6 +149,7 @@ impl Body for RequestBody {
             Self::Streamed { body, .. } => body.inner.is_end_stream(),
             Self::Wrapped(wrapped) => wrapped.is_over(),
             Self::Changed(changed) => changed.is_over(),
+            Self::Guarded(guarded) => guarded.left() == 0,
         }
     }
 
@@ -154,6 +162,7 @@ impl Body for RequestBody {
             Self::Streamed { body, .. } => body.inner.size_hint(),
             Self::Wrapped(wrapped) => wrapped.size_hint(),
             Self::Changed(_) => SizeHint::default(),
+            Self::Guarded(guarded) => SizeHint::with_exact(guarded.left()),
         }
     }
 }

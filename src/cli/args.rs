@@ -1,11 +1,13 @@
 //! The verbs and flags of the command line, as typed.
 
+mod config;
 mod doctor;
 mod explain;
 mod fleet;
 mod generated;
 mod output;
 mod queue;
+mod replicas;
 mod users;
 
 use std::net::{IpAddr, SocketAddr};
@@ -14,6 +16,7 @@ use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
 
+pub use config::{ConfigArgs, ConfigVerb, InitArgs, SchemaArgs, ShowArgs};
 pub use doctor::{DoctorArgs, PageUrl};
 pub use explain::{About, ExplainArgs};
 pub use fleet::{
@@ -22,6 +25,7 @@ pub use fleet::{
 pub use generated::{CompletionsArgs, ManArgs};
 pub use output::{Form, Output};
 pub use queue::{OnePromptArgs, QueueArgs, QueueVerb};
+pub use replicas::{ImportArgs, InitStoreArgs, ReplicasArgs, ReplicasVerb, StoreConfig};
 pub use users::{AddUserArgs, ListUsersArgs, UserArgs, UsersArgs, UsersFile, UsersVerb};
 
 use crate::config::url::{self, ServerUrl};
@@ -71,6 +75,8 @@ pub enum Verb {
     Explain(ExplainArgs),
     /// Add, list and remove users, and change their keys
     Users(UsersArgs),
+    /// Prepare the database that keeps the state, or fill it from a journal file
+    Replicas(ReplicasArgs),
     /// Make the gateway read its configuration again
     Reload(ReloadArgs),
     /// Exit with 0 if the gateway is ready, and with 1 if not
@@ -145,57 +151,6 @@ pub struct CheckArgs {
     pub probe: bool,
     #[command(flatten)]
     pub overrides: Overrides,
-}
-
-#[derive(Args, Debug)]
-#[command(after_help = "Examples:\n  mooring config show\n  mooring config schema > \
-                        mooring.schema.json\n  mooring config init mooring.toml")]
-pub struct ConfigArgs {
-    #[command(subcommand)]
-    pub verb: ConfigVerb,
-}
-
-#[derive(Debug, Subcommand)]
-pub enum ConfigVerb {
-    /// Print every key with its value and its source; secrets are hidden
-    Show(ShowArgs),
-    /// Print the JSON Schema of configuration files, for editors
-    Schema(SchemaArgs),
-    /// Write a file with all keys, commented out, and one backend
-    Init(InitArgs),
-}
-
-#[derive(Args, Debug)]
-#[command(after_help = "Examples:\n  mooring config show\n  mooring config show --config \
-                  /etc/mooring/conf.d --set affinity.lease=30m --json\n\nIt takes the flags of \
-                  `serve`. With problems it prints them and exits with 78, as `check` does.")]
-pub struct ShowArgs {
-    /// The file, or a folder of *.toml; default: what `serve` would read
-    #[arg(long, value_name = "PATH")]
-    pub config: Option<PathBuf>,
-    /// Print it as JSON
-    #[arg(long)]
-    pub json: bool,
-    #[command(flatten)]
-    pub overrides: Overrides,
-}
-
-#[derive(Args, Debug)]
-#[command(after_help = "Example:\n  mooring config schema > mooring.schema.json\n\nA file whose \
-                        first line is `#:schema ./mooring.schema.json` is then checked by editors \
-                        with Taplo or Even Better TOML.")]
-pub struct SchemaArgs {}
-
-#[derive(Args, Debug)]
-#[command(after_help = "Examples:\n  mooring config init\n  mooring config init \
-                        /etc/mooring/mooring.toml\n  mooring config init mooring.toml --force")]
-pub struct InitArgs {
-    /// The file to write; `-` or nothing means standard output
-    #[arg(value_name = "FILE")]
-    pub file: Option<PathBuf>,
-    /// Overwrite an existing file
-    #[arg(long)]
-    pub force: bool,
 }
 
 #[derive(Args, Debug)]

@@ -26,6 +26,10 @@ impl HomeAnswer {
     pub(super) fn of(config: &Config) -> Self {
         let is_named = !config.server.home.is_empty();
         let dir = config.state.dir.path().filter(|_| !is_named);
+        if config.replicas.store.is_some() && !is_named {
+            let why = "it is in `replicas.store`, which was not asked";
+            return Self::with(config, Peeked::Unreadable(why.to_owned()));
+        }
         Self::with(config, dir.map_or(Peeked::Nothing, peek))
     }
 

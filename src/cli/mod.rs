@@ -20,6 +20,7 @@ mod inventory;
 mod password;
 mod probe;
 mod queue;
+mod replicas;
 mod say;
 mod serve;
 mod status;
@@ -80,6 +81,7 @@ fn run(cli: Cli) -> ExitCode {
         Verb::Queue(args) => block_on(queue::queue(&args)),
         Verb::Explain(args) => block_on(admin::explain(&args)),
         Verb::Users(args) => users::users(args.verb),
+        Verb::Replicas(args) => block_on(replicas::replicas(args.verb)),
         Verb::Reload(args) => block_on(admin::reload(&args)),
         Verb::Healthcheck(args) => block_on(admin::healthcheck(&args)),
         Verb::Doctor(args) => block_on(doctor::doctor(&args)),

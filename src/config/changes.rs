@@ -166,6 +166,8 @@ mod tests {
             "isolation.nameless" => "all",
             "state.dir" => "/elsewhere",
             "state.on_error" => "refuse",
+            "replicas.store" => "postgres://ada@db/mooring",
+            "replicas.name" | "replicas.fleet" => "other",
             "queue.verdict" => "late",
             "log.format" => "json",
             "log.level" => "debug",
@@ -217,7 +219,8 @@ mod tests {
         let ledgers = ["prompts.ledger_prompts", "prompts.ledger_age", "files.tag", "files.ledger"];
         let expected = ["server.workers", "auth.adopt"].iter().chain(&ledgers);
         let expected = expected.chain(&["files.ledger_age", "files.share_unknown", "files.assets"]);
-        let expected = expected.chain(&["state.dir", "state.seal_key_file"]);
+        let expected = expected.chain(&["state.dir", "state.seal_key_file", "replicas.store"]);
+        let expected = expected.chain(&["replicas.name", "replicas.fleet", "replicas.lease"]);
         let expected = expected.chain(&["log.format", "log.audit", "log.access"]);
         let expected = expected.chain(&["log.access_format"]).map(|it| (*it).to_owned());
         let of_queue = KEYS.iter().filter(|key| key.section == "queue").map(Key::full_name);

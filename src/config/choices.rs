@@ -90,9 +90,12 @@ impl Choices for Tags {
 pub(super) struct OnError;
 
 impl Choices for OnError {
-    type Value = OnJournalError;
-    const WORDS: &'static [(&'static str, OnJournalError)] =
-        &[("serve", OnJournalError::Serve), ("refuse", OnJournalError::Refuse)];
+    type Value = Option<OnJournalError>;
+    const WORDS: &'static [(&'static str, Option<OnJournalError>)] = &[
+        ("auto", None),
+        ("serve", Some(OnJournalError::Serve)),
+        ("refuse", Some(OnJournalError::Refuse)),
+    ];
 }
 
 #[derive(Debug)]

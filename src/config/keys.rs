@@ -31,7 +31,9 @@ use super::user::UserText;
 use super::values::{Networks, Origins, Token};
 use joined::{joined, total};
 use kept::{KEPT_KEYS, KEPT_SECTIONS};
-pub(super) use kept::{RawIsolation, RawLog, RawState, isolation, log, state};
+pub(super) use kept::{
+    RawIsolation, RawLog, RawReplicas, RawState, isolation, log, replicas, state,
+};
 use limits::{LIMIT_KEYS, LIMIT_SECTIONS};
 pub(super) use limits::{RawLimits, limits};
 use named::{NAMED_KEYS, NAMED_SECTIONS};

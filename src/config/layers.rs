@@ -139,6 +139,7 @@ impl Layers {
             sockets: keys::sockets("sockets", &mut section),
             isolation: keys::isolation("isolation", &mut section),
             state: keys::state("state", &mut section),
+            replicas: keys::replicas("replicas", &mut section),
             log: keys::log("log", &mut section),
             queue: keys::queue("queue", &mut section),
             limits: keys::limits("limits", &mut section),

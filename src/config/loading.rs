@@ -86,7 +86,8 @@ fn noted(sources: &Sources) -> (Config, Notes) {
     let raw = read(sources, &mut notes);
     let mut config = super::check::check(raw, &mut notes);
     rules::check(&mut config, &mut notes);
-    place::fill_in(&mut config.state, config.server.listen.port(), &sources.env);
+    let env = if config.replicas.store.is_some() { &[][..] } else { &sources.env };
+    place::fill_in(&mut config.state, config.server.listen.port(), env);
     (config, notes)
 }
 

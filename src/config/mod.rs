@@ -47,6 +47,7 @@ mod problems;
 mod proxy;
 mod queue;
 mod raw;
+mod replicas;
 mod rules;
 mod schema;
 mod seal_keys;
@@ -93,6 +94,7 @@ pub use nameless::{Nameless, Place};
 pub use one::{BackendSecrets, SecretFiles, kept_backend, one_backend, unread_backend};
 pub use problems::{Origin, Problem, Problems};
 pub use queue::{QueueConfig, QueueVerdict};
+pub use replicas::{ReplicasConfig, StoreTls, StoreUrl};
 pub use schema::schema;
 pub use seal_keys::SealKey;
 pub use show::Effective;
@@ -120,6 +122,7 @@ pub struct Config {
     pub sockets: SocketsConfig,
     pub isolation: IsolationConfig,
     pub state: StateConfig,
+    pub replicas: ReplicasConfig,
     pub log: LogConfig,
     pub queue: QueueConfig,
     pub limits: LimitsConfig,
@@ -382,7 +385,8 @@ pub struct SocketsConfig {
 #[derive(Clone, Debug, PartialEq)]
 pub struct StateConfig {
     pub dir: StateDir,
-    pub on_error: OnJournalError,
+    /// `None`: depends on where the state is kept; see [`Config::on_journal_error`].
+    pub on_error: Option<OnJournalError>,
     /// Bytes of copies of user data in that folder; 0 keeps none. The effective value is
     /// [`Config::copies_on_disk`].
     pub copies: u64,
@@ -503,6 +507,16 @@ impl Config {
             true => Some("server.listen"),
             false => admin.map(|_| "admin.listen"),
         }
+    }
+
+    /// What happens to new prompts while the journal cannot be written. In a store the journal can
+    /// be cut off while another process writes it: then nothing is to be sent without it.
+    #[must_use]
+    pub fn on_journal_error(&self) -> OnJournalError {
+        self.state.on_error.unwrap_or(match self.replicas.store {
+            Some(_) => OnJournalError::Refuse,
+            None => OnJournalError::Serve,
+        })
     }
 
     /// The folder of copies of user data; `None` without a state directory.

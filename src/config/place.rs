@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use super::{StateConfig, StateDir};
 
 /// Written instead of a folder to keep nothing.
-const NOWHERE: &str = "none";
+pub(super) const NOWHERE: &str = "none";
 
 /// Fills in a folder if none was written: the one that systemd made for the unit (systemd.exec(5),
 /// `StateDirectory=`), else one for this port in the user's state folder (XDG Base Directory
@@ -44,7 +44,6 @@ fn variable<'a>(env: &'a [(String, String)], name: &str) -> Option<&'a str> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::OnJournalError;
 
     #[track_caller]
     fn check(written: &str, port: u16, env: &[(&str, &str)], expected: &StateDir) {
@@ -52,7 +51,7 @@ mod tests {
             "" => StateDir::Unset,
             path => StateDir::Written(path.into()),
         };
-        let (on_error, copies, seal_keys) = (OnJournalError::Serve, 0, Vec::new());
+        let (on_error, copies, seal_keys) = (None, 0, Vec::new());
         let mut state = StateConfig { dir, on_error, copies, seal_key_file: None, seal_keys };
         let env: Vec<_> = env.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect();
         fill_in(&mut state, port, &env);

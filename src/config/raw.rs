@@ -7,8 +7,8 @@ use std::collections::BTreeMap;
 
 use super::keys::{
     RawAdmin, RawAdminTls, RawAffinity, RawAuth, RawAuthJwt, RawBackend, RawDiscovery, RawFiles,
-    RawFleet, RawIsolation, RawLimits, RawLog, RawPrompts, RawQueue, RawServer, RawServerTls,
-    RawSockets, RawState,
+    RawFleet, RawIsolation, RawLimits, RawLog, RawPrompts, RawQueue, RawReplicas, RawServer,
+    RawServerTls, RawSockets, RawState,
 };
 use super::kinds::Kind;
 use super::problems::{Notes, Origin};
@@ -29,6 +29,7 @@ pub(super) struct RawConfig {
     pub(super) sockets: RawSockets,
     pub(super) isolation: RawIsolation,
     pub(super) state: RawState,
+    pub(super) replicas: RawReplicas,
     pub(super) log: RawLog,
     pub(super) queue: RawQueue,
     pub(super) limits: RawLimits,

@@ -19,6 +19,7 @@ pub(super) fn check(config: &mut Config, notes: &mut Notes) {
     deny(config, notes);
     super::proxy::check(config, notes);
     super::jwt::check_rules(config, notes);
+    super::replicas::check_rules(config, notes);
     limits(config, notes);
     backends(&config.backends, notes);
     itself(config, notes);

@@ -109,8 +109,9 @@ mod tests {
         let secrets: Vec<_> = KEYS.iter().filter(|key| key.is_secret).collect();
         let names: Vec<String> = secrets.iter().map(|key| key.full_name()).collect();
         let of_admin = ["admin.token", "admin.read_token"];
+        let of_store = ["replicas.store"];
         let of_tables = ["backends.NAME.headers", "discovery.NAME.headers"];
-        assert_eq!(names, [of_admin, of_tables].concat());
+        assert_eq!(names, [&of_admin[..], &of_store, &of_tables].concat());
         for key in secrets {
             let sibling = format!("{}_file", key.name);
             let has = KEYS.iter().any(|it| it.section == key.section && it.name == sibling);

@@ -223,7 +223,7 @@ impl Pool {
 
     fn upload(&self, body: &RequestBody) -> Option<Upload> {
         match body {
-            RequestBody::Empty | RequestBody::Whole(_) => None,
+            RequestBody::Empty | RequestBody::Whole(_) | RequestBody::Guarded(_) => None,
             RequestBody::Streamed { .. } | RequestBody::Wrapped(_) | RequestBody::Changed(_) => {
                 self.uploads.fetch_add(1, Ordering::Relaxed);
                 Some(Upload(Arc::clone(&self.uploads)))

@@ -246,7 +246,7 @@ pub(super) async fn to_its_end<T: Send + 'static>(
 /// # Errors
 /// The journal cannot be written, and nothing is done without it.
 pub(super) async fn settled(sessions: &Sessions) -> Result<(), GatewayError> {
-    match (sessions.settled().await, sessions.shared.config().state.on_error) {
+    match (sessions.settled().await, sessions.shared.config().on_journal_error()) {
         (Ok(()), _) | (Err(_), OnJournalError::Serve) => Ok(()),
         (Err(_), OnJournalError::Refuse) => Err(GatewayError::JournalFailed),
     }
@@ -282,16 +282,6 @@ async fn delete_at(sessions: Arc<Sessions>, prompts: Located) -> Result<bool, Ga
     let deleted = deleted.await;
     sessions.reconcile_soon();
     deleted.map(|_| false)
-}
-
-/// Deletes a prompt of which nobody is to know any more, wherever it goes.
-pub(super) fn delete_anywhere(sessions: &Arc<Sessions>, client: &Arc<Client>, prompt: &PromptId) {
-    let Some(backend) = client.delete_asked(sessions, prompt) else { return };
-    let (sessions, prompt) = (Arc::clone(sessions), prompt.clone());
-    sessions.clone().shared.tasks.spawn(async move {
-        let meant = Meant { located: vec![(prompt, backend)], waiting: Vec::new() };
-        let _nobody_is_told = delete(&sessions, meant).await;
-    });
 }
 
 pub(super) async fn delete_on(

@@ -251,7 +251,8 @@ impl Sending {
             }
         };
         let (noted, is_open) = tokio::join!(self.front.shared.records.journal.durable(), opened);
-        if noted.is_err() && self.front.shared.config().state.on_error == OnJournalError::Refuse {
+        if noted.is_err() && self.front.shared.config().on_journal_error() == OnJournalError::Refuse
+        {
             return Err(GatewayError::JournalFailed);
         }
         let backend = self.backend().name();

@@ -15,6 +15,7 @@
 //! - `batch`: changes that are written together, and the state that results
 //! - [`leftovers`]: which servers are still waited for after a restart (pure)
 //! - [`disk`]: the store on a disk; [`peek`] looks into it
+//! - [`rows`]: records as rows, for a store in a database; [`lease`]: the right to act on them
 //! - [`restore`]: from records to bindings and pending prompts (pure); [`renamed`]: files whose
 //!   server's identity became known, or is no longer known
 //!
@@ -30,6 +31,7 @@ mod batch;
 pub mod disk;
 mod found;
 mod large;
+pub mod lease;
 pub mod leftovers;
 mod members;
 mod names;
@@ -42,6 +44,7 @@ pub mod quarantine;
 pub mod record;
 pub mod renamed;
 pub mod restore;
+pub mod rows;
 pub mod seal;
 mod writer;
 
@@ -62,6 +65,7 @@ use crate::ordered_watch::{OrderedWatch, Packed};
 use crate::routing::ids::PromptId;
 use crate::tasks::Tasks;
 use large::Large;
+use lease::Lease;
 use note::Note;
 use record::{Batch, Saved};
 use seal::Seal;
@@ -90,6 +94,11 @@ pub trait Store: fmt::Debug + Send + 'static {
 
     /// Makes a batch durable, whole or not at all.
     fn commit(&mut self, batch: Arc<Batch>) -> Boxed<'_, Result<(), JournalError>>;
+
+    /// The right to act on its records. `None` if no other process can have them.
+    fn lease(&self) -> Option<Arc<Lease>> {
+        None
+    }
 }
 
 impl Store for Box<dyn Store> {
@@ -99,6 +108,10 @@ impl Store for Box<dyn Store> {
 
     fn commit(&mut self, batch: Arc<Batch>) -> Boxed<'_, Result<(), JournalError>> {
         (**self).commit(batch)
+    }
+
+    fn lease(&self) -> Option<Arc<Lease>> {
+        (**self).lease()
     }
 }
 
@@ -133,6 +146,9 @@ pub enum JournalError {
          move the journal away to start without what it holds"
     )]
     Changed { prompt: PromptId },
+    /// A store that is no file.
+    #[error("{what}")]
+    Store { what: String },
 }
 
 /// The notes are not durable: the store fails or is too slow.
@@ -164,6 +180,7 @@ struct Kept {
     progress: OrderedWatch<Progress>,
     /// How often a large body became whole, or is not needed any more.
     bodies: OrderedWatch<Bodies>,
+    lease: Option<Arc<Lease>>,
 }
 
 /// Notes that are gathered, and not yet taken by the writer.
@@ -229,6 +246,7 @@ impl Journal {
             work: Notify::new(),
             progress: OrderedWatch::new(Progress { durable: 0, is_failing: false }),
             bodies: OrderedWatch::new(Bodies(0)),
+            lease: store.lease(),
         });
         let writer = Writer { kept: Arc::clone(&kept), store };
         writers.spawn_critical("journal", writer.run(writers.clone()));
@@ -288,6 +306,12 @@ impl Journal {
             _failing = kept.progress.wait_for(|it| it.is_failing) => Err(NotDurable),
             () = sleep(BODY_WITHIN) => Err(NotDurable),
         }
+    }
+
+    /// The right to send prompts. `None` if it cannot be lost.
+    #[must_use]
+    pub fn lease(&self) -> Option<&Arc<Lease>> {
+        self.kept.as_ref()?.lease.as_ref()
     }
 
     /// False while the store fails.

@@ -38,6 +38,11 @@ pub(super) struct ByLimit {
     pub(super) limit: &'static str,
 }
 
+#[derive(Clone, Debug, EncodeLabelSet, Eq, Hash, PartialEq)]
+pub(super) struct ByOperation {
+    pub(super) op: &'static str,
+}
+
 /// Labels of what can succeed.
 #[derive(Clone, Debug, EncodeLabelSet, Eq, Hash, PartialEq)]
 pub(super) struct ByOutcome {

@@ -1,4 +1,5 @@
-//! What this process uses of the machine, as Linux tells it. Other systems do not.
+//! What this process uses of the machine, as Linux tells it. Other systems do not. Also the name of
+//! the machine.
 
 use std::time::Duration;
 
@@ -32,6 +33,12 @@ pub fn look() -> Option<OwnProcess> {
         ..OwnProcess::default()
     };
     Some(with_status(told, &status))
+}
+
+/// The name of this machine, or of the container.
+#[must_use]
+pub fn host_name() -> String {
+    rustix::system::uname().nodename().to_string_lossy().into_owned()
 }
 
 /// Linux 6.2 and later tell the number as the size of the folder. Older ones have to list them,

@@ -18,7 +18,7 @@ use mooring::fleet::pool::ExchangeError;
 use mooring::front::error::{Closed, GatewayError};
 use mooring::limits::LimitReached;
 
-use mooring::metrics::{ByBackend, Dropped, EndedPrompt, Exposition, Metrics};
+use mooring::metrics::{ByBackend, Dropped, EndedPrompt, Exposition, Metrics, StoreOperation};
 use mooring::routing::decision::{Reason, Refusal, StillPending};
 use mooring::routing::ids::{BackendId, BadClientId};
 use mooring::routing::pending::End;
@@ -199,6 +199,8 @@ fn scrape() -> String {
     }
     metrics.backends.vram(&label, Some(2), Some(1));
     metrics.certificates.ends("front", Some((1, 1)));
+    let took = Duration::from_millis(1);
+    metrics.store.called(StoreOperation::Commit, took, &Ok::<(), ()>(()));
     metrics.discoveries.began("gpus");
     metrics.discoveries.found("gpus", 2, 1);
     metrics.render(Exposition::OpenMetrics)

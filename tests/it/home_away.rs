@@ -336,7 +336,7 @@ async fn a_disk_that_takes_no_doubts_gives_no_copies_and_saving_goes_on_or_not_a
     fs::remove_file(&marks).unwrap();
     std::os::unix::fs::symlink("/dev/full", &marks).unwrap();
     mortal
-        .start_with(|config| config.state.on_error = mooring::config::OnJournalError::Refuse)
+        .start_with(|config| config.state.on_error = Some(mooring::config::OnJournalError::Refuse))
         .await;
     let home = mortal.gateway().shared.home().unwrap();
     until("the home is up", || home.is_up()).await;

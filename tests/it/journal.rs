@@ -177,6 +177,7 @@ async fn a_record_that_is_not_readable_is_named_and_a_newer_one_is_told_apart() 
                 | JournalError::Io { .. }
                 | JournalError::InUse { .. }
                 | JournalError::Write { .. }
+                | JournalError::Store { .. }
                 | JournalError::Sealed { .. }
                 | JournalError::Changed { .. } => (false, ""),
             };

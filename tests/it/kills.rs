@@ -13,6 +13,7 @@ use serde_json::json;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::time::timeout;
 
+use crate::database::database;
 use crate::process::Daemon;
 use crate::support::{PATIENCE, Socket, fraction, network, quick, send, soon, until};
 
@@ -133,18 +134,30 @@ async fn kill_at(point: Point, daemon: Daemon, sim: &Sim, prompt: &str) -> bool 
 #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
 async fn a_kill_at_any_point_of_a_submission_forgets_nothing_and_runs_nothing_twice() {
     let rounds = fraction("T62: kills of the gateway at named points", 200, 12);
+    kills(rounds, &[]).await;
+}
+
+/// The same with the journal in PostgreSQL.
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn a_kill_forgets_nothing_and_runs_nothing_twice_with_a_journal_in_postgresql() {
+    let rounds = fraction("T62: kills of the gateway with PostgreSQL", 200, 6);
+    let Some(database) = database().await else { return };
+    kills(rounds, &["--set", &database.setting()]).await;
+}
+
+async fn kills(rounds: usize, more: &[&str]) {
     let folder = tempfile::tempdir().unwrap();
     let sim = Sim::start(network(), Options::named("a")).await.unwrap();
     let mut acknowledged = Vec::new();
     let mut prompts = Vec::new();
-    let mut daemon = Daemon::start(&sim, &folder);
+    let mut daemon = Daemon::start_with(&sim, &folder, more);
     for round in 0..rounds {
         let point = Point::ALL[round % Point::ALL.len()];
         let prompt = format!("00000000-0000-4000-8000-{round:012x}");
         if kill_at(point, daemon, &sim, &prompt).await {
             acknowledged.push(prompt.clone());
         }
-        daemon = Daemon::start(&sim, &folder);
+        daemon = Daemon::start_with(&sim, &folder, more);
         let resolved = async {
             while daemon.pending().await != 0 {
                 sleep(Duration::from_millis(20)).await;

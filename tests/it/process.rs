@@ -79,16 +79,37 @@ impl Daemon {
         Self::run(shell, sim, folder, more)
     }
 
+    /// Starts what will not be ready; its child process, whose log nobody reads.
+    pub(crate) fn attempt(sim: &Sim, folder: &TempDir, more: &[&str]) -> Child {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_mooring"));
+        Self::set_up(&mut command, sim, folder, more);
+        command.spawn().unwrap()
+    }
+
     fn run(mut command: Command, sim: &Sim, folder: &TempDir, more: &[&str]) -> Self {
-        let state = format!("state.dir={}", folder.path().join("state").display());
-        command.args(["serve", "--backend", &sim.url(), "--workers", "1", "--set", &state]);
+        Self::set_up(&mut command, sim, folder, more);
+        Self::of(command.spawn().unwrap())
+    }
+
+    fn set_up(command: &mut Command, sim: &Sim, folder: &TempDir, more: &[&str]) {
+        command.args(["serve", "--backend", &sim.url(), "--workers", "1"]);
+        if !more.iter().any(|it| it.starts_with("replicas.store=")) {
+            let state = format!("state.dir={}", folder.path().join("state").display());
+            command.args(["--set", &state]);
+        }
         let hosts = format!("server.hosts={}", NAMES.join(","));
-        command.args(["--admin-listen", "127.0.0.1:0", "--set", &hosts]).args(more);
+        command.args(["--set", &hosts]).args(more);
+        if !more.contains(&"--admin-listen") {
+            command.args(["--admin-listen", "127.0.0.1:0"]);
+        }
         if !more.contains(&"--listen") {
             command.args(["--listen", "127.0.0.1:0"]);
         }
         command.current_dir(folder).env_clear().stderr(Stdio::piped());
-        let mut child = command.spawn().unwrap();
+    }
+
+    /// Waits until it is ready.
+    pub(crate) fn of(mut child: Child) -> Self {
         let mut log = BufReader::new(child.stderr.take().unwrap()).lines().map(Result::unwrap);
         let ready = log.find(|line| line.contains("Gateway ready.")).expect("it starts");
         let (lines, said) = mpsc::channel();

@@ -1,12 +1,14 @@
 //! The keys of what is kept from others, and what is kept on the disk: the state and the logs.
 
 use super::super::choices::{Counts, Format, FormatOfAccess, NamelessMay, OnError};
+use super::super::jwt::PlainText;
 use super::super::key::{Applied, Key};
-use super::super::kinds::{FilePath, Kind, Size};
+use super::super::kinds::{FilePath, Kind, Size, Span};
 use super::super::log_to::LogTarget;
 use super::super::raw::{Section, Setting};
+use super::super::replicas::StoreAt;
 use super::super::secret::SecretFile;
-use super::super::units::GIB;
+use super::super::units::{GIB, S};
 use super::super::values::LogLevel;
 
 sections! { KEPT_SECTIONS, KEPT_KEYS:
@@ -28,8 +30,9 @@ sections! { KEPT_SECTIONS, KEPT_KEYS:
         /// `mooring/PORT` in the user's state folder.
         dir: FilePath = "", Restart;
         /// What happens while the journal cannot be written: `serve` continues, `refuse` refuses
-        /// prompts. The same applies to saving user data while its copies cannot be marked.
-        on_error: OnError = "serve", Live;
+        /// prompts. The same applies to saving user data while its copies cannot be marked. `auto`
+        /// means `refuse` with a `replicas.store`, and `serve` without.
+        on_error: OnError = "auto", Live;
         /// Disk space in that folder for copies of settings and saved workflows, which are used
         /// while the home is away. With 0 there are none, and also if `server.stale_cache` is 0.
         copies: Size { min: 0, max: 64 * GIB } = "64MiB", Live;
@@ -37,6 +40,22 @@ sections! { KEPT_SECTIONS, KEPT_KEYS:
         /// that wait (`queue.depth`) in the journal: the first key seals, and all of them open. If
         /// it is empty, the bodies are written as they are.
         seal_key_file: SecretFile = "", Restart;
+    }
+    /// A database that keeps the state, so that Mooring needs no disk of its own.
+    ["replicas"] RawReplicas replicas {
+        /// The PostgreSQL database that keeps what `state.dir` would keep. If it is empty, the
+        /// state is kept in that folder. One Mooring at a time uses it.
+        store: StoreAt = "", Restart;
+        /// A file that contains that URL, so that its password is not in the configuration.
+        store_file: SecretFile = "", ByValue;
+        /// The name under which this Mooring is known in the database. If it is empty, the name of
+        /// the host is used.
+        name: PlainText = "", Restart;
+        /// The name of the fleet. A database that keeps the state of another one is refused.
+        fleet: PlainText = "mooring", Restart;
+        /// For how long a Mooring has the database, unless it renews that. If it was killed on
+        /// another machine, the next one waits as long.
+        lease: Span { min: 3 * S, max: 60 * S } = "10s", Restart;
     }
     /// The log, on standard error.
     ["log"] RawLog log {

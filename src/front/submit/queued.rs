@@ -24,7 +24,6 @@ use crate::comfy::reply;
 use crate::comfy::submission::numbered::{Wish, numbered, wish};
 use crate::config::{OnJournalError, QueueVerdict};
 use crate::front::caller::Caller;
-use crate::front::commands::delete_anywhere;
 use crate::front::error::GatewayError;
 use crate::front::headers::{PLACEMENT, QUEUE, VERDICT};
 use crate::front::shares::holder;
@@ -275,17 +274,21 @@ impl Waits<'_> {
     async fn accepted(&self, verdict: Verdict, asked_at: Instant) -> Option<Answer> {
         let config = self.front.shared.config_kept();
         let noted = self.front.shared.records.journal.durable_body(self.prompt).await;
-        let Some(asker) = self.front.askers.take(self.prompt) else {
+        let is_refused = noted.is_err() && config.on_journal_error() == OnJournalError::Refuse;
+        // If it does not wait any more, it is being sent, which needs the journal too, or has
+        // ended: its answer is what becomes of that.
+        let is_withdrawn =
+            is_refused && self.client.withdraw_waiting(&self.front.sessions, self.prompt);
+        let asker = match is_refused && !is_withdrawn {
+            true => None,
+            false => self.front.askers.take(self.prompt),
+        };
+        if is_withdrawn {
+            return Some(Err(GatewayError::JournalFailed));
+        }
+        if asker.is_none() {
             let is_too_late = config.prompts.answer_limit <= now().duration_since(asked_at);
             return is_too_late.then(|| Err(self.unknown()));
-        };
-        drop(asker);
-        if noted.is_err() && config.state.on_error == OnJournalError::Refuse {
-            if !self.client.withdraw_waiting(&self.front.sessions, self.prompt) {
-                // It is being sent, and ends there.
-                delete_anywhere(&self.front.sessions, self.client, self.prompt);
-            }
-            return Some(Err(GatewayError::JournalFailed));
         }
         Some(Ok(waits(self.prompt, self.kept.number, verdict)))
     }

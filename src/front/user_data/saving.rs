@@ -120,7 +120,7 @@ impl Write {
     async fn is_marked(&self) -> Result<(), GatewayError> {
         match self.front.copies.is_marked(&self.server, &self.groups).await {
             Ok(()) => Ok(()),
-            Err(NotMarked) => match self.front.shared.config().state.on_error {
+            Err(NotMarked) => match self.front.shared.config().on_journal_error() {
                 OnJournalError::Serve => Ok(()),
                 OnJournalError::Refuse => Err(GatewayError::NotSavedUnmarked),
             },

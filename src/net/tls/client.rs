@@ -89,6 +89,14 @@ impl ClientTls {
         Ok(Self { config: Arc::new(config), name })
     }
 
+    /// The same for a server of this protocol, as it is named in the handshake.
+    #[must_use]
+    pub fn speaking(self, protocol: &[u8]) -> Self {
+        let mut config = (*self.config).clone();
+        config.alpn_protocols = vec![protocol.to_vec()];
+        Self { config: Arc::new(config), ..self }
+    }
+
     /// Adds TLS to a connection. `host` is the host that was dialled.
     ///
     /// # Errors

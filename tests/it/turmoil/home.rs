@@ -88,27 +88,33 @@ impl Store for Survivor {
             let commits = self.records.lock().unwrap().commits;
             sleep(Duration::from_millis(COMMITS[commits % COMMITS.len()])).await;
             self.power.is_on().await;
-            let mut records = self.records.lock().unwrap();
-            records.commits += 1;
-            let Records { clients, prompts, bodies, parts, assets, states, .. } = &mut *records;
-            put_all(parts, &batch.parts);
-            put_all(bodies, &batch.bodies);
-            put_all(clients, &batch.clients);
-            put_all(prompts, &batch.prompts);
-            put_all(assets, &batch.assets);
-            put_all(states, &batch.states);
-            let Records { added, found, members, names, .. } = &mut *records;
-            put_all(added, &batch.added);
-            put_all(found, &batch.found);
-            put_all(members, &batch.members);
-            put_all(names, &batch.names);
-            records.home = batch.home.clone().or(records.home.take());
-            for (key, record) in &batch.files {
-                let record = record.as_ref().map(|record| (key.clone(), record.clone()));
-                put(&mut records.files, &key.to_text(), record.as_ref());
-            }
+            self.write(&batch);
             Ok(())
         })
+    }
+}
+
+impl Survivor {
+    pub(super) fn write(&self, batch: &Batch) {
+        let mut records = self.records.lock().unwrap();
+        records.commits += 1;
+        let Records { clients, prompts, bodies, parts, assets, states, .. } = &mut *records;
+        put_all(parts, &batch.parts);
+        put_all(bodies, &batch.bodies);
+        put_all(clients, &batch.clients);
+        put_all(prompts, &batch.prompts);
+        put_all(assets, &batch.assets);
+        put_all(states, &batch.states);
+        let Records { added, found, members, names, .. } = &mut *records;
+        put_all(added, &batch.added);
+        put_all(found, &batch.found);
+        put_all(members, &batch.members);
+        put_all(names, &batch.names);
+        records.home = batch.home.clone().or(records.home.take());
+        for (key, record) in &batch.files {
+            let record = record.as_ref().map(|record| (key.clone(), record.clone()));
+            put(&mut records.files, &key.to_text(), record.as_ref());
+        }
     }
 }
 
