@@ -20,8 +20,10 @@ mod discoveries;
 mod exposition;
 mod guests;
 mod hour;
+mod journal;
 mod labels;
 mod limits;
+mod links;
 mod process;
 mod prompts;
 mod queue;
@@ -40,9 +42,11 @@ pub use exposition::Exposition;
 use guests::GuestMetrics;
 use hour::Hour;
 pub use hour::{MINUTES, Minute};
+use journal::JournalMetrics;
 pub use labels::ByBackend;
 use labels::{ByBuild, ByCode, ByKind, ByPlacement};
 use limits::LimitMetrics;
+use links::LinkMetrics;
 use process::ProcessMetrics;
 use prompts::BackendMetrics;
 pub use prompts::EndedPrompt;
@@ -97,17 +101,15 @@ pub struct Metrics {
     pub assets: AssetMetrics,
     pub guests: GuestMetrics,
     pub limits: LimitMetrics,
+    pub links: LinkMetrics,
     pub queue: QueueMetrics,
     pub certificates: CertificateMetrics,
     pub log_bytes: Gauge,
-    pub journal_failing: Gauge,
+    pub journal: JournalMetrics,
     pub store: StoreMetrics,
     pub config_last_reload_success: Gauge,
     pub config_last_reload_success_timestamp_seconds: Gauge<f64, AtomicU64>,
-    /// Records that broke the recovery.
-    pub journal_set_aside: Counter,
     pub task_panics: Counter,
-    pub journal_waiting: Gauge,
     pub clients: Gauge,
     pub pending: Gauge,
     pub pending_silent_seconds: Gauge<f64, AtomicU64>,
@@ -151,16 +153,15 @@ impl Default for Metrics {
             assets: AssetMetrics::default(),
             guests: GuestMetrics::default(),
             limits: LimitMetrics::default(),
+            links: LinkMetrics::default(),
             queue: QueueMetrics::default(),
             certificates: CertificateMetrics::default(),
             log_bytes: Gauge::default(),
-            journal_failing: Gauge::default(),
+            journal: JournalMetrics::default(),
             store: StoreMetrics::default(),
             config_last_reload_success: Gauge::default(),
             config_last_reload_success_timestamp_seconds: Gauge::default(),
-            journal_set_aside: Counter::default(),
             task_panics: Counter::default(),
-            journal_waiting: Gauge::default(),
             clients: Gauge::default(),
             pending: Gauge::default(),
             pending_silent_seconds: Gauge::default(),
@@ -178,6 +179,8 @@ impl Default for Metrics {
         metrics.assets.register(&mut metrics.registry);
         metrics.guests.register(&mut metrics.registry);
         metrics.limits.register(&mut metrics.registry);
+        metrics.links.register(&mut metrics.registry);
+        metrics.journal.register(&mut metrics.registry);
         metrics.queue.register(&mut metrics.registry);
         metrics.store.register(&mut metrics.registry);
         metrics.certificates.register(&mut metrics.registry);
@@ -245,11 +248,6 @@ impl Metrics {
             "Tasks that ended in a panic, connections not among them",
             self.task_panics.clone(),
         );
-        registry.register(
-            "journal_set_aside",
-            "Records that broke the recovery at the start and were set aside",
-            self.journal_set_aside.clone(),
-        );
     }
 
     fn register_state(&mut self) {
@@ -310,11 +308,6 @@ impl Metrics {
             self.log_bytes.clone(),
         );
         registry.register(
-            "journal_failing",
-            "1 while the journal cannot be written",
-            self.journal_failing.clone(),
-        );
-        registry.register(
             "config_last_reload_success",
             "1 if the configuration that was read last is the one in use",
             self.config_last_reload_success.clone(),
@@ -323,11 +316,6 @@ impl Metrics {
             "config_last_reload_success_timestamp_seconds",
             "When the configuration in use was read, in seconds since 1970",
             self.config_last_reload_success_timestamp_seconds.clone(),
-        );
-        registry.register(
-            "journal_waiting",
-            "Records that wait to be written to the journal",
-            self.journal_waiting.clone(),
         );
     }
 

@@ -163,13 +163,13 @@ fn refresh(sessions: &Sessions) {
     metrics.clients.set(count(sessions.clients.len()));
     metrics.log_bytes.set(count(sessions.logs.used()));
     metrics.task_panics.inner().store(sessions.shared.tasks.panics(), Ordering::Relaxed);
-    metrics.journal_failing.set(i64::from(!sessions.shared.records.journal.is_well()));
+    metrics.journal.failing.set(i64::from(!sessions.shared.records.journal.is_well()));
     let waiting = sessions.waiting.now();
     metrics.queue.waiting.set(count(waiting.prompts));
     metrics.queue.bytes.set(i64::try_from(waiting.bytes).unwrap_or(i64::MAX));
     let oldest = waiting.oldest.map_or(0, |oldest| oldest.as_secs());
     metrics.queue.oldest_seconds.set(i64::try_from(oldest).unwrap_or(i64::MAX));
-    metrics.journal_waiting.set(count(sessions.shared.records.journal.waiting()));
+    metrics.journal.waiting.set(count(sessions.shared.records.journal.waiting()));
     let config = sessions.shared.config();
     for (listener, tls) in [("front", &config.server_tls), ("admin", &config.admin_tls)] {
         let ends = tls.server().map(|tls| tls.not_after());

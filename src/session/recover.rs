@@ -43,7 +43,7 @@ impl Sessions {
             self.shared.records.journal.has_parts(&prompt, count);
         }
         let (all, set_aside) = sift(saved, |saved| restore(saved, self.params(&servers)));
-        self.shared.metrics.journal_set_aside.inc_by(set_aside as u64);
+        self.shared.metrics.journal.set_aside.inc_by(set_aside as u64);
         let Restored { clients: restored, ledger, files, renamed, names, assets, forgotten } = all;
         self.shared.records.restore_older_names(names);
         self.shared.records.rename_files(renamed);

@@ -404,6 +404,8 @@ impl World {
         if let Some(gateway) = &*self.gateway.lock().unwrap() {
             self.checks.bindings(gateway)?;
             self.checks.nothing_waits_in_vain(gateway, self.sim.elapsed())?;
+            let lost = gateway.shared.metrics.links.ends("lost");
+            self.book.lock().unwrap().links_lost(self.sim.elapsed(), lost);
         }
         self.checks.links()?;
         if self.sim.elapsed().subsec_millis() < 10 {

@@ -111,6 +111,7 @@ impl Runner {
                     // If it did not last, many others may have failed at the same time.
                     failures = if STEADY <= now().duration_since(since) { 0 } else { failures + 1 };
                     debug!(client = %mask(&self.client.id), end = end.as_str(), "Link ended.");
+                    self.sessions.shared.metrics.links.ended(end.as_str());
                     self.link.phase.set(Phase::Dialling);
                     self.client.link_broke(&self.sessions, &self.link, end);
                 }

@@ -145,6 +145,7 @@ pub(super) struct Book {
     pub(super) died: BTreeSet<usize>,
     /// When which backend died, in this order.
     pub(super) deaths: Vec<Died>,
+    links_lost: u64,
     /// When something was last done to a backend or to the way there, and to the gateway.
     touched: BTreeMap<usize, Duration>,
     misbehaves: BTreeSet<usize>,
@@ -250,6 +251,15 @@ impl Book {
         if let Some(of) = touched {
             self.touched.insert(of, now);
             let near = |it: &&mut Died| it.of == of && is_near(it.at);
+            self.deaths.iter_mut().filter(near).for_each(|it| it.is_clear = false);
+        }
+    }
+
+    /// So many links of this gateway broke until now. A link that a crash breaks, and does not just
+    /// close, may have lost the last events: then it is not certain what had begun.
+    pub(super) fn links_lost(&mut self, now: Duration, count: u64) {
+        if std::mem::replace(&mut self.links_lost, count) < count {
+            let near = |it: &&mut Died| now - it.at <= DOUBTFUL_FOR;
             self.deaths.iter_mut().filter(near).for_each(|it| it.is_clear = false);
         }
     }
