@@ -29,6 +29,7 @@ use crate::session::subscriber::TooManySockets;
 use crate::session::waiting::Full;
 use crate::tunnels::TooMany;
 use crate::ws::HandshakeError;
+pub use causes::Unknown;
 pub use closed::Closed;
 
 /// The code of the failure, for programs.
@@ -83,11 +84,8 @@ pub enum GatewayError {
     LinkTimeout { backend: String },
     #[error("{backend} failed before it accepted the job; the job was not queued")]
     NotQueued { backend: String },
-    #[error(
-        "it is not known yet whether {backend} has the job {prompt}; it stays pending: ask \
-         /history/{prompt} or /-/explain?prompt={prompt}"
-    )]
-    StateUnknown { backend: String, prompt: String },
+    #[error(transparent)]
+    StateUnknown(Unknown),
     #[error("{backend} broke off its answer")]
     AnswerBroken { backend: String, source: CollectError },
     #[error("{file} is on {backend}, which is down, so it cannot be copied now")]
@@ -190,6 +188,7 @@ impl GatewayError {
         match self {
             Self::Refused(refusal) => causes::fault_of(refusal),
             Self::QueueFull(full) => causes::fault_of_full(full),
+            Self::StateUnknown(unknown) => unknown.fault(),
             Self::BadClientId(_)
             | Self::Submission(_)
             | Self::PromptIdKnown
@@ -241,8 +240,7 @@ impl GatewayError {
             | Self::NotQueued { .. }
             | Self::AnswerBroken { .. }
             | Self::InputUnavailable { .. }
-            | Self::InputNotCopied { .. }
-            | Self::StateUnknown { .. } => Fault::Backend,
+            | Self::InputNotCopied { .. } => Fault::Backend,
             Self::TooManyClients(_)
             | Self::TooManyTunnels(TooMany::InAll { .. })
             | Self::BodiesBusy
@@ -286,7 +284,7 @@ impl GatewayError {
             | Self::InputNotCopied { .. }
             | Self::BadUpgrade { .. }
             | Self::NotQueued { .. } => StatusCode::BAD_GATEWAY,
-            Self::NoAnswer { .. } | Self::StateUnknown { .. } => StatusCode::GATEWAY_TIMEOUT,
+            Self::NoAnswer { .. } | Self::StateUnknown(_) => StatusCode::GATEWAY_TIMEOUT,
             Self::Unauthorized | Self::Unnamed | Self::NoToken | Self::BadLogin => {
                 StatusCode::UNAUTHORIZED
             }

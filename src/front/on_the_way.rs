@@ -119,8 +119,8 @@ impl Arrived {
     /// What the caller is told if the wait was too short.
     fn is_known(&self, sessions: &Sessions) -> Result<(), GatewayError> {
         let Some((prompt, backend, ..)) = self.late.0.first() else { return Ok(()) };
-        let backend = sessions.shared.fleet.get(*backend).name().to_string();
-        Err(GatewayError::StateUnknown { backend, prompt: prompt.to_string() })
+        let backend = sessions.shared.fleet.get(*backend).name();
+        Err(GatewayError::state_unknown(&backend, prompt))
     }
 }
 

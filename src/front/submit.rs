@@ -157,10 +157,7 @@ async fn outcome(front: &Arc<Front>, sending: Sending, parts: Parts, body: Bytes
         client: Arc::clone(&sending.client),
         prompt: sending.prompt.clone(),
     };
-    let unknown = GatewayError::StateUnknown {
-        backend: sending.target.backend.name().to_string(),
-        prompt: sending.prompt.to_string(),
-    };
+    let unknown = GatewayError::state_unknown(&sending.target.backend.name(), &sending.prompt);
     let (tell, told) = oneshot::channel();
     front.shared.tasks.spawn(async move {
         let answer = sending.run(parts, body).await;

@@ -54,6 +54,13 @@ impl Batch {
         many + of_fleet + usize::from(home.is_some())
     }
 
+    /// The bytes of the bodies of prompts, which can be large; other records are small.
+    #[must_use]
+    pub fn body_bytes(&self) -> usize {
+        let bodies = self.bodies.values().flatten().map(BodyRecord::len);
+        bodies.chain(self.parts.values().flatten().map(PartRecord::len)).sum()
+    }
+
     /// Merges an earlier batch that was not committed. Later notes win.
     pub(super) fn put_under(&mut self, earlier: &Self) {
         let Self { clients, prompts, bodies, parts, files, assets, .. } = earlier;

@@ -11,6 +11,12 @@ use crate::net::{new_id, now, sleep};
 /// The pause before a store is asked again.
 const AGAIN_AFTER: Duration = Duration::from_millis(500);
 
+/// A store that takes longer to answer stands still: nobody could renew a lease meanwhile.
+const PROMPT: Duration = Duration::from_secs(1);
+
+/// How often it is said that the store is still waited for.
+const SAY_AGAIN: Duration = Duration::from_secs(60);
+
 /// A life that is renewed so often while we look belongs to a process that runs. One renewal may
 /// have been on its way when the process ended.
 const RENEWALS: u64 = 2;
@@ -50,10 +56,14 @@ pub async fn join(store: &dyn Store, name: &str, lease: Duration) -> Result<Begu
         silent: None,
     };
     let mut watched: Option<Watched> = None;
-    let mut is_away = false;
+    let mut away = Away::default();
     loop {
         let asked = now();
-        match store.join(&me).await {
+        let joined = store.join(&me).await;
+        if PROMPT < now().duration_since(asked) {
+            (watched, me.silent) = (None, None);
+        }
+        match joined {
             Ok(Joined::Joined) => {
                 info!(life = &*me.life, "Joined the store.");
                 return Ok(Begun { life: me.life, lease, asked });
@@ -65,23 +75,41 @@ pub async fn join(store: &dyn Store, name: &str, lease: Duration) -> Result<Begu
                     me.ended.push(holder.life);
                     continue;
                 }
-                is_away = false;
+                away.is_over();
                 let seen = Watched::again(watched, holder)?;
                 me.silent = seen.is_over().then(|| (Arc::clone(&seen.life), seen.renewals));
                 watched = Some(seen);
                 sleep(AGAIN_AFTER).await;
             }
             Err(error @ (StoreError::Away(_) | StoreError::Unclear(_))) => {
-                if !is_away {
+                if away.is_to_say() {
                     warn!(%error, "The store is away: waiting for it.");
                 }
-                is_away = true;
                 // Whoever has the store could not renew its lease either.
                 (watched, me.silent) = (None, None);
                 sleep(AGAIN_AFTER).await;
             }
             Err(error @ (StoreError::Over(_) | StoreError::Refused(_))) => return Err(error.into()),
         }
+    }
+}
+
+/// When it was last said that the store is away.
+#[derive(Debug, Default)]
+struct Away(Option<Instant>);
+
+impl Away {
+    /// True at first, and from time to time.
+    fn is_to_say(&mut self) -> bool {
+        let is_to_say = self.0.is_none_or(|said| SAY_AGAIN <= now().duration_since(said));
+        if is_to_say {
+            self.0 = Some(now());
+        }
+        is_to_say
+    }
+
+    fn is_over(&mut self) {
+        self.0 = None;
     }
 }
 
@@ -132,17 +160,116 @@ impl Watched {
 pub(super) async fn load(
     store: &Arc<dyn Store>,
 ) -> Result<crate::journal::record::Saved, StoreError> {
-    let mut is_away = false;
+    let mut away = Away::default();
     loop {
         match store.load().await {
             Err(error @ (StoreError::Away(_) | StoreError::Unclear(_))) => {
-                if !is_away {
+                if away.is_to_say() {
                     warn!(%error, "The store cannot be read: trying again.");
                 }
-                is_away = true;
                 sleep(AGAIN_AFTER).await;
             }
             done => return done,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::journal::record::{Batch, Saved};
+    use crate::net::Boxed;
+
+    const LEASE: Duration = Duration::from_secs(3);
+
+    /// What a store answers at a time since the first question, and how long that takes.
+    type Answers = fn(Duration) -> (Result<u64, StoreError>, Duration);
+
+    /// A store that another life has, with so many renewals. It notes when that is buried.
+    #[derive(Debug)]
+    struct Scripted {
+        answers: Answers,
+        began: Instant,
+    }
+
+    impl Store for Scripted {
+        fn join<'a>(&'a self, me: &'a Joining) -> Boxed<'a, Result<Joined, StoreError>> {
+            Box::pin(async move {
+                let (answer, takes) = (self.answers)(now().duration_since(self.began));
+                sleep(takes).await;
+                let renewals = answer?;
+                let (life, name): (LifeId, String) = ("other".into(), "b".to_owned());
+                if me.silent == Some((Arc::clone(&life), renewals)) {
+                    return Ok(Joined::Joined);
+                }
+                let (process, lease) = (None, LEASE);
+                Ok(Joined::Held(Holder { life, name, process, renewals, lease }))
+            })
+        }
+
+        fn load(&self) -> Boxed<'_, Result<Saved, StoreError>> {
+            unreachable!("nobody has joined")
+        }
+
+        fn renew<'a>(&'a self, _: &'a LifeId, _: Duration) -> Boxed<'a, Result<(), StoreError>> {
+            unreachable!("nobody has joined")
+        }
+
+        fn commit<'a>(
+            &'a self,
+            _: &'a LifeId,
+            _: u64,
+            _: Arc<Batch>,
+        ) -> Boxed<'a, Result<(), StoreError>> {
+            unreachable!("nobody has joined")
+        }
+
+        fn leave<'a>(&'a self, _: &'a LifeId) -> Boxed<'a, Result<(), StoreError>> {
+            unreachable!("nobody has joined")
+        }
+    }
+
+    /// What becomes of a process that wants to join, and after how long.
+    async fn joins(answers: Answers) -> (Result<Begun, NotJoined>, Duration) {
+        let store = Scripted { answers, began: now() };
+        let joined = join(&store, "a", LEASE).await;
+        (joined, now().duration_since(store.began))
+    }
+
+    fn is_in_use(joined: &Result<Begun, NotJoined>) -> bool {
+        matches!(joined, Err(NotJoined::InUse { .. }))
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_life_that_nobody_renews_is_over_after_its_lease() {
+        let (joined, took) = joins(|_| (Ok(7), Duration::ZERO)).await;
+        assert!(joined.is_ok(), "{joined:?}");
+        assert!((LEASE..LEASE + 2 * AGAIN_AFTER).contains(&took), "{took:?}");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn while_a_store_is_away_nobody_is_silent() {
+        let answers = |at: Duration| match at.as_secs() {
+            0..2 => (Ok(7), Duration::ZERO),
+            2..60 => (Err(StoreError::Away("it restarts".to_owned())), Duration::ZERO),
+            // The other one is back a little later.
+            60..62 => (Ok(7), Duration::ZERO),
+            later => (Ok(7 + later - 61), Duration::ZERO),
+        };
+        let (joined, _) = joins(answers).await;
+        assert!(is_in_use(&joined), "{joined:?}");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn while_a_store_stands_still_nobody_is_silent() {
+        let answers = |at: Duration| match at.as_millis() {
+            0..500 => (Ok(7), Duration::ZERO),
+            500..3_000 => (Ok(7), Duration::from_secs(4)),
+            // The other one needs a new connection.
+            3_000..5_400 => (Ok(7), Duration::ZERO),
+            later => (Ok(u64::try_from(8 + (later - 5_400) / 600).unwrap()), Duration::ZERO),
+        };
+        let (joined, _) = joins(answers).await;
+        assert!(is_in_use(&joined), "{joined:?}");
     }
 }

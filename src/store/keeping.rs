@@ -7,7 +7,7 @@ use tokio::time::timeout;
 use tracing::{debug, error, info, warn};
 
 use super::joining::Begun;
-use super::{LifeId, Store, StoreError, for_rows, joining};
+use super::{LifeId, Store, StoreError, for_size, joining};
 use crate::journal::lease::Lease;
 use crate::journal::record::{Batch, Saved};
 use crate::journal::{self, JournalError};
@@ -195,7 +195,7 @@ impl Kept {
     async fn try_commit(&mut self, batch: &Arc<Batch>) -> Result<(), StoreError> {
         self.number += 1;
         let asked = now();
-        let limit = COMMIT_WITHIN + for_rows(batch);
+        let limit = COMMIT_WITHIN + for_size(batch);
         let written = self.store.commit(&self.id, self.number, Arc::clone(batch));
         let done = within(limit, written).await;
         self.metrics.called(StoreOperation::Commit, now().duration_since(asked), &done);

@@ -65,9 +65,10 @@ pub trait Store: fmt::Debug + Send + Sync + 'static {
     fn leave<'a>(&'a self, life: &'a LifeId) -> Boxed<'a, Result<(), StoreError>>;
 }
 
-/// How much longer a batch may take because of its rows.
-fn for_rows(batch: &Batch) -> Duration {
-    Duration::from_millis(u64::try_from(batch.len()).unwrap_or(u64::MAX) / 5)
+/// How much longer a batch may take because of its size: 5,000 records and 2 MB a second at least.
+fn for_size(batch: &Batch) -> Duration {
+    let millis = batch.len() / 5 + batch.body_bytes() / 2_000;
+    Duration::from_millis(u64::try_from(millis).unwrap_or(u64::MAX))
 }
 
 /// Who wants to join.

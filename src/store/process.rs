@@ -1,8 +1,8 @@
 //! Proves that a process of this machine has ended, so that its successor need not wait until its
 //! lease is over.
 //!
-//! A process is named by the boot of its machine, its namespace of processes, its id, and when it
-//! began. Without one of them nothing is proved.
+//! A process is named by the boot of its machine, its namespaces of processes and of time, its id,
+//! and when it began. Without one of them nothing is proved.
 
 use std::fs;
 
@@ -54,9 +54,14 @@ fn boot() -> Option<String> {
     Some(text.trim().to_owned()).filter(|it| !it.is_empty() && !it.contains(' '))
 }
 
+/// That of processes, and that of time, which says when a process began (time_namespaces(7)).
+/// Before Linux 5.6 there is none of time.
 fn namespace() -> Option<String> {
-    let link = fs::read_link("/proc/self/ns/pid").ok()?;
-    Some(link.to_str()?.to_owned()).filter(|it| !it.contains(' '))
+    let link = |name: &str| {
+        let link = fs::read_link(format!("/proc/self/ns/{name}")).ok()?;
+        Some(link.to_str()?.to_owned()).filter(|it| !it.contains(' '))
+    };
+    Some(format!("{},{}", link("pid")?, link("time").unwrap_or_default()))
 }
 
 /// Looks at a process. The state and the time when it began, in ticks since the boot, are fields 3

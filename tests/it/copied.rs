@@ -96,11 +96,14 @@ fn commands_of(markdown: &str) -> Vec<String> {
 /// Otherwise a block of commands could be called something else, and not be run.
 #[test]
 fn every_block_says_what_it_is() {
-    let known = ["sh", "console", "toml", "json", "text", "nginx", "haproxy", "caddyfile", "yaml"];
+    // tests/it/store.rs types what is `sql`.
+    let known =
+        ["sh", "console", "toml", "json", "text", "nginx", "haproxy", "caddyfile", "yaml", "sql"];
     for page in pages() {
         let markdown = fs::read_to_string(root().join(&page)).unwrap();
         for (language, block) in blocks(&markdown) {
             assert!(known.contains(&language), "{page}: {language:?} above\n{block}");
+            assert!(language != "sql" || page == "docs/replicas.md", "{page}:\n{block}");
             let has_commands = block.lines().any(|line| line.starts_with("$ "));
             assert_eq!(has_commands, language == "console", "{page}: {language:?} above\n{block}");
         }

@@ -15,7 +15,7 @@ use mooring::comfy::submission;
 use mooring::config::Applied;
 use mooring::config::keys::{KEYS, Key};
 use mooring::fleet::pool::ExchangeError;
-use mooring::front::error::{Closed, GatewayError};
+use mooring::front::error::{Closed, GatewayError, Unknown};
 use mooring::limits::LimitReached;
 
 use mooring::metrics::{ByBackend, Dropped, EndedPrompt, Exposition, Metrics, StoreOperation};
@@ -113,7 +113,8 @@ fn failures() -> Vec<GatewayError> {
         GatewayError::NoAnswer { backend: backend(), source: source() },
         GatewayError::LinkTimeout { backend: backend() },
         GatewayError::NotQueued { backend: backend() },
-        GatewayError::StateUnknown { backend: backend(), prompt: "p".to_owned() },
+        GatewayError::StateUnknown(Unknown::There { backend: backend(), prompt: "p".to_owned() }),
+        GatewayError::StateUnknown(Unknown::Withdrawn { prompt: "p".to_owned() }),
         GatewayError::Unauthorized,
         GatewayError::Unnamed,
         GatewayError::NoToken,

@@ -237,6 +237,28 @@ async fn a_second_gateway_is_refused_and_a_stop_lets_the_next_one_in_at_once() {
     assert!(entry.text().contains(&id(2)), "{}", entry.text());
 }
 
+/// What docs/replicas.md shows to type into a database. A database has that role already, so it has
+/// another name here.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_the_page_says_to_a_database_is_understood_by_one() {
+    let Some(database) = database().await else { return };
+    let (sim, folder) = world().await;
+    let _runs = Daemon::start_with(&sim, &folder, &["--set", &database.setting()]);
+    let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR"));
+    let page = std::fs::read_to_string(root.join("docs/replicas.md")).unwrap();
+    let mut blocks = page.split("```sql\n").skip(1).map(|it| it.split_once("```").unwrap().0);
+    let made = blocks.next().unwrap().replace("mooring", "shown");
+    for statement in made.split_inclusive(";\n") {
+        // One by one: a database is not made in a transaction.
+        database.run(statement).await;
+    }
+    let shown = blocks.next().unwrap();
+    let [lives, departed] = shown.lines().collect::<Vec<_>>()[..] else { panic!("{shown}") };
+    assert_ne!(database.ask(lives).await, "", "the life of this process");
+    database.run(departed).await;
+    assert_eq!(blocks.next(), None, "all were typed");
+}
+
 /// The first one is stopped until its lease is over. What it was asked meanwhile is not sent.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn who_was_taken_over_while_it_was_stopped_sends_nothing_and_ends() {

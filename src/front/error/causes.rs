@@ -7,10 +7,42 @@ use crate::fleet::Fleet;
 use crate::fleet::backend::Backend;
 use crate::fleet::pool::ExchangeError;
 use crate::routing::decision::Refusal;
+use crate::routing::ids::PromptId;
 use crate::routing::placement::{AdminState, NoPlace};
 use crate::session::waiting::Full;
 
+/// Why it is not known whether a prompt runs.
+#[derive(Debug, thiserror::Error)]
+pub enum Unknown {
+    #[error(
+        "it is not known yet whether {backend} has the job {prompt}; it stays pending: ask \
+         /history/{prompt} or /-/explain?prompt={prompt}"
+    )]
+    There { backend: String, prompt: String },
+    #[error(
+        "the journal cannot be written: the job {prompt} does not wait any more, but may run all \
+         the same if this gateway ends before it can: ask /history/{prompt}"
+    )]
+    Withdrawn { prompt: String },
+}
+
+impl Unknown {
+    pub(super) fn fault(&self) -> Fault {
+        match self {
+            Self::There { .. } => Fault::Backend,
+            Self::Withdrawn { .. } => Fault::Gateway,
+        }
+    }
+}
+
 impl GatewayError {
+    /// The error for a prompt that may be at a backend.
+    #[must_use]
+    pub fn state_unknown(backend: &str, prompt: &PromptId) -> Self {
+        let (backend, prompt) = (backend.to_owned(), prompt.to_string());
+        Self::StateUnknown(Unknown::There { backend, prompt })
+    }
+
     /// The error for a backend that is not asked, because it is down or off.
     #[must_use]
     pub fn not_asked(backend: &Backend) -> Self {

@@ -44,7 +44,7 @@ impl GatewayError {
             Self::NoAnswer { .. } => "backend_timeout",
             Self::LinkTimeout { .. } => "link_timeout",
             Self::NotQueued { .. } => "not_queued",
-            Self::StateUnknown { .. } => "prompt_state_unknown",
+            Self::StateUnknown(_) => "prompt_state_unknown",
             Self::Unauthorized | Self::Unnamed | Self::NoToken => "unauthorized",
             Self::NoRole => "no_role",
             Self::NoKeys => "no_token_keys",

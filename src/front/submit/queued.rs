@@ -24,7 +24,7 @@ use crate::comfy::reply;
 use crate::comfy::submission::numbered::{Wish, numbered, wish};
 use crate::config::{OnJournalError, QueueVerdict};
 use crate::front::caller::Caller;
-use crate::front::error::GatewayError;
+use crate::front::error::{GatewayError, Unknown};
 use crate::front::headers::{PLACEMENT, QUEUE, VERDICT};
 use crate::front::shares::holder;
 use crate::front::waiting::known_good::GraphHash;
@@ -85,6 +85,11 @@ enum Verdict {
 /// # Errors
 /// It was refused, by a backend or because too much waits.
 pub(super) async fn submit(front: &Arc<Front>, caller: &Caller, wanted: Wanted) -> Answer {
+    let journal = &front.shared.records.journal;
+    if !journal.is_well() && front.shared.config().on_journal_error() == OnJournalError::Refuse {
+        // Nothing is noted, so nothing can come of it.
+        return Err(GatewayError::JournalFailed);
+    }
     let prompt = wanted.prompt.clone();
     let has_files = wanted.has_files;
     let (completion, client_of) = (wanted.told.completion(), wanted.client_of);
@@ -111,7 +116,7 @@ pub(super) async fn submit(front: &Arc<Front>, caller: &Caller, wanted: Wanted) 
     if let Some(full) = full
         && client.withdraw_waiting(&front.sessions, &prompt)
     {
-        let _noted = front.sessions.settled().await;
+        withdrawn(front, &prompt).await?;
         return Err(GatewayError::QueueFull(waiting.full_until(full, Some(&payer)).await));
     }
     let waits = Waits { front, client: &client, prompt: &prompt, kept: &kept, completion };
@@ -284,7 +289,8 @@ impl Waits<'_> {
             false => self.front.askers.take(self.prompt),
         };
         if is_withdrawn {
-            return Some(Err(GatewayError::JournalFailed));
+            let withdrawn = withdrawn(self.front, self.prompt).await;
+            return Some(withdrawn.and(Err(GatewayError::JournalFailed)));
         }
         if asker.is_none() {
             let is_too_late = config.prompts.answer_limit <= now().duration_since(asked_at);
@@ -308,10 +314,20 @@ impl Waits<'_> {
     }
 
     fn unknown(&self) -> GatewayError {
-        GatewayError::StateUnknown {
-            backend: "its server".to_owned(),
-            prompt: self.prompt.to_string(),
-        }
+        GatewayError::state_unknown("its server", self.prompt)
+    }
+}
+
+/// A prompt that has waited does not any more, and nobody is told before that is durable.
+///
+/// # Errors
+/// It may not be: the journal is in a store, which may have that the prompt waits, and not that it
+/// does not. Should this process end now, its successor would let it run.
+pub(super) async fn withdrawn(front: &Front, prompt: &PromptId) -> Result<(), GatewayError> {
+    let is_durable = front.sessions.settled().await.is_ok();
+    match is_durable || front.shared.records.journal.lease().is_none() {
+        true => Ok(()),
+        false => Err(GatewayError::StateUnknown(Unknown::Withdrawn { prompt: prompt.to_string() })),
     }
 }
 

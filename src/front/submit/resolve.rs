@@ -130,8 +130,7 @@ impl Sending {
     async fn left_to_asking(&mut self) -> Answer {
         self.taken().await;
         self.client.must_ask(&self.front.sessions, self.backend().id);
-        let backend = self.backend().name().to_string();
-        Err(GatewayError::StateUnknown { backend, prompt: self.prompt.to_string() })
+        Err(GatewayError::state_unknown(&self.backend().name(), &self.prompt))
     }
 
     /// The client is told that it is not queued. If it appears later all the same, it is stopped.

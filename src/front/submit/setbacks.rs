@@ -9,6 +9,7 @@ use std::time::Duration;
 use tracing::info;
 
 use super::hand_over::Refusal;
+use super::queued::withdrawn;
 use super::{Sending, pass};
 use crate::comfy::refused;
 use crate::front::error::{Fault, GatewayError};
@@ -116,7 +117,7 @@ impl Sending {
             // It waits, and may run elsewhere. Its caller learns that its state is not known.
             return;
         }
-        let _told_anyway = self.front.shared.records.journal.durable().await;
+        let answer = withdrawn(&self.front, &self.prompt).await.and(answer);
         // The caller may have left.
         let _: Result<(), Answer> = asker.send(answer);
     }

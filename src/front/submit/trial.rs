@@ -18,7 +18,7 @@ use tracing::debug;
 
 use super::attempts::Attempted;
 use super::hand_over::{Refusal, Says, sending};
-use super::queued::{mark_waiting, waits_without};
+use super::queued::{mark_waiting, waits_without, withdrawn};
 use super::stage_inputs::Inputs;
 use super::take_back::{Back, IsClear};
 use super::{Sending, pass};
@@ -210,9 +210,9 @@ impl Trial {
                 // nothing is known, because nobody answers him now.
                 return;
             }
-            let _told_anyway = self.front.shared.records.journal.durable().await;
+            let withdrawn = withdrawn(&self.front, &self.prompt).await;
             let told = own_folder::told_to(&self.client.id, body);
-            let _left = asker.send(Ok(pass(&target, parts, told)));
+            let _left = asker.send(withdrawn.map(|()| pass(&target, parts, told)));
         }
     }
 }

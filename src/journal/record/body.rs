@@ -89,6 +89,11 @@ impl PartKey {
 }
 
 impl PartRecord {
+    /// How many bytes of the body are in it.
+    pub(in crate::journal) fn len(&self) -> usize {
+        self.text.len()
+    }
+
     #[must_use]
     pub fn new(text: &str) -> Self {
         Self { v: VERSION, text: text.to_owned() }
@@ -96,6 +101,11 @@ impl PartRecord {
 }
 
 impl BodyRecord {
+    /// How many bytes of the body are in it.
+    pub(in crate::journal) fn len(&self) -> usize {
+        self.body.len()
+    }
+
     #[must_use]
     pub fn new(kept: &Kept) -> Self {
         let Kept { body, usage_source, askers, sharer, payer, number } = kept;

@@ -1,6 +1,7 @@
 //! Opens a connection to the primary of a database.
 
 use std::io;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -48,18 +49,26 @@ pub(super) fn tls(url: &StoreUrl) -> Result<Option<ClientTls>, StoreError> {
 }
 
 impl Postgres {
-    /// Connects to the first of the hosts that is the primary. If none is, the error is that of the
-    /// last host, unless an operator must do something about an earlier one.
+    /// Connects to the first of the hosts that is the primary, from the one that was it last. If
+    /// none is, the error is that of the last host, unless an operator must do something about an
+    /// earlier one.
     pub(super) async fn connect(&self) -> Result<Client, StoreError> {
         let mut last = StoreError::Away("the store has no host".to_owned());
-        for (host, port) in &self.url.hosts {
+        let (hosts, first) = (&self.url.hosts, self.first.load(Ordering::Relaxed));
+        for at in (0..hosts.len()).map(|it| (first + it) % hosts.len()) {
+            let (host, port) = &hosts[at];
+            // Whoever asks may have less time than all hosts together: it goes on with the next.
+            self.first.store(at + 1, Ordering::Relaxed);
             let late = |_elapsed| {
                 let what = format!("the store at {host}:{port} does not answer");
                 Err(StoreError::Away(what))
             };
             let connected = timeout(DIAL_WITHIN, self.connect_to(host, *port)).await;
             match connected.unwrap_or_else(late) {
-                Ok(client) => return Ok(client),
+                Ok(client) => {
+                    self.first.store(at, Ordering::Relaxed);
+                    return Ok(client);
+                }
                 Err(error) => {
                     debug!(host, port, %error, "A host of the store cannot be used.");
                     if !matches!(last, StoreError::Refused(_)) {
@@ -104,7 +113,11 @@ impl Postgres {
             stream.read_exact(&mut answer).await
         };
         asked.await.map_err(|error| StoreError::Away(told(&error)))?;
-        if answer != *b"S" {
+        if !matches!(&answer, b"S" | b"N") {
+            // A server that cannot take a connection now answers with an error.
+            return Err(StoreError::Away(format!("the store at {host}:{port} has no room now")));
+        }
+        if answer == *b"N" {
             return match self.url.tls {
                 StoreTls::IfOffered => Ok(stream),
                 StoreTls::Off | StoreTls::Always | StoreTls::Verified(_) => {

@@ -35,11 +35,10 @@ impl Postgres {
                     "the store at {place} asks for a password, and its URL has none"
                 ));
             }
+            // Of the error alone: a host may be called so, too.
+            let lasts = what.contains("authentication");
             let what = format!("the store at {place}: {what}");
-            return match what.contains("authentication") {
-                true => StoreError::Refused(what),
-                false => StoreError::Away(what),
-            };
+            return if lasts { StoreError::Refused(what) } else { StoreError::Away(what) };
         };
         let what = format!("the store at {place}: {}", told(error));
         if *db.code() == SqlState::INSUFFICIENT_PRIVILEGE {
@@ -48,10 +47,10 @@ impl Postgres {
                  who may create it"
             ));
         }
-        // Classes of what is not allowed, not there or not known: it stays so until somebody
-        // changes something.
-        let lasts =
-            ["28", "3D", "3F", "42", "0A"].iter().any(|it| db.code().code().starts_with(it));
+        // Classes of what is not allowed, not there, not known, not valid or damaged: it stays so
+        // until somebody changes something.
+        const LAST: [&str; 8] = ["28", "3D", "3F", "42", "0A", "22", "XX001", "XX002"];
+        let lasts = LAST.iter().any(|it| db.code().code().starts_with(it));
         match lasts {
             true => StoreError::Refused(what),
             false => StoreError::Away(what),

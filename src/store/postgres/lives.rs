@@ -39,7 +39,8 @@ FROM mooring.replicas WHERE life <> $1 ORDER BY expires DESC LIMIT 1";
 const JOIN: &str = "\
 INSERT INTO mooring.replicas (life, name, process, version, since, renewals, lease, expires)
 VALUES ($1, $2, $3, $4, clock_timestamp(), 0, $5, clock_timestamp() + $5 * interval '1 second')
-ON CONFLICT (life) DO UPDATE SET expires = excluded.expires";
+ON CONFLICT (life) DO UPDATE
+SET expires = excluded.expires, renewals = replicas.renewals + 1";
 
 const COUNT: &str = "INSERT INTO mooring.batches VALUES ($1, 0) ON CONFLICT DO NOTHING";
 

@@ -16,13 +16,14 @@ pub mod schema;
 
 use std::fmt;
 use std::sync::Arc;
+use std::sync::atomic::AtomicUsize;
 use std::time::Duration;
 
 use arc_swap::ArcSwapOption;
 use tokio::time::timeout;
 use tokio_postgres::Client;
 
-use super::{Joined, Joining, LifeId, Store, StoreError, for_rows};
+use super::{Joined, Joining, LifeId, Store, StoreError, for_size};
 use crate::config::StoreUrl;
 use crate::journal::record::{Batch, Saved};
 use crate::net::tls::ClientTls;
@@ -45,6 +46,8 @@ pub struct Postgres {
     network: Arc<dyn Network>,
     /// The connections.
     tasks: Tasks,
+    /// The host that is tried first, by its place in the URL.
+    first: AtomicUsize,
     commits: Line,
     /// A commit that hangs must not cost the lease.
     leases: Line,
@@ -70,7 +73,8 @@ impl Postgres {
     ) -> Result<Self, StoreError> {
         let tls = connect::tls(&url)?;
         let (commits, leases) = (Line::empty(), Line::empty());
-        Ok(Self { url, tls, fleet, network, tasks, commits, leases })
+        let first = AtomicUsize::new(0);
+        Ok(Self { url, tls, fleet, network, tasks, first, commits, leases })
     }
 
     /// Runs `call` on a line, within the time. The connection is kept only if that was done: after
@@ -134,7 +138,7 @@ impl Store for Postgres {
         number: u64,
         batch: Arc<Batch>,
     ) -> Boxed<'a, Result<(), StoreError>> {
-        let limit = CALL_WITHIN + for_rows(&batch);
+        let limit = CALL_WITHIN + for_size(&batch);
         Box::pin(self.on(&self.commits, limit, async move |client| {
             let rows = records::rows_of(batch).await?;
             match records::commit(client, (life, number), &rows).await {

@@ -76,9 +76,26 @@ pub(super) async fn commit(
     committed.map_err(NotWritten::InCommit)
 }
 
-/// So many rows are written by one statement: one of a huge batch must not take longer than a
-/// statement may.
+/// So many rows are written by one statement, and so many bytes or one row more: one of a huge
+/// batch must not take longer than a statement may, and that begins when its first byte arrives.
 const ROWS_MAX: usize = 2_000;
+const BYTES_MAX: usize = 1 << 20;
+
+/// Rows in parts of that size.
+fn parts(rows: &[(Vec<u8>, Vec<u8>)]) -> Vec<&[(Vec<u8>, Vec<u8>)]> {
+    let (mut parts, mut begin, mut bytes) = (Vec::new(), 0, 0);
+    for (at, (key, record)) in rows.iter().enumerate() {
+        bytes += key.len() + record.len();
+        if BYTES_MAX <= bytes || at + 1 - begin == ROWS_MAX {
+            parts.push(&rows[begin..=at]);
+            (begin, bytes) = (at + 1, 0);
+        }
+    }
+    if begin < rows.len() {
+        parts.push(&rows[begin..]);
+    }
+    parts
+}
 
 /// The statements that write one table.
 pub(super) fn written<'a>(
@@ -86,7 +103,7 @@ pub(super) fn written<'a>(
     rows: &'a Rows,
 ) -> impl Iterator<Item = BoxFuture<'a, Result<(), Error>>> {
     let Rows { table, put, gone } = rows;
-    let put = put.chunks(ROWS_MAX).map(move |part| {
+    let put = parts(put).into_iter().map(move |part| {
         let text = format!(
             "INSERT INTO mooring.{table} SELECT * FROM unnest($1, $2) \
              ON CONFLICT (key) DO UPDATE SET record = excluded.record"
@@ -146,5 +163,25 @@ impl Postgres {
                 }
             })
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rows_are_written_in_parts_that_are_small_and_none_is_left_out() {
+        let row = |bytes: usize| (vec![1], vec![0; bytes]);
+        let counts = |rows: &[(Vec<u8>, Vec<u8>)]| {
+            let parts = parts(rows);
+            assert_eq!(parts.concat(), rows);
+            parts.iter().map(|it| it.len()).collect::<Vec<_>>()
+        };
+        assert_eq!(counts(&[]), [0_usize; 0]);
+        assert_eq!(counts(&vec![row(10); 2 * ROWS_MAX + 1]), [ROWS_MAX, ROWS_MAX, 1]);
+        let large = BYTES_MAX / 2 + 1;
+        assert_eq!(counts(&[row(large), row(large), row(10)]), [2, 1]);
+        assert_eq!(counts(&[row(3 * BYTES_MAX), row(3 * BYTES_MAX)]), [1, 1]);
     }
 }
