@@ -40,6 +40,14 @@ fn with_chain(length: usize) -> Value {
     graph
 }
 
+/// A socket of a client that hears what happens from now on: an open one is told its first status
+/// when the server has it in its list.
+async fn listens(sim: &Sim, client: &str) -> Socket {
+    let mut socket = Socket::open(sim.addr(), &format!("/ws?clientId={client}")).await;
+    socket.until("status").await;
+    socket
+}
+
 /// Its worker is dead with a prompt in its hands, and everything else goes on.
 async fn is_wedged(sim: &Sim, holds: &str, says: &str) {
     let after = submit(sim, &quick(8)).await.prompt_id();
@@ -77,7 +85,7 @@ async fn the_simulated_worker_dies_of_what_a_real_one_dies_of() {
         for (says, graph) in deadly {
             let says = format!("{version}: {says}");
             let sim = sim_of(version).await;
-            let mut socket = Socket::open(sim.addr(), "/ws?clientId=c").await;
+            let mut socket = listens(&sim, "c").await;
             let id = submit(&sim, &graph).await.prompt_id();
             assert_eq!(socket.until("execution_start").await["data"]["prompt_id"], id, "{says}");
             is_wedged(&sim, &id, &says).await;
@@ -88,7 +96,7 @@ async fn the_simulated_worker_dies_of_what_a_real_one_dies_of() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_node_that_exits_takes_the_worker_with_it() {
     let sim = sim_of("0.33.0").await;
-    let mut socket = Socket::open(sim.addr(), "/ws?clientId=c").await;
+    let mut socket = listens(&sim, "c").await;
     let mut graph = with("2", json!({ "class_type": "SimExit", "inputs": { "image": ["1", 0] } }));
     graph["3"]["inputs"]["images"] = json!(["2", 0]);
     let id = submit(&sim, &graph).await.prompt_id();
@@ -99,7 +107,7 @@ async fn a_node_that_exits_takes_the_worker_with_it() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_silent_node_says_nothing_until_it_ends() {
     let sim = sim_of("0.33.0").await;
-    let mut socket = Socket::open(sim.addr(), "/ws?clientId=c").await;
+    let mut socket = listens(&sim, "c").await;
     let inputs = json!({ "image": ["1", 0], "seconds": 0.3 });
     let mut graph = with("2", json!({ "class_type": "SimSilence", "inputs": inputs }));
     graph["3"]["inputs"]["images"] = json!(["2", 0]);
@@ -125,8 +133,8 @@ async fn binary(socket: &mut Socket) -> Vec<u8> {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn texts_of_nodes_go_to_everybody_and_pictures_as_results_to_their_client() {
     let sim = sim_of("0.33.0").await;
-    let mut mine = Socket::open(sim.addr(), "/ws?clientId=c").await;
-    let mut other = Socket::open(sim.addr(), "/ws?clientId=d").await;
+    let mut mine = listens(&sim, "c").await;
+    let mut other = listens(&sim, "d").await;
     // Who negotiated gets results in the plain form all the same.
     mine.say(r#"{"type":"feature_flags","data":{"supports_preview_metadata":true}}"#).await;
     mine.until("feature_flags").await;
@@ -317,8 +325,7 @@ async fn bodies_are_compressed_where_that_is_asked_for() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_server_may_take_no_new_connections_and_keep_the_old_ones() {
     let sim = sim_of("0.33.0").await;
-    let mut socket = Socket::open(sim.addr(), "/ws?clientId=c").await;
-    socket.until("status").await;
+    let mut socket = listens(&sim, "c").await;
     sim.set_faults(|faults| faults.listening = Listening::Closed);
     let (host, port) = (sim.addr().ip().to_string(), sim.addr().port());
     let is_refused = async || network().connect(&host, port).await.is_err();
@@ -335,7 +342,7 @@ async fn scans_for_assets_are_told_to_everybody() {
     let options = Options { assets: true, ..Options::named("sim") };
     let sim = Sim::start(network(), options).await.unwrap();
     assert_eq!(get(&sim, "/features").await.json()["assets"], true);
-    let mut socket = Socket::open(sim.addr(), "/ws?clientId=c").await;
+    let mut socket = listens(&sim, "c").await;
     get(&sim, "/object_info").await;
     socket.until("assets.seed.started").await;
     socket.until("assets.seed.fast_complete").await;
