@@ -144,6 +144,7 @@ mod tests {
             "auth.mode" => "keys",
             "auth.users_file" | "auth.session_key_file" => "/elsewhere",
             "state.seal_key_file" => seal_key().path().to_str().unwrap(),
+            "state.on_unopened" => "lose",
             "auth.session_lifetime" => "13h",
             "auth.header" | "auth.groups_header" => "X-Other",
             "auth.group_roles" => "staff=viewer",
@@ -219,7 +220,12 @@ mod tests {
         let ledgers = ["prompts.ledger_prompts", "prompts.ledger_age", "files.tag", "files.ledger"];
         let expected = ["server.workers", "auth.adopt"].iter().chain(&ledgers);
         let expected = expected.chain(&["files.ledger_age", "files.share_unknown", "files.assets"]);
-        let expected = expected.chain(&["state.dir", "state.seal_key_file", "replicas.store"]);
+        let expected = expected.chain(&[
+            "state.dir",
+            "state.seal_key_file",
+            "state.on_unopened",
+            "replicas.store",
+        ]);
         let expected = expected.chain(&["replicas.name", "replicas.fleet", "replicas.lease"]);
         let expected = expected.chain(&["log.format", "log.audit", "log.access"]);
         let expected = expected.chain(&["log.access_format"]).map(|it| (*it).to_owned());

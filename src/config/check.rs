@@ -313,7 +313,7 @@ fn isolation(raw: RawIsolation, notes: &mut Notes) -> IsolationConfig {
 }
 
 fn state(raw: RawState, notes: &mut Notes) -> StateConfig {
-    let RawState { dir, on_error, copies, seal_key_file } = raw;
+    let RawState { dir, on_error, copies, seal_key_file, on_unopened } = raw;
     let dir = dir.check(notes).map_or(StateDir::Unset, StateDir::Written);
     let (on_error, copies) = (on_error.check(notes), copies.check(notes));
     let key = seal_key_file.key.clone();
@@ -325,7 +325,8 @@ fn state(raw: RawState, notes: &mut Notes) -> StateConfig {
         notes.report(&key, what);
         Vec::new()
     });
-    StateConfig { dir, on_error, copies, seal_key_file, seal_keys }
+    let on_unopened = on_unopened.check(notes);
+    StateConfig { dir, on_error, copies, seal_key_file, seal_keys, on_unopened }
 }
 
 fn log(raw: RawLog, notes: &mut Notes) -> LogConfig {

@@ -5,8 +5,8 @@ use serde_json::{Value, json};
 use super::kinds::{Kind, Shape};
 use super::suggest::nearest;
 use super::{
-    AccessFormat, AuthMode, FileTags, LogFormat, Nameless, OnJournalError, OnOff, QueueVerdict,
-    StatusCounts,
+    AccessFormat, AuthMode, FileTags, LogFormat, Nameless, OnJournalError, OnOff, OnUnopened,
+    QueueVerdict, StatusCounts,
 };
 
 /// A kind that is defined by its words; everything else follows from them.
@@ -96,6 +96,15 @@ impl Choices for OnError {
         ("serve", Some(OnJournalError::Serve)),
         ("refuse", Some(OnJournalError::Refuse)),
     ];
+}
+
+#[derive(Debug)]
+pub(super) struct Unopened;
+
+impl Choices for Unopened {
+    type Value = OnUnopened;
+    const WORDS: &'static [(&'static str, OnUnopened)] =
+        &[("refuse", OnUnopened::Refuse), ("lose", OnUnopened::Lose)];
 }
 
 #[derive(Debug)]

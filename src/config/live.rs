@@ -15,6 +15,7 @@ impl Config {
         self.state.dir.clone_from(&before.state.dir);
         self.state.seal_key_file.clone_from(&before.state.seal_key_file);
         self.state.seal_keys.clone_from(&before.state.seal_keys);
+        self.state.on_unopened = before.state.on_unopened;
         self.replicas.clone_from(&before.replicas);
         self.auth.adopt.clone_from(&before.auth.adopt);
         self.log.format = before.log.format;

@@ -393,6 +393,7 @@ pub struct StateConfig {
     pub seal_key_file: Option<PathBuf>,
     /// From that file. If it is empty, bodies are written as they are.
     pub seal_keys: Vec<SealKey>,
+    pub on_unopened: OnUnopened,
 }
 
 /// The folder for what survives a restart.
@@ -425,6 +426,15 @@ pub enum OnJournalError {
     Serve,
     /// They are refused.
     Refuse,
+}
+
+/// What a start does with bodies that no key opens.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum OnUnopened {
+    /// It does not start.
+    Refuse,
+    /// Their prompts are lost.
+    Lose,
 }
 
 /// `[isolation]`: what clients see of one another.

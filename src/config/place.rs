@@ -44,6 +44,7 @@ fn variable<'a>(env: &'a [(String, String)], name: &str) -> Option<&'a str> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::OnUnopened;
 
     #[track_caller]
     fn check(written: &str, port: u16, env: &[(&str, &str)], expected: &StateDir) {
@@ -51,8 +52,10 @@ mod tests {
             "" => StateDir::Unset,
             path => StateDir::Written(path.into()),
         };
-        let (on_error, copies, seal_keys) = (None, 0, Vec::new());
-        let mut state = StateConfig { dir, on_error, copies, seal_key_file: None, seal_keys };
+        let (on_unopened, seal_keys) = (OnUnopened::Refuse, Vec::new());
+        let (on_error, copies, seal_key_file) = (None, 0, None);
+        let mut state =
+            StateConfig { dir, on_error, copies, seal_key_file, seal_keys, on_unopened };
         let env: Vec<_> = env.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect();
         fill_in(&mut state, port, &env);
         assert_eq!(&state.dir, expected);

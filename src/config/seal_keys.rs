@@ -47,7 +47,9 @@ pub(super) fn read(path: &Path) -> Result<Vec<SealKey>, String> {
     let mode = std::fs::metadata(path).map_err(|error| format!("cannot be read: {error}"))?.mode();
     if mode & 0o007 != 0 {
         let (mode, path) = (mode & 0o777, path.display());
-        return Err(format!("is open to all users (mode {mode:04o}): `chmod o= {path}`"));
+        return Err(format!(
+            "is open to all users (mode {mode:04o}): `chmod o= {path}`, or the mode of the secret"
+        ));
     }
     parse(&text)
 }
@@ -107,7 +109,12 @@ mod tests {
         let makes = "`openssl rand -base64 32` makes one";
         let wrong = [
             (String::new(), 0o600, "is empty".to_owned()),
-            (good.clone(), 0o604, "is open to all users (mode 0604): `chmod o= FILE`".to_owned()),
+            (
+                good.clone(),
+                0o604,
+                "is open to all users (mode 0604): `chmod o= FILE`, or the mode of the secret"
+                    .to_owned(),
+            ),
             (many, 0o600, "has 17 keys, and at most 16 are read".to_owned()),
             (
                 text_of(7, 16),

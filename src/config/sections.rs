@@ -22,6 +22,12 @@ macro_rules! differs {
     (auth_jwt $name:ident $applied:ident) => {
         |old, new| old.auth.jwt.$name != new.auth.jwt.$name
     };
+    (state seal_key_file $applied:ident) => {
+        |old, new| {
+            let (old, new) = (&old.state, &new.state);
+            (&old.seal_key_file, &old.seal_keys) != (&new.seal_key_file, &new.seal_keys)
+        }
+    };
     ($section:ident $name:ident ByValue) => {
         |_, _| false
     };

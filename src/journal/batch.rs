@@ -54,6 +54,17 @@ impl Batch {
         many + of_fleet + usize::from(home.is_some())
     }
 
+    /// The body of this prompt is deleted, with those parts of it.
+    pub(super) fn forgets<'a>(
+        &mut self,
+        prompt: &PromptId,
+        parts: impl IntoIterator<Item = &'a u32>,
+    ) {
+        self.bodies.insert(prompt.clone(), None);
+        let key = |part: &u32| (PartKey { prompt: prompt.clone(), part: *part }, None);
+        self.parts.extend(parts.into_iter().map(key));
+    }
+
     /// The bytes of the bodies of prompts, which can be large; other records are small.
     #[must_use]
     pub fn body_bytes(&self) -> usize {

@@ -137,15 +137,16 @@ pub enum JournalError {
     Write { path: PathBuf, what: String },
     #[error(
         "the bodies of {count} prompts that wait are sealed in the journal, and \
-         `state.seal_key_file` {lacks}: put the key back (its id is {id}), or move the journal \
-         away to start without what it holds"
+         `state.seal_key_file` {lacks}: put the key back (its id is {ids}), or set \
+         `state.on_unopened` to `lose` for one start, which loses these prompts and nothing else"
     )]
-    Sealed { count: usize, lacks: &'static str, id: String },
+    Sealed { count: usize, lacks: &'static str, ids: String },
     #[error(
-        "the body of prompt {prompt} in the journal is not what was sealed there: it was changed; \
-         move the journal away to start without what it holds"
+        "the bodies of {count} prompts in the journal are not what was sealed there, that of \
+         {prompt} for one: set `state.on_unopened` to `lose` for one start, which loses these \
+         prompts and nothing else"
     )]
-    Changed { prompt: PromptId },
+    Changed { count: usize, prompt: PromptId },
     /// A store that is no file.
     #[error("{what}")]
     Store { what: String },

@@ -1,20 +1,21 @@
 //! Seals the bodies of waiting prompts, which may hold API keys: in the journal they stand
 //! encrypted and bound to the ids of their prompts (AES-256-GCM, by ring).
 //!
-//! The first key seals, and all keys open. A journal whose bodies none of them opens is not used:
-//! its prompts would be lost.
+//! The first key seals, and all keys open. A journal whose bodies none of them opens is not used,
+//! unless the operator says that their prompts may be lost.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::fmt;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD_NO_PAD;
 use ring::aead::{AES_256_GCM, Aad, LessSafeKey, NONCE_LEN, Nonce, UnboundKey};
+use ring::rand::{SecureRandom as _, SystemRandom};
 use sha2::{Digest as _, Sha256};
 
 use super::JournalError;
 use super::batch::by_prompt;
-use super::record::{Batch, PartKey, Saved};
+use super::record::{Batch, Saved};
 use crate::routing::ids::PromptId;
 
 /// The keys of the bodies. Invariant: there is one at least.
@@ -35,11 +36,60 @@ impl fmt::Debug for Seal {
     }
 }
 
-/// Why a body is not opened.
+/// What is done about the bodies of pending prompts that no key opens.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum OnUnopened {
+    Refuse,
+    Lose,
+}
+
+/// What was done with the bodies of a journal.
+#[derive(Debug)]
+pub struct Opened {
+    /// What has to be written.
+    pub anew: Batch,
+    /// The bodies that were given up, because no key opens them.
+    pub lost: usize,
+}
+
+/// Bodies that cannot be opened and are needed.
+#[derive(Debug, Default)]
+struct Closed {
+    count: usize,
+    /// The ids of the keys that sealed them.
+    keys: BTreeSet<String>,
+    /// One that is not what was sealed.
+    changed: Option<PromptId>,
+}
+
+impl Closed {
+    fn add(&mut self, prompt: &PromptId, why: Unopened) {
+        self.count += 1;
+        match why {
+            Unopened::OtherKey(id) => drop(self.keys.insert(id)),
+            Unopened::Changed => drop(self.changed.get_or_insert_with(|| prompt.clone())),
+        }
+    }
+
+    fn error(&self, seal: Option<&Seal>) -> Option<JournalError> {
+        let (count, lacks) = match seal {
+            Some(_) => (self.count, "has other keys"),
+            None => (self.count, "is not set"),
+        };
+        if !self.keys.is_empty() {
+            let ids = self.keys.iter().map(String::as_str).collect::<Vec<_>>().join(", ");
+            return Some(JournalError::Sealed { count, lacks, ids });
+        }
+        let prompt = self.changed.clone()?;
+        Some(JournalError::Changed { count, prompt })
+    }
+}
+
+/// Why a body is not opened.
+#[derive(Clone, Debug, Eq, PartialEq)]
 pub enum Unopened {
-    /// It was sealed with another key.
-    OtherKey,
+    /// It was sealed with another key, which has this id.
+    OtherKey(String),
     /// It is not what was sealed for this prompt.
     Changed,
 }
@@ -61,8 +111,10 @@ impl Seal {
     /// The body as it is written.
     #[must_use]
     pub fn seal(&self, prompt: &PromptId, body: &str) -> String {
-        // Random ones are safe for some thousand millions of bodies.
-        let nonce: [u8; NONCE_LEN] = rand::random();
+        // Random ones are safe for some thousand millions of bodies. By the system: the state of a
+        // generator of our own may be there twice, in a machine that was copied while it ran.
+        let mut nonce = [0; NONCE_LEN];
+        SystemRandom::new().fill(&mut nonce).expect("the system gives random bytes");
         let mut sealed = Vec::with_capacity(body.len() + AES_256_GCM.tag_len());
         sealed.extend_from_slice(body.as_bytes());
         let of = Nonce::assume_unique_for_key(nonce);
@@ -76,7 +128,8 @@ impl Seal {
     /// # Errors
     /// It cannot be opened.
     pub fn open(&self, prompt: &PromptId, id: &str, sealed: &str) -> Result<String, Unopened> {
-        let key = self.keys().find(|key| key.id == id).ok_or(Unopened::OtherKey)?;
+        let key = self.keys().find(|key| key.id == id);
+        let key = key.ok_or_else(|| Unopened::OtherKey(id.to_owned()))?;
         let mut sealed = STANDARD_NO_PAD.decode(sealed).map_err(|_| Unopened::Changed)?;
         let (nonce, sealed) =
             sealed.split_first_chunk_mut::<NONCE_LEN>().ok_or(Unopened::Changed)?;
@@ -86,40 +139,58 @@ impl Seal {
         String::from_utf8(body.to_vec()).map_err(|_| Unopened::Changed)
     }
 
-    /// What has to be written anew, so that all bodies of `saved` are sealed with the first key.
-    /// The bodies in `saved` are as they were before they were sealed, and whole, but for those
-    /// that never became whole.
+    /// Opens the bodies of `saved`, and says what has to be written anew, so that all of them are
+    /// sealed with the first key. The bodies in `saved` are then as they were before they were
+    /// sealed, and whole, but for those that never became whole.
     ///
     /// # Errors
-    /// A body cannot be opened. Nothing may be lost silently, so the journal is not used.
-    pub fn opens(seal: Option<&Self>, saved: &mut Saved) -> Result<Batch, JournalError> {
-        let keys = saved.bodies.iter().filter_map(|(_, body)| body.key());
-        let is_missing = |id: &&str| !seal.is_some_and(|seal| seal.keys().any(|it| it.id == **id));
-        let missing: Vec<&str> = keys.filter(is_missing).collect();
-        if let Some(id) = missing.first() {
-            let lacks = if seal.is_some() { "has another key" } else { "is not set" };
-            return Err(JournalError::Sealed { count: missing.len(), lacks, id: (*id).to_owned() });
-        }
-        let mut anew = Batch::default();
-        let Some(seal) = seal else { return Ok(anew) };
+    /// The body of a prompt that is pending cannot be opened, and is not to be lost.
+    pub fn opens(
+        seal: Option<&Self>,
+        saved: &mut Saved,
+        on_unopened: OnUnopened,
+    ) -> Result<Opened, JournalError> {
         let parts = by_prompt(saved.parts.clone());
-        let none = BTreeMap::new();
-        for (prompt, body) in &mut saved.bodies {
-            let is_current = body.key() == Some(seal.id());
-            let written = parts.get(prompt).unwrap_or(&none);
-            let Some(whole) = body.clone().whole(written) else { continue };
-            let changed = |_| JournalError::Changed { prompt: prompt.clone() };
-            *body = whole.opened(prompt, seal).map_err(changed)?;
-            if !is_current {
-                let sealed = body.clone().sealed(prompt, seal);
-                anew.bodies.insert(prompt.clone(), Some(sealed));
-                let keys =
-                    written.keys().map(|part| PartKey { prompt: prompt.clone(), part: *part });
-                anew.parts.extend(keys.map(|key| (key, None)));
+        let pending: HashSet<&PromptId> =
+            saved.prompts.iter().filter(|it| it.1.ended.is_none()).map(|it| &it.0).collect();
+        let (none, mut anew, mut unopened) = (BTreeMap::new(), Batch::default(), Closed::default());
+        let mut bodies = Vec::with_capacity(saved.bodies.len());
+        for (prompt, body) in std::mem::take(&mut saved.bodies) {
+            let key = body.key().map(str::to_owned);
+            let is_current = key.as_deref() == seal.map(Self::id);
+            let written = parts.get(&prompt).unwrap_or(&none);
+            let Some(whole) = body.clone().whole(written) else {
+                bodies.push((prompt, body));
+                continue;
+            };
+            let opened = match (key.as_deref(), seal) {
+                (None, _) => Ok(whole),
+                (Some(id), None) => Err(Unopened::OtherKey(id.to_owned())),
+                (Some(_), Some(seal)) => whole.opened(&prompt, seal),
+            };
+            let opened = match opened {
+                Ok(opened) => opened,
+                Err(why) => {
+                    // Whose prompt is over is not needed: a crash came before it was deleted.
+                    if pending.contains(&prompt) {
+                        unopened.add(&prompt, why);
+                    }
+                    anew.forgets(&prompt, written.keys());
+                    continue;
+                }
+            };
+            if let Some(seal) = seal.filter(|_| !is_current) {
+                anew.forgets(&prompt, written.keys());
+                anew.bodies.insert(prompt.clone(), Some(opened.clone().sealed(&prompt, seal)));
             }
+            bodies.push((prompt, opened));
         }
+        if let (OnUnopened::Refuse, Some(error)) = (on_unopened, unopened.error(seal)) {
+            return Err(error);
+        }
+        saved.bodies = bodies;
         saved.parts.retain(|(key, _)| !anew.parts.contains_key(key));
-        Ok(anew)
+        Ok(Opened { anew, lost: unopened.count })
     }
 
     fn keys(&self) -> impl Iterator<Item = &Key> {
@@ -144,8 +215,9 @@ fn belongs_to(prompt: &PromptId) -> Aad<String> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::record::{BodyRecord, PartRecord};
+    use super::super::record::{BodyRecord, PartKey, PartRecord, PromptRecord, Sent};
     use super::*;
+    use crate::routing::ids::ClientId;
 
     fn id(text: &str) -> PromptId {
         PromptId::parse(text).unwrap()
@@ -163,7 +235,8 @@ mod tests {
         assert_eq!(open(&seal, "p", &sealed).as_deref(), Ok("s3cret é"));
         let both = Seal::new([&new, &old]).unwrap();
         assert_eq!(open(&both, "p", &sealed).as_deref(), Ok("s3cret é"), "an older key opens");
-        assert_eq!(open(&Seal::new([&new]).unwrap(), "p", &sealed), Err(Unopened::OtherKey));
+        let other = Unopened::OtherKey(seal.id().to_owned());
+        assert_eq!(open(&Seal::new([&new]).unwrap(), "p", &sealed), Err(other));
         assert_eq!(open(&seal, "q", &sealed), Err(Unopened::Changed), "it is another prompt's");
         for at in [0, 20, sealed.len() - 1] {
             let mut changed = sealed.clone().into_bytes();
@@ -186,7 +259,12 @@ mod tests {
         let parts: Vec<_> = (0..).zip(texts).map(part).collect();
         let count = u32::try_from(parts.len()).unwrap();
         let bodies = vec![(id("p"), small), (id("q"), large.in_parts(count))];
-        Saved { bodies, parts, ..Saved::default() }
+        let pending = |prompt| {
+            let sent = Sent { backend: "a".into(), url: "h:1".into(), made: 5, order: 1 };
+            (id(prompt), PromptRecord::new(&ClientId::parse("c").unwrap(), sent, Vec::new()))
+        };
+        let prompts = vec![pending("p"), pending("q")];
+        Saved { bodies, parts, prompts, ..Saved::default() }
     }
 
     fn sealed(seal: &Seal) -> Saved {
@@ -194,6 +272,12 @@ mod tests {
             BodyRecord::of_text("a body of some length".to_owned()).sealed(&id(prompt), seal)
         };
         saved([body("p"), body("q")])
+    }
+
+    fn opens(seal: Option<&Seal>, saved: &mut Saved) -> Result<Batch, JournalError> {
+        let opened = Seal::opens(seal, saved, OnUnopened::Refuse)?;
+        assert_eq!(opened.lost, 0);
+        Ok(opened.anew)
     }
 
     fn texts(saved: &Saved) -> Vec<&str> {
@@ -207,19 +291,19 @@ mod tests {
         let plain = ["a body of some length"; 2];
         let written = sealed(&one);
         let mut opened = written.clone();
-        assert!(Seal::opens(Some(&one), &mut opened).unwrap().is_empty());
+        assert!(opens(Some(&one), &mut opened).unwrap().is_empty());
         assert_eq!(texts(&opened), plain);
         assert_eq!(opened.join_parts()[&id("q")], u32::try_from(written.parts.len()).unwrap());
 
         let unsealed = saved(["p", "q"].map(|_| BodyRecord::of_text(plain[0].to_owned())));
         for (before, seal) in [(written, &both), (unsealed, &both)] {
             let mut opened = before.clone();
-            let anew = Seal::opens(Some(seal), &mut opened).unwrap();
+            let anew = opens(Some(seal), &mut opened).unwrap();
             assert_eq!((texts(&opened), opened.parts.len()), (plain.to_vec(), 0));
             let mut again = before.after(&anew);
             assert!(again.parts.is_empty());
             let first = Seal::new([&new]).unwrap();
-            assert!(Seal::opens(Some(&first), &mut again).unwrap().is_empty());
+            assert!(opens(Some(&first), &mut again).unwrap().is_empty());
             again.bodies.sort_by(|a, b| a.0.cmp(&b.0));
             assert_eq!(texts(&again), plain, "the old key is not needed any more");
         }
@@ -229,18 +313,41 @@ mod tests {
     fn a_journal_whose_bodies_cannot_be_opened_is_not_used_and_the_reason_is_told() {
         let [old, new] = [[1; 32], [2; 32]].map(|key| Seal::new([&key]).unwrap());
         let said = |seal: Option<&Seal>, mut saved: Saved| {
-            Seal::opens(seal, &mut saved).unwrap_err().to_string()
+            opens(seal, &mut saved).unwrap_err().to_string()
         };
         let none = said(None, sealed(&old));
         assert!(none.contains("2 prompts") && none.contains("is not set"), "{none}");
         let other = said(Some(&new), sealed(&old));
-        assert!(other.contains("has another key") && other.contains(old.id()), "{other}");
+        assert!(other.contains("has other keys") && other.contains(old.id()), "{other}");
         let mut swapped = sealed(&old);
         swapped.bodies[0].1 = BodyRecord::of_text("x".to_owned()).sealed(&id("r"), &old);
         assert!(said(Some(&old), swapped).contains("the body of prompt p"));
         let nothing = Saved::default();
         for seal in [None, Some(&new)] {
-            assert!(Seal::opens(seal, &mut nothing.clone()).unwrap().is_empty());
+            assert!(opens(seal, &mut nothing.clone()).unwrap().is_empty());
         }
+    }
+
+    #[test]
+    fn what_no_key_opens_can_be_given_up_and_nothing_else_is() {
+        let [old, new] = [[1; 32], [2; 32]];
+        let seal = Seal::new([&new]).unwrap();
+        let mut mixed = sealed(&Seal::new([&old]).unwrap());
+        mixed.bodies[0].1 = BodyRecord::of_text("good".to_owned()).sealed(&id("p"), &seal);
+        let mut given_up = mixed.clone();
+        let opened = Seal::opens(Some(&seal), &mut given_up, OnUnopened::Lose).unwrap();
+        assert_eq!((opened.lost, texts(&given_up)), (1, vec!["good"]));
+        let after = mixed.clone().after(&opened.anew);
+        assert_eq!((after.bodies.len(), after.parts.len(), after.prompts.len()), (1, 0, 2));
+    }
+
+    #[test]
+    fn what_is_not_needed_any_more_need_not_open() {
+        let [old, new] = [[1; 32], [2; 32]].map(|key| Seal::new([&key]).unwrap());
+        let mut over = sealed(&old);
+        over.prompts.clear();
+        let anew = opens(Some(&new), &mut over).unwrap();
+        assert_eq!((over.bodies.len(), over.parts.len()), (0, 0));
+        assert_eq!(anew.bodies.values().filter(|it| it.is_none()).count(), 2);
     }
 }

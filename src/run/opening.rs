@@ -6,10 +6,10 @@ use std::sync::Arc;
 
 use tracing::{info, warn};
 
-use crate::config::{Config, SealKey, StateDir};
+use crate::config::{self, Config, SealKey, StateDir};
 use crate::journal::disk::Disk;
 use crate::journal::record::Saved;
-use crate::journal::seal::Seal;
+use crate::journal::seal::{OnUnopened, Opened, Seal};
 use crate::journal::{Journal, JournalError, Store};
 use crate::tasks::Tasks;
 
@@ -35,12 +35,7 @@ pub(super) async fn open_journal(
     };
     let mut saved = home.load().map_err(io::Error::other)?;
     let seal = Seal::new(config.state.seal_keys.iter().map(SealKey::bytes));
-    let anew = Seal::opens(seal.as_ref(), &mut saved).map_err(io::Error::other)?;
-    if !anew.is_empty() {
-        let bodies = anew.bodies.len();
-        home.commit(Arc::new(anew)).await.map_err(io::Error::other)?;
-        info!(bodies, "Sealed the bodies of prompts that wait with the new key.");
-    }
+    open_bodies(config, seal.as_ref(), (&mut *home, &mut saved)).await?;
     if let Some(user) = config.auth.adopter() {
         let batch = Arc::new(saved.adoption(user.shared()));
         if !batch.is_empty() {
@@ -52,6 +47,39 @@ pub(super) async fn open_journal(
         }
     }
     Ok((Journal::open(home, writers).sealed(seal), saved))
+}
+
+/// Opens the bodies of prompts that wait, and writes those anew that another key has sealed, or
+/// none.
+async fn open_bodies(
+    config: &Config,
+    seal: Option<&Seal>,
+    (home, saved): (&mut dyn Store, &mut Saved),
+) -> io::Result<()> {
+    let on_unopened = match config.state.on_unopened {
+        config::OnUnopened::Refuse => OnUnopened::Refuse,
+        config::OnUnopened::Lose => OnUnopened::Lose,
+    };
+    let opened = Seal::opens(seal, saved, on_unopened);
+    let Opened { anew, lost } = opened.map_err(io::Error::other)?;
+    if let Some(seal) = seal {
+        info!(key = seal.id(), "Bodies of prompts that wait are sealed with this key.");
+    }
+    if 0 < lost {
+        warn!(lost, "No key opens the bodies of these prompts: they are lost, as configured.");
+    }
+    let bodies = anew.bodies.values().flatten().count();
+    if !anew.is_empty() {
+        home.commit(Arc::new(anew)).await.map_err(io::Error::other)?;
+    }
+    if 0 < bodies {
+        info!(
+            bodies,
+            "Sealed bodies that were not sealed with this key. Their old text may be left in free \
+             pages of the file."
+        );
+    }
+    Ok(())
 }
 
 /// The journal's folder, if there is one. What nobody named may be missing, but not silently.

@@ -101,7 +101,7 @@ async fn a_sealed_journal_shows_no_body_and_its_prompts_run_after_a_restart_with
         "{said}"
     );
     let said = refused(&sim, &folder, Some(&new_key));
-    assert!(said.contains("`state.seal_key_file` has another key"), "{said}");
+    assert!(said.contains("`state.seal_key_file` has other keys"), "{said}");
 
     // The new key seals from now on, and what is there, too.
     start(&sim, &folder, &both_keys).kill();
@@ -137,4 +137,29 @@ async fn bodies_that_waited_before_there_was_a_key_are_sealed_at_the_start() {
     start(&sim, &folder, &key).kill();
     let said = refused(&sim, &folder, None);
     assert!(said.contains("`state.seal_key_file` is not set"), "{said}");
+}
+
+// Waiting for the executable blocks a thread; its backend needs another.
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn what_no_key_opens_is_lost_if_the_operator_says_so_and_what_runs_is_not() {
+    let folder = tempfile::tempdir().unwrap();
+    let sim = Sim::start(network(), Options::named("a")).await.unwrap();
+    let key = |byte: &str| format!("{}=", byte.repeat(43));
+    let old_key = keys_in(&folder, "old", &[&key("A")]);
+    let new_key = keys_in(&folder, "new", &[&key("8")]);
+    let daemon = start(&sim, &folder, &old_key);
+    let runs = submit(&daemon, 60.0, (0, 0)).await;
+    until("it runs", || sim.ledger().executed.contains_key(&runs)).await;
+    let waits = submit(&daemon, 0.05, (1, 0)).await;
+    daemon.kill();
+    let set = format!("state.seal_key_file={}", new_key.display());
+    let more = ["--set", &set, "--set", "state.on_unopened=lose"];
+    let daemon = Daemon::start_with(&sim, &folder, &[&WAITS, more.as_slice()].concat());
+    let entry = send(daemon.front, Method::GET, &format!("/history/{waits}"), &[], "").await.json();
+    assert_eq!(entry[&waits]["status"]["status_str"], "error", "{entry}");
+    assert_eq!(daemon.pending().await, 1, "the one that runs is known");
+    let path = "/interrupt?clientId=ada";
+    assert_eq!(send(daemon.front, Method::POST, path, &[], "{}").await.status, 200);
+    until("it is interrupted", || sim.ledger().finished.contains(&runs)).await;
+    assert_eq!(sim.ledger().executed.get(&waits), None);
 }

@@ -1,6 +1,6 @@
 //! The keys of what is kept from others, and what is kept on the disk: the state and the logs.
 
-use super::super::choices::{Counts, Format, FormatOfAccess, NamelessMay, OnError};
+use super::super::choices::{Counts, Format, FormatOfAccess, NamelessMay, OnError, Unopened};
 use super::super::jwt::PlainText;
 use super::super::key::{Applied, Key};
 use super::super::kinds::{FilePath, Kind, Size, Span};
@@ -40,6 +40,10 @@ sections! { KEPT_SECTIONS, KEPT_KEYS:
         /// that wait (`queue.depth`) in the journal: the first key seals, and all of them open. If
         /// it is empty, the bodies are written as they are.
         seal_key_file: SecretFile = "", Restart;
+        /// What a start does if bodies are in the journal that none of these keys opens: `refuse`
+        /// does not start, `lose` forgets these bodies and tells their clients that the prompts
+        /// are lost.
+        on_unopened: Unopened = "refuse", Restart;
     }
     /// A database that keeps the state, so that Mooring needs no disk of its own.
     ["replicas"] RawReplicas replicas {
